@@ -1,0 +1,13 @@
+"""Recurrent language models whose core can be swapped.
+
+    config        every setting of a run, typed and checked
+    data          a text → tokens → ids → batches
+    model         ids → embedding → cores → logits; the cores live here
+    evaluation    how well a model predicts a text
+    generation    continue a prompt
+    training      loss, carried state, optimizer, and what is watched meanwhile
+    run_folder    what a run leaves behind, and how it is read back
+    experiment    config → run
+
+``data`` and ``model`` never import each other.
+"""

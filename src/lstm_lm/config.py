@@ -1,0 +1,295 @@
+"""Every setting of a run: its type, its default and the range it must lie in.
+
+Hydra merges ``conf/`` and the command line into :class:`RunConfig`, so an unknown key or a
+value of the wrong type is refused before anything runs; ranges are checked when the objects
+are made. The classes are not frozen only because Hydra could not apply overrides to them.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum, auto
+
+
+class SettingsError(ValueError):
+    """What the user asked for cannot be done; the message says why and what to do instead."""
+
+
+class TextName(StrEnum):
+    """Which text to learn from; see :mod:`lstm_lm.data.corpora`."""
+
+    python_docs = auto()
+    time_machine = auto()
+    tiny_shakespeare = auto()
+    wikitext2 = auto()
+    file = auto()
+
+
+class Level(StrEnum):
+    """What one token is."""
+
+    character = auto()
+    word = auto()
+
+
+class Cleaning(StrEnum):
+    """What is done to a text before it is cut into tokens; see :mod:`lstm_lm.data.text`."""
+
+    none = auto()
+    letters = auto()
+    letters_by_line = auto()
+
+
+class VocabularySource(StrEnum):
+    """Which part of the text the vocabulary is built from."""
+
+    training = auto()
+    whole_text = auto()  # as the chapter does; held-out text then has no unknown tokens
+
+
+class Order(StrEnum):
+    """How batches go through the training text; see :mod:`lstm_lm.data.windows`."""
+
+    consecutive = auto()
+    random = auto()
+
+
+class Cell(StrEnum):
+    """Which recurrence."""
+
+    lstm = auto()
+    gru = auto()
+    rnn = auto()
+
+
+class CoreName(StrEnum):
+    """Which implementation of the recurrence; same weights, same results."""
+
+    scratch = auto()
+    builtin = auto()
+
+
+class ResetGate(StrEnum):
+    """Where a GRU applies its reset gate: before or after the product with the weights."""
+
+    before = auto()
+    after = auto()
+
+
+class StartValues(StrEnum):
+    """How weights are drawn; see :mod:`lstm_lm.model.start_values`."""
+
+    torch = auto()
+    d2l = auto()
+
+
+class OptimizerName(StrEnum):
+    sgd = auto()
+    adam = auto()
+    adamw = auto()
+
+
+class Schedule(StrEnum):
+    """How the learning rate moves; see :mod:`lstm_lm.training.optimization`."""
+
+    constant = auto()
+    linear = auto()
+    cosine = auto()
+    plateau = auto()
+
+
+class Accelerator(StrEnum):
+    auto = "auto"  # a GPU where there is one
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+
+
+@dataclass
+class DataConfig:
+    text: TextName = TextName.python_docs
+    path: str | None = None  # of the user's own UTF-8 text, for text=file
+    root: str | None = None  # where texts are kept; else $LSTM_LM_DATA, else a cache folder
+    level: Level = Level.character
+    cleaning: Cleaning = Cleaning.none
+    # Below 1 a share of the tokens, from 1 on a number of them, taken from the text's end.
+    # Without test tokens the validation text doubles as test text. Both are ignored where a
+    # text comes with splits of its own.
+    validation_size: float = 0.05
+    test_size: float = 0.05
+    max_tokens: int | None = None  # use no more than the text's first tokens
+    vocabulary_from: VocabularySource = VocabularySource.training
+    minimum_count: int = 1  # rarer tokens become <unk>
+    reserved_tokens: list[str] = field(default_factory=list)  # given the ids after <unk>
+    order: Order = Order.consecutive
+    batch_size: int = 32  # windows per batch
+    num_steps: int = 35  # tokens per window
+    evaluation_rows: int = 32  # rows the validation text is cut into while training
+    reset_every: int | None = None  # tokens; also report final figures with the state reset so
+
+    def __post_init__(self) -> None:
+        require_positive(
+            "data",
+            max_tokens=self.max_tokens,
+            minimum_count=self.minimum_count,
+            batch_size=self.batch_size,
+            num_steps=self.num_steps,
+            evaluation_rows=self.evaluation_rows,
+            reset_every=self.reset_every,
+            validation_size=self.validation_size,
+        )
+        require_not_negative("data", test_size=self.test_size)
+        if self.text is TextName.file and self.path is None:
+            raise SettingsError("data=text_file needs data.path=<a UTF-8 text file>")
+        if self.text is not TextName.file and self.path is not None:
+            raise SettingsError(f"data.path goes with data=text_file, not with {self.text}")
+
+
+@dataclass
+class ModelConfig:
+    cell: Cell = Cell.lstm
+    core: CoreName = CoreName.builtin
+    hidden_size: int = 256
+    num_layers: int = 1
+    embedding_size: int | None = 64  # null: one-hot input
+    dropout: float = 0.0  # of embedded inputs, between layers, and before the output layer
+    second_bias: bool = True  # false: bias_hh stays zero and is not trained
+    reset_gate: ResetGate = ResetGate.after
+    init: StartValues = StartValues.torch
+
+    def __post_init__(self) -> None:
+        require_positive(
+            "model",
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            embedding_size=self.embedding_size,
+        )
+        require_share("model", dropout=self.dropout)
+        before = self.reset_gate is ResetGate.before
+        if before and (self.cell is not Cell.gru or self.core is not CoreName.scratch):
+            raise SettingsError(
+                "model.reset_gate=before needs model.cell=gru model.core=scratch: "
+                "torch.nn.GRU applies its reset gate after the product"
+            )
+        if self.cell is Cell.gru and not before and not self.second_bias:
+            raise SettingsError(
+                "model.second_bias=false would change what a GRU can compute: its second bias "
+                "is redundant only with model.reset_gate=before"
+            )
+
+
+@dataclass
+class OptimizerConfig:
+    name: OptimizerName = OptimizerName.sgd
+    learning_rate: float = 1.0
+    momentum: float = 0.0  # of sgd
+    weight_decay: float = 0.0
+    clip_norm: float | None = 1.0  # largest global norm of the gradient; null: not clipped
+    schedule: Schedule = Schedule.constant
+    warmup_steps: int = 0  # over which the learning rate rises to its full value
+    plateau_factor: float = 0.5  # of the learning rate, when validation no longer improves
+    plateau_patience: int = 2  # validations without improvement that are let pass
+
+    def __post_init__(self) -> None:
+        require_positive(
+            "optimizer",
+            learning_rate=self.learning_rate,
+            clip_norm=self.clip_norm,
+            plateau_factor=self.plateau_factor,
+        )
+        require_not_negative(
+            "optimizer",
+            weight_decay=self.weight_decay,
+            warmup_steps=self.warmup_steps,
+            plateau_patience=self.plateau_patience,
+        )
+        require_share("optimizer", momentum=self.momentum, plateau_factor=self.plateau_factor)
+        if self.momentum and self.name is not OptimizerName.sgd:
+            raise SettingsError(f"optimizer.momentum goes with sgd, not with {self.name}")
+
+
+@dataclass
+class TrainingConfig:
+    """How long to train (whichever budget is used up first) and how often to look."""
+
+    epochs: int | None = 10
+    steps: int | None = None
+    minutes: float | None = None  # of wall time from the first step on, validation included
+    log_every: int = 50  # steps
+    validate_every: int = 1  # epochs
+
+    def __post_init__(self) -> None:
+        require_positive(
+            "training",
+            epochs=self.epochs,
+            steps=self.steps,
+            minutes=self.minutes,
+            log_every=self.log_every,
+            validate_every=self.validate_every,
+        )
+        if self.epochs is None and self.steps is None and self.minutes is None:
+            raise SettingsError(
+                "training would never end: set training.epochs, training.steps or training.minutes"
+            )
+
+
+@dataclass
+class SamplesConfig:
+    """Text written by the model after each validation, to be read by the user."""
+
+    prompts: list[str] = field(default_factory=list)  # none: the validation text's beginning
+    tokens: int = 200  # per prompt
+    temperature: float = 0.8  # 0: greedy
+
+    def __post_init__(self) -> None:
+        require_positive("samples", tokens=self.tokens)
+        require_not_negative("samples", temperature=self.temperature)
+        if "" in self.prompts:
+            raise SettingsError("samples.prompts has an empty prompt: a model needs a first token")
+
+
+@dataclass
+class DeviceConfig:
+    accelerator: Accelerator = Accelerator.auto
+    devices: int = 1
+    precision: str = "32-true"
+
+    def __post_init__(self) -> None:
+        if self.devices != 1:
+            raise SettingsError(f"device.devices must be 1, not {self.devices}: one run, one device")
+        if self.precision not in PRECISIONS:
+            raise SettingsError(
+                f"device.precision must be one of {', '.join(PRECISIONS)}, not {self.precision}"
+            )
+
+
+@dataclass
+class RunConfig:
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+
+    def __post_init__(self) -> None:
+        require_not_negative("", seed=self.seed)
+
+
+def require_positive(group: str, **settings: float | None) -> None:
+    for name, value in settings.items():
+        if value is not None and not value > 0:
+            raise SettingsError(f"{group}.{name} must be positive, not {value}")
+
+
+def require_not_negative(group: str, **settings: float) -> None:
+    for name, value in settings.items():
+        if not value >= 0:
+            raise SettingsError(f"{f'{group}.{name}'.lstrip('.')} must not be negative, not {value}")
+
+
+def require_share(group: str, **settings: float) -> None:
+    for name, value in settings.items():
+        if not 0 <= value < 1:
+            raise SettingsError(f"{group}.{name} must be at least 0 and below 1, not {value}")

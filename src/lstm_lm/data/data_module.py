@@ -1,0 +1,36 @@
+"""The splits of a text as Lightning wants them: batches on the device that trains."""
+
+from jaxtyping import Int
+from lightning import LightningDataModule
+from torch import Tensor
+
+from lstm_lm.config import DataConfig
+from lstm_lm.data.splits import Splits
+from lstm_lm.data.windows import EvaluationBatches, TrainingBatches
+
+
+class TextDataModule(LightningDataModule):
+    """Training and validation batches of one text.
+
+    All ids of a split lie on the device as one tensor and batches are cut from it there:
+    nothing is copied from step to step, and worker processes would only cost time.
+    """
+
+    def __init__(self, splits: Splits, config: DataConfig, seed: int) -> None:
+        super().__init__()
+        self.splits = splits
+        self.config = config
+        self.training = TrainingBatches(
+            splits.training.ids, config.batch_size, config.num_steps, config.order, seed
+        )
+
+    def train_dataloader(self) -> TrainingBatches:
+        self.training.ids = self._on_device(self.training.ids)
+        return self.training
+
+    def val_dataloader(self) -> EvaluationBatches:
+        ids = self._on_device(self.splits.validation.ids)
+        return EvaluationBatches(ids, self.config.evaluation_rows)
+
+    def _on_device(self, ids: Int[Tensor, " tokens"]) -> Int[Tensor, " tokens"]:
+        return ids if self.trainer is None else ids.to(self.trainer.strategy.root_device)

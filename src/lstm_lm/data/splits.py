@@ -1,0 +1,104 @@
+"""A text cut by position into training, validation and test ids."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from lstm_lm.config import DataConfig, Level, SettingsError, VocabularySource
+from lstm_lm.data.corpora import Corpus, find_corpus
+from lstm_lm.data.text import spell, tokenize
+from lstm_lm.data.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Split:
+    """A stretch of text as ids, and how long it is when spelled out.
+
+    The first token is given, not predicted, so it does not count as a character.
+    """
+
+    ids: Int[Tensor, " tokens"] = field(repr=False)
+    characters: int
+    bytes: int  # in UTF-8
+
+    @classmethod
+    def of(cls, tokens: list[str], vocabulary: Vocabulary, level: Level) -> "Split":
+        text = spell(tokens[1:], level)
+        return cls(torch.tensor(vocabulary.encode(tokens)), len(text), len(text.encode()))
+
+    @property
+    def predictions(self) -> int:
+        return len(self.ids) - 1
+
+
+@dataclass(frozen=True)
+class Splits:
+    training: Split
+    validation: Split
+    test: Split
+    test_is_validation: bool
+    vocabulary: Vocabulary
+    text_sha256: str
+    text_note: str | None
+
+
+def read_splits(config: DataConfig, vocabulary: Vocabulary | None = None) -> Splits:
+    """The three splits of the text that ``config`` names, in ids of ``vocabulary``.
+
+    Without a vocabulary, one is built as the config says.
+
+    Raises:
+        SettingsError: if the text cannot be had or is too short to be split.
+    """
+    corpus = find_corpus(config)
+    training = tokenize(corpus.training, config.level, config.cleaning)
+    if not training:
+        raise SettingsError(f"{config.path or config.text} is empty: there is nothing to learn from")
+    whole = training
+    training = training[: config.max_tokens]
+    if corpus.validation is None:
+        training, validation, test = cut(training, config)
+    else:
+        validation, test = own_splits(corpus, config)
+    if vocabulary is None:
+        source = training if config.vocabulary_from is VocabularySource.training else whole
+        vocabulary = Vocabulary.from_tokens(source, config.minimum_count, config.reserved_tokens)
+    validation_split = Split.of(validation, vocabulary, config.level)
+    return Splits(
+        training=Split.of(training, vocabulary, config.level),
+        validation=validation_split,
+        test=Split.of(test, vocabulary, config.level) if test else validation_split,
+        test_is_validation=not test,
+        vocabulary=vocabulary,
+        text_sha256=corpus.sha256,
+        text_note=corpus.note,
+    )
+
+
+def cut(tokens: list[str], config: DataConfig) -> tuple[list[str], list[str], list[str]]:
+    """Training, validation and test tokens, in this order in the text."""
+    test_start = len(tokens) - count(config.test_size, len(tokens))
+    validation_start = test_start - count(config.validation_size, len(tokens))
+    if validation_start < 1 or test_start - validation_start < 2:
+        raise SettingsError(
+            f"a text of {len(tokens):,} tokens is too short to hold out "
+            f"data.validation_size={config.validation_size:g} and "
+            f"data.test_size={config.test_size:g}: use a longer text"
+        )
+    if 0 < len(tokens) - test_start < 2:
+        raise SettingsError("one test token is none to predict: use a larger data.test_size, or 0")
+    return tokens[:validation_start], tokens[validation_start:test_start], tokens[test_start:]
+
+
+def count(size: float, tokens: int) -> int:
+    return round(size * tokens) if size < 1 else round(size)
+
+
+def own_splits(corpus: Corpus, config: DataConfig) -> tuple[list[str], list[str]]:
+    validation, test = (
+        tokenize(text or "", config.level, config.cleaning)
+        for text in (corpus.validation, corpus.test)
+    )
+    return validation, test

@@ -1,0 +1,53 @@
+"""Tokens and the ids that stand for them."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from lstm_lm.config import SettingsError
+
+UNKNOWN = "<unk>"
+
+
+class Vocabulary:
+    """An unchanging two-way map between tokens and ids ``0 … len - 1``.
+
+    Id 0 is ``<unk>``; it stands for every token not listed.
+    """
+
+    def __init__(self, tokens: Iterable[str]) -> None:
+        self.tokens = tuple(tokens)
+        self._ids = {token: id_ for id_, token in enumerate(self.tokens)}
+        if len(self._ids) != len(self.tokens) or self._ids.get(UNKNOWN) != 0:
+            raise ValueError(f"a vocabulary starts with {UNKNOWN} and lists each token once")
+
+    @classmethod
+    def from_tokens(
+        cls, tokens: Iterable[str], minimum_count: int = 1, reserved: Sequence[str] = ()
+    ) -> "Vocabulary":
+        """Reserved tokens, then the commonest first; ties in the order of first occurrence."""
+        head = dict.fromkeys([UNKNOWN, *reserved])
+        counts = Counter(tokens)
+        rest = [
+            token
+            for token, count in counts.most_common()
+            if count >= minimum_count and token not in head
+        ]
+        if len(head) + len(rest) == 1:
+            raise SettingsError(
+                f"no token occurs {minimum_count} times in the training text: "
+                "use a longer text or a smaller data.minimum_count"
+            )
+        return cls([*head, *rest])
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def encode(self, tokens: Iterable[str]) -> list[int]:
+        return [self._ids.get(token, 0) for token in tokens]
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        return [self.tokens[id_] for id_ in ids]
+
+    def unknown(self, tokens: Iterable[str]) -> list[str]:
+        """Those tokens that are not listed, each once."""
+        return list(dict.fromkeys(token for token in tokens if token not in self._ids))

@@ -1,0 +1,143 @@
+"""A long row of ids cut into batches, and the orders in which batches go through it.
+
+Targets lie one step ahead of inputs. Twenty-one ids in batches of two rows and three steps,
+*consecutive*: each row goes on where it left off, so the state can be carried from batch to
+batch; *random*: each window stands alone.
+
+    consecutive   0  1  2   |   3  4  5   |   6  7  8        random    9 10 11   |  ...
+                 10 11 12   |  13 14 15   |  16 17 18                  3  4  5   |  ...
+
+Each epoch starts at another offset, so that windows are cut elsewhere. Order and offset are
+a function of (seed, epoch) and of nothing else. Every epoch has as many batches as the largest
+offset leaves. Offsets, rows and windows are those of the chapter of d2l.ai.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple, assert_never
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from lstm_lm.config import Order, SettingsError
+
+EVALUATION_STEPS = 256  # per batch of a validation; long, as nothing is kept for a backward pass
+
+
+class Batch(NamedTuple):
+    inputs: Int[Tensor, "time batch"]
+    targets: Int[Tensor, "time batch"]
+
+
+class TrainingBatches:
+    """The batches of one epoch after another.
+
+    Lightning calls ``set_epoch`` before each epoch; iteration reads it only when it begins.
+    """
+
+    def __init__(
+        self,
+        ids: Int[Tensor, " tokens"],
+        batch_size: int,
+        num_steps: int,
+        order: Order,
+        seed: int,
+    ) -> None:
+        self.ids, self.batch_size, self.num_steps = ids, batch_size, num_steps
+        self.order, self.seed, self.epoch = order, seed, 0
+        # One more for consecutive batches: the chapter's samplers differ in this.
+        largest_offset = num_steps if order is Order.consecutive else num_steps - 1
+        self.num_batches = count_batches(len(ids), batch_size, num_steps, largest_offset)
+        spare = len(ids) - 1 - self.num_batches * batch_size * num_steps
+        self.largest_offset = min(largest_offset, spare)
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        generator = epoch_generator(self.seed, self.epoch)
+        offset = int(torch.randint(self.largest_offset + 1, (), generator=generator))
+        ids = self.ids[offset:]
+        match self.order:
+            case Order.consecutive:
+                batches = consecutive(ids, self.batch_size, self.num_steps)
+            case Order.random:
+                batches = shuffled(ids, self.batch_size, self.num_steps, generator)
+            case unhandled:
+                assert_never(unhandled)
+        yield from islice(batches, self.num_batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    @property
+    def sampler(self) -> "TrainingBatches":
+        """Itself: Lightning calls ``set_epoch`` of whatever it finds under this name."""
+        return self
+
+
+def consecutive(
+    ids: Int[Tensor, " tokens"], batch_size: int, num_steps: int
+) -> Iterator[Batch]:
+    """Batches in which row ``r`` goes on where row ``r`` of the batch before left off."""
+    inputs, targets = as_rows(ids, batch_size)
+    for stop in range(num_steps, len(inputs) + 1, num_steps):
+        yield Batch(inputs[stop - num_steps : stop], targets[stop - num_steps : stop])
+
+
+def shuffled(
+    ids: Int[Tensor, " tokens"], batch_size: int, num_steps: int, generator: torch.Generator
+) -> Iterator[Batch]:
+    """Batches of windows that do not overlap, in a random order."""
+    num_windows = (len(ids) - 1) // num_steps
+    starts = torch.randperm(num_windows, generator=generator).to(ids.device) * num_steps
+    steps = torch.arange(num_steps, device=ids.device).unsqueeze(1)
+    for batch in range(num_windows // batch_size):
+        positions = starts[batch * batch_size : (batch + 1) * batch_size] + steps
+        yield Batch(ids[positions], ids[positions + 1])
+
+
+class EvaluationBatches:
+    """A text cut into rows that are gone through side by side, always the same.
+
+    Each row starts without a past, and less than one token per row is left over at the end.
+    """
+
+    def __init__(self, ids: Int[Tensor, " tokens"], rows: int) -> None:
+        self.inputs, self.targets = as_rows(ids, min(rows, len(ids) - 1))
+
+    def __len__(self) -> int:
+        return -(-len(self.inputs) // EVALUATION_STEPS)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from map(
+            Batch, self.inputs.split(EVALUATION_STEPS), self.targets.split(EVALUATION_STEPS)
+        )
+
+
+def as_rows(
+    ids: Int[Tensor, " tokens"], rows: int
+) -> tuple[Int[Tensor, "steps rows"], Int[Tensor, "steps rows"]]:
+    """Ids and their targets as equally long rows, side by side; views, not copies."""
+    columns = (len(ids) - 1) // rows
+    used = rows * columns
+    return ids[:used].view(rows, columns).T, ids[1 : used + 1].view(rows, columns).T
+
+
+def count_batches(tokens: int, batch_size: int, num_steps: int, largest_offset: int) -> int:
+    """Batches that fit behind the largest offset; one, if that much fits behind none."""
+    needed = batch_size * num_steps + 1
+    if tokens < needed:
+        raise SettingsError(
+            f"a batch needs data.batch_size x data.num_steps + 1 = {needed:,} tokens, but the "
+            f"training text has {tokens:,}: use a longer text, or a smaller data.batch_size or "
+            "data.num_steps"
+        )
+    return max(1, (tokens - 1 - largest_offset) // (batch_size * num_steps))
+
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    digest = hashlib.sha256(f"order of epoch {epoch}, seed {seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -1,0 +1,96 @@
+"""How well a model predicts a text: every token but the first, nothing dropped."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lstm_lm.data.splits import Split
+from lstm_lm.data.windows import as_rows
+from lstm_lm.model.language_model import LanguageModel
+
+CHUNK = 1024  # steps scored at a time; memory, not results, depends on it
+ROWS = 64  # stretches scored side by side where the state is reset
+
+
+class Score(NamedTuple):
+    """A text's total negative log-likelihood, and what to divide it by.
+
+    Perplexities of different vocabularies cannot be compared; bits per character and per byte
+    can (as far as neither model was spared by counting rare words as ``<unk>``).
+    """
+
+    nats: float
+    tokens: int  # that were predicted
+    characters: int
+    bytes: int
+    unknown: int  # of those tokens, how many are <unk>
+
+    @property
+    def loss(self) -> float:
+        """Nats per token."""
+        return self.nats / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        return perplexity(self.loss)
+
+    @property
+    def bits_per_character(self) -> float:
+        return self.nats / math.log(2) / self.characters
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / math.log(2) / self.bytes
+
+
+def perplexity(loss: float) -> float:
+    """exp of the mean loss in nats per token; infinite where that is beyond a float."""
+    return math.exp(loss) if loss < 709 else math.inf
+
+
+def evaluate(model: LanguageModel, split: Split, reset_every: int | None = None) -> Score:
+    """The score of a text as one stream with the state carried from end to end.
+
+    The model must be in evaluation mode.
+
+    Args:
+        reset_every: tokens after which the state starts from zero again, as it does where a
+            model sees the text only in windows.
+    """
+    device = next(model.parameters()).device
+    ids = split.ids.to(device)
+    if reset_every is None or reset_every >= split.predictions:
+        nats = score(model, *as_rows(ids, 1))
+    else:
+        nats = score_in_stretches(model, ids, reset_every)
+    unknown = int((ids[1:] == 0).sum())
+    return Score(nats, split.predictions, split.characters, split.bytes, unknown)
+
+
+@torch.inference_mode()
+def score(
+    model: LanguageModel, inputs: Int[Tensor, "time batch"], targets: Int[Tensor, "time batch"]
+) -> float:
+    """Nats of all targets; each row starts from a zero state, which is then carried."""
+    total, state = torch.zeros((), dtype=torch.float64), None
+    total = total.to(inputs.device)
+    for some_inputs, some_targets in zip(inputs.split(CHUNK), targets.split(CHUNK), strict=True):
+        logits, state = model(some_inputs, state)
+        losses = cross_entropy(logits.flatten(0, 1), some_targets.flatten(), reduction="none")
+        total += losses.sum(dtype=torch.float64)
+    return total.item()
+
+
+def score_in_stretches(model: LanguageModel, ids: Int[Tensor, " tokens"], length: int) -> float:
+    """Nats of all targets, each stretch of ``length`` starting from a zero state."""
+    stretches = (len(ids) - 1) // length
+    inputs, targets = as_rows(ids[: stretches * length + 1], stretches)
+    nats = sum(
+        score(model, *rows) for rows in zip(inputs.split(ROWS, 1), targets.split(ROWS, 1), strict=True)
+    )
+    rest = ids[stretches * length :]
+    return nats + (score(model, *as_rows(rest, 1)) if len(rest) > 1 else 0.0)

@@ -1,0 +1,221 @@
+"""From a config to a finished run. The only module that knows all the others."""
+
+import logging
+import platform
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning import Trainer, seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lstm_lm.config import Accelerator, DeviceConfig, RunConfig, SettingsError
+from lstm_lm.data.data_module import TextDataModule
+from lstm_lm.data.splits import Splits, read_splits
+from lstm_lm.evaluation import Score, evaluate
+from lstm_lm.model.language_model import LanguageModel, count_parameters
+from lstm_lm.run_folder import RunFolder, fingerprint, load_weights
+from lstm_lm.training.budget import Budget
+from lstm_lm.training.checkpoints import Checkpoints
+from lstm_lm.training.measurements import Measurements
+from lstm_lm.training.progress import Progress
+from lstm_lm.training.samples import Samples
+from lstm_lm.training.step_log import Diverged
+from lstm_lm.training.task import NextTokenTask
+
+log = logging.getLogger(__name__)
+
+
+def train(config: RunConfig, output: Path) -> dict[str, Any]:
+    """Train one model into the folder ``output``; return the summary that it holds then.
+
+    Raises:
+        SettingsError: before anything is trained or written, if the run cannot be done.
+        Diverged: if a number is not finite; the last good checkpoint stays.
+        KeyboardInterrupt, SystemExit: after Ctrl-C and SIGTERM, with the newest weights saved.
+    """
+    started = time.monotonic()
+    accelerator = choose_accelerator(config.device)
+    seed_everything(config.seed, verbose=False)
+    splits = read_splits(config.data)
+    data = TextDataModule(splits, config.data, config.seed)
+    model = LanguageModel(config.model, len(splits.vocabulary))
+    folder = RunFolder(output)
+    folder.create(config, splits.vocabulary)
+    folder.record(
+        status="running",
+        fingerprint=fingerprint(config, splits.text_sha256),
+        parameters=count_parameters(model),
+        device=device_name(accelerator),
+        threads=torch.get_num_threads(),
+        versions=versions(),
+        text=config.data.text.value,
+        text_sha256=splits.text_sha256,
+        text_note=splits.text_note,
+        vocabulary=len(splits.vocabulary),
+        test_is_validation=splits.test_is_validation,
+    )
+    announce(config, splits, model, output)
+    measurements = Measurements(splits, config.training.log_every)
+    checkpoints = Checkpoints(folder.checkpoints, measurements)
+    budget = Budget(config.training, len(data.training))
+    trainer = build_trainer(
+        config, budget, folder, measurements, checkpoints, splits, accelerator
+    )
+    task = NextTokenTask(model, config, budget.spent)
+    status = "failed"
+    try:
+        trainer.fit(task, data)
+        model.to(torch_device(accelerator)).eval()
+        folder.record(**final_figures(config, splits, model, checkpoints))
+        status = "completed"
+    except Diverged as error:
+        folder.record(diverged_step=error.step)
+        status = "diverged"
+        raise
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    except SystemExit as error:
+        status = "interrupted"
+        if isinstance(error, SIGTERMException):
+            raise SystemExit(143) from error  # Lightning would leave with 0, as if all were done
+        raise KeyboardInterrupt from error  # which Lightning had turned into an exit
+    finally:
+        folder.record(
+            status=status,
+            epochs=trainer.current_epoch,
+            steps=trainer.global_step,
+            tokens=measurements.tokens,
+            tokens_per_second=measurements.tokens_per_second,
+            seconds=time.monotonic() - started,
+            **{"train/perplexity": measurements.latest.get("train/perplexity")},
+        )
+    return folder.values
+
+
+def build_trainer(
+    config: RunConfig,
+    budget: Budget,
+    folder: RunFolder,
+    measurements: Measurements,
+    checkpoints: Checkpoints,
+    splits: Splits,
+    accelerator: str,
+) -> Trainer:
+    # Its advice concerns worker processes, loggers and products that this project does without.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    return Trainer(
+        accelerator=accelerator,
+        devices=config.device.devices,
+        precision=config.device.precision,  # type: ignore[arg-type]
+        max_epochs=-1,  # the budget ends it
+        check_val_every_n_epoch=config.training.validate_every,
+        num_sanity_val_steps=0,
+        logger=TensorBoardLogger(folder.path, name="", version="", default_hp_metric=False),
+        # In this order: lines, samples and checkpoints show and store what was measured before.
+        callbacks=[
+            budget,
+            measurements,
+            Progress(budget, measurements, config.training.log_every),
+            Samples(config.samples, config.data, splits),
+            checkpoints,
+        ],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=config.training.log_every,
+    )
+
+
+def final_figures(
+    config: RunConfig, splits: Splits, model: LanguageModel, checkpoints: Checkpoints
+) -> dict[str, Any]:
+    """Exact figures: of the final weights on the validation text, of the best on both texts.
+
+    The final weights count among the best even if training ended between two validations.
+    """
+    log.info("scoring every token of the held-out text")
+    final = best = evaluate(model, splits.validation)
+    if checkpoints.best_step != checkpoints.saved_step:
+        if checkpoints.best_step is not None:
+            load_weights(model, checkpoints.best)
+            best = evaluate(model, splits.validation)
+        if checkpoints.best_step is None or final.loss < best.loss:
+            checkpoints.keep_last_as_best()
+            load_weights(model, checkpoints.best)
+            best = final
+    test = best if splits.test_is_validation else evaluate(model, splits.test)
+    figures = in_summary("validation", final) | in_summary("best/validation", best)
+    figures |= in_summary("test", test) | {"best/step": checkpoints.best_step}
+    if (length := config.data.reset_every) is not None:
+        reset = evaluate(model, splits.test, length)
+        figures |= in_summary(f"test/reset_every_{length}", reset)
+    return figures
+
+
+def in_summary(prefix: str, score: Score) -> dict[str, float]:
+    return {
+        f"{prefix}/loss": score.loss,
+        f"{prefix}/perplexity": score.perplexity,
+        f"{prefix}/bits_per_character": score.bits_per_character,
+        f"{prefix}/bits_per_byte": score.bits_per_byte,
+        f"{prefix}/unknown_tokens": score.unknown,
+    }
+
+
+def announce(config: RunConfig, splits: Splits, model: LanguageModel, output: Path) -> None:
+    log.info("run     %s", output)
+    log.info(
+        "text    %s: %s training, %s validation, %s test tokens, vocabulary %s",
+        config.data.text,
+        *(f"{len(part.ids):,}" for part in (splits.training, splits.validation, splits.test)),
+        f"{len(splits.vocabulary):,}",
+    )
+    if splits.text_note:
+        log.info("        %s", splits.text_note)
+    if splits.test_is_validation:
+        log.info("        the validation text doubles as test text")
+    log.info(
+        "model   %s %s, %s trainable parameters",
+        config.model.core,
+        config.model.cell,
+        f"{count_parameters(model):,}",
+    )
+
+
+def choose_accelerator(config: DeviceConfig) -> str:
+    """``cpu`` or ``gpu``.
+
+    Raises:
+        SettingsError: if a GPU is asked for where there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if config.accelerator is Accelerator.gpu and not has_gpu:
+        raise SettingsError(
+            "device=gpu was asked for, but PyTorch finds no GPU here: use device=cpu or device=auto"
+        )
+    return "gpu" if has_gpu and config.accelerator is not Accelerator.cpu else "cpu"
+
+
+def torch_device(accelerator: str) -> torch.device:
+    return torch.device("cuda" if accelerator == "gpu" else "cpu")
+
+
+def device_name(accelerator: str) -> str:
+    if accelerator == "gpu":
+        return torch.cuda.get_device_name()
+    return f"cpu ({platform.processor() or platform.machine()})"
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+    }

@@ -1,0 +1,79 @@
+"""Continue a prompt, one token at a time."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lstm_lm.config import SettingsError
+from lstm_lm.model.language_model import LanguageModel
+
+
+@torch.inference_mode()
+def generate(
+    model: LanguageModel,
+    prompt: Sequence[int],
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    samples: int = 1,
+    seed: int = 0,
+) -> Iterator[list[int]]:
+    """Endlessly, the next id of each sample; the model must be in evaluation mode.
+
+    The state is carried from step to step, so each id costs one step of the cores. The global
+    random state is left alone.
+
+    Args:
+        prompt: ids, at least one; the same for all samples.
+        temperature: below 1 sharpens the model's distribution, above 1 flattens it, 0 always
+            takes the likeliest token.
+        top_k: draw only from so many likeliest tokens (Fan et al. 2018).
+        top_p: draw only from the likeliest tokens that together have this probability, the
+            one that reaches it included (Holtzman et al. 2020).
+
+    Raises:
+        SettingsError: if the prompt is empty or a number is out of range.
+    """
+    if not prompt:
+        raise SettingsError("a prompt needs at least one token to start from")
+    if temperature < 0:
+        raise SettingsError(f"a temperature must not be negative, not {temperature}")
+    if top_k is not None and top_k < 1:
+        raise SettingsError(f"top-k must be at least 1, not {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise SettingsError(f"top-p must be above 0 and at most 1, not {top_p}")
+    if samples < 1:
+        raise SettingsError(f"there must be at least one sample, not {samples}")
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    ids = torch.tensor(prompt, device=device).unsqueeze(1).expand(-1, samples)
+    state = None
+    while True:
+        logits, state = model(ids, state)
+        ids = draw(logits[-1].float(), temperature, top_k, top_p, generator).unsqueeze(0)
+        yield ids[0].tolist()
+
+
+def draw(
+    logits: Float[Tensor, "batch vocabulary"],
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    generator: torch.Generator,
+) -> Int[Tensor, " batch"]:
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = logits / temperature
+    if top_k is not None and top_k < logits.shape[-1]:
+        smallest_kept = logits.topk(top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < smallest_kept, -torch.inf)
+    probabilities = logits.softmax(dim=-1)
+    if top_p is not None:
+        descending, order = probabilities.sort(descending=True)
+        before = descending.cumsum(dim=-1) - descending
+        probabilities = probabilities.masked_fill(
+            (before >= top_p).gather(-1, order.argsort()), 0.0
+        )
+    return torch.multinomial(probabilities, 1, generator=generator).squeeze(1)

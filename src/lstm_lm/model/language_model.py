@@ -1,0 +1,85 @@
+"""The language model around the cores, and the one place where a core is chosen."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from lstm_lm.config import Cell, CoreName, ModelConfig, StartValues
+from lstm_lm.model.builtin import BuiltinGRU, BuiltinLSTM, BuiltinRNN
+from lstm_lm.model.core import Core, CoreState
+from lstm_lm.model.scratch_gru import ScratchGRU
+from lstm_lm.model.scratch_lstm import ScratchLSTM
+from lstm_lm.model.scratch_rnn import ScratchRNN
+from lstm_lm.model.start_values import start_as_chapter
+
+State = tuple[CoreState, ...]  # one per layer
+
+
+class LanguageModel(nn.Module):
+    """Scores every token of the vocabulary as the next one, at every step.
+
+    ids [time, batch]  →  embedding or one-hot  →  cores  →  output layer  →  logits
+
+    Dropout acts where nothing recurs: on embedded inputs, between layers and before the output
+    layer (Zaremba et al. 2014).
+    """
+
+    def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
+        super().__init__()
+        self.vocabulary_size = vocabulary_size
+        self.embedding: nn.Embedding | None = None
+        input_size = vocabulary_size
+        if config.embedding_size is not None:
+            self.embedding = nn.Embedding(vocabulary_size, config.embedding_size)
+            input_size = config.embedding_size
+        input_sizes = [input_size] + [config.hidden_size] * (config.num_layers - 1)
+        self.cores = nn.ModuleList(build_core(config, size) for size in input_sizes)
+        self.output = nn.Linear(config.hidden_size, vocabulary_size)
+        self.dropout = nn.Dropout(config.dropout)
+        if config.init is StartValues.d2l:
+            start_as_chapter(self)
+
+    def forward(
+        self, ids: Int[Tensor, "time batch"], state: State | None = None
+    ) -> tuple[Float[Tensor, "time batch vocabulary"], State]:
+        if self.embedding is not None:
+            features = self.dropout(self.embedding(ids))
+        else:
+            features = one_hot(ids, self.vocabulary_size).to(self.output.weight.dtype)
+        starts = state or [None] * len(self.cores)
+        ends = []
+        for core, start in zip(self.cores, starts, strict=True):
+            outputs, end = core(features, start)
+            features = self.dropout(outputs)
+            ends.append(end)
+        return self.output(features), tuple(ends)
+
+
+def detach(state: State) -> State:
+    """The same values, cut from the graph that computed them."""
+    return tuple(type(part)(*(values.detach() for values in part)) for part in state)
+
+
+def build_core(config: ModelConfig, input_size: int) -> Core:
+    sizes = input_size, config.hidden_size
+    match config.core, config.cell:
+        case CoreName.scratch, Cell.lstm:
+            return ScratchLSTM(*sizes, config.second_bias)
+        case CoreName.scratch, Cell.gru:
+            return ScratchGRU(*sizes, config.second_bias, config.reset_gate)
+        case CoreName.scratch, Cell.rnn:
+            return ScratchRNN(*sizes, config.second_bias)
+        case CoreName.builtin, Cell.lstm:
+            return BuiltinLSTM(*sizes, config.second_bias)
+        case CoreName.builtin, Cell.gru:
+            return BuiltinGRU(*sizes)
+        case CoreName.builtin, Cell.rnn:
+            return BuiltinRNN(*sizes, config.second_bias)
+        case unhandled:
+            raise ValueError(f"no core for {unhandled}")
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers training changes."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

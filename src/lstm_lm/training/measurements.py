@@ -1,0 +1,118 @@
+"""The numbers of a run, over optimizer steps, in TensorBoard and for whoever else asks."""
+
+import math
+import time
+from typing import Any
+
+from lightning import Callback, Trainer
+
+from lstm_lm.data.splits import Split, Splits
+from lstm_lm.data.windows import Batch
+from lstm_lm.evaluation import perplexity
+from lstm_lm.training.step_log import Diverged
+from lstm_lm.training.task import NextTokenTask
+
+CHARTS = {
+    "training and validation": {
+        name.replace("_", " "): ["Multiline", [f"train/{name}", f"validation/{name}"]]
+        for name in ("loss", "perplexity", "bits_per_character")
+    }
+}
+
+
+class Measurements(Callback):
+    """Reads what the steps measured every ``log_every`` steps, before validation, and at the end.
+
+    ``latest`` holds the newest value of every number. ``train/…`` there is the mean over the
+    current epoch, while in TensorBoard each point covers the steps since the one before. Both
+    are measured while the weights move. Speed counts training alone, not validation.
+    """
+
+    def __init__(self, splits: Splits, log_every: int) -> None:
+        self.splits = splits
+        self.log_every = log_every
+        self.latest: dict[str, float] = {}
+        self.tokens = 0
+        self.tokens_read = 0
+        self.training_seconds = 0.0
+        self.running_since: float | None = None
+        self.epoch_nats = 0.0  # per token, summed over the epoch's steps
+        self.epoch_steps = 0
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Over the whole training."""
+        return self.tokens_read / self.training_seconds if self.training_seconds else None
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        trainer.logger.experiment.add_custom_scalars(CHARTS)
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.epoch_nats, self.epoch_steps = 0.0, 0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        if self.running_since is None:
+            self.running_since = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, task: NextTokenTask, outputs: Any, batch: Batch, *_: Any
+    ) -> None:
+        self.tokens += batch.targets.numel()
+        if trainer.global_step % self.log_every == 0:
+            self.read(trainer, task)
+
+    def on_validation_start(self, trainer: Trainer, task: NextTokenTask) -> None:
+        self.read(trainer, task)
+        self.running_since = None
+
+    def on_validation_end(self, trainer: Trainer, task: NextTokenTask) -> None:
+        loss = trainer.callback_metrics["validation/loss"].item()
+        if not math.isfinite(loss):
+            raise Diverged("validation loss", trainer.global_step)
+        metrics = in_all_units("validation", loss, self.splits.validation)
+        self.latest |= metrics
+        trainer.logger.log_metrics(metrics, step=trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: Trainer, task: NextTokenTask) -> None:
+        self.read(trainer, task)
+
+    def read(self, trainer: Trainer, task: NextTokenTask) -> None:
+        """Fetch what was measured since the last reading.
+
+        Raises:
+            Diverged: if one of the steps was not finite.
+        """
+        means = task.steps.read(trainer.global_step)
+        if means is None:
+            return
+        # The reading has waited for the device, so this is the time the steps really took.
+        now = time.monotonic()
+        seconds = now - (self.running_since or now)
+        tokens = self.tokens - self.tokens_read
+        self.running_since = now
+        self.training_seconds += seconds
+        self.tokens_read = self.tokens
+        self.epoch_nats += means.loss * means.steps
+        self.epoch_steps += means.steps
+        progress = {
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "gradient_norm": means.gradient_norm,
+            "tokens": float(self.tokens),
+            "tokens_per_second": tokens / seconds if seconds else math.nan,
+        }
+        training = self.splits.training
+        self.latest |= progress
+        self.latest |= in_all_units("train", self.epoch_nats / self.epoch_steps, training)
+        metrics = progress | in_all_units("train", means.loss, training)
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        trainer.logger.log_metrics(finite, step=trainer.global_step)
+
+
+def in_all_units(prefix: str, loss: float, split: Split) -> dict[str, float]:
+    """A loss in nats per token, as perplexity, and in bits per character of that text."""
+    characters_per_token = split.characters / split.predictions
+    return {
+        f"{prefix}/loss": loss,
+        f"{prefix}/perplexity": perplexity(loss),
+        f"{prefix}/bits_per_character": loss / math.log(2) / characters_per_token,
+    }

@@ -1,0 +1,100 @@
+"""How weights move: optimizer, clipping, and the learning rate over time.
+
+    constant   the same throughout
+    linear     falls to zero over the budget
+    cosine     falls to zero over the budget along half a cosine (Loshchilov & Hutter 2017)
+    plateau    falls by a factor when validation no longer improves
+
+Each may begin with a warm-up, over which the learning rate rises from near zero. The budget is
+epochs, steps or minutes alike; see :mod:`lstm_lm.training.budget`.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, assert_never
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
+
+from lstm_lm.config import OptimizerConfig, OptimizerName, Schedule
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> Optimizer:
+    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    match config.name:
+        case OptimizerName.sgd:
+            return SGD(parameters, momentum=config.momentum, **settings)
+        case OptimizerName.adam:
+            return Adam(parameters, **settings)
+        case OptimizerName.adamw:
+            return AdamW(parameters, **settings)
+        case unhandled:
+            assert_never(unhandled)
+
+
+def build_schedulers(
+    optimizer: Optimizer,
+    config: OptimizerConfig,
+    spent: Callable[[int], float],
+    validate_every: int,
+) -> list[dict[str, Any]]:
+    """Schedulers as Lightning wants them.
+
+    Args:
+        spent: the share of the training budget that is used up after so many steps.
+        validate_every: epochs.
+    """
+    if config.schedule is not Schedule.plateau:
+        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(config, step, spent(step)))
+        return [{"scheduler": schedule, "interval": "step"}]
+    # Both multiply the rate as it stands, so they may overlap.
+    rise = max(1, config.warmup_steps)
+    warmup = LinearLR(optimizer, start_factor=1 / rise, total_iters=rise - 1)
+    plateau = ReduceLROnPlateau(
+        optimizer, factor=config.plateau_factor, patience=config.plateau_patience
+    )
+    return [
+        {"scheduler": warmup, "interval": "step"},
+        {
+            "scheduler": plateau,
+            "interval": "epoch",
+            "frequency": validate_every,
+            "monitor": "validation/loss",
+        },
+    ]
+
+
+def learning_rate_factor(config: OptimizerConfig, step: int, spent: float) -> float:
+    """What the learning rate is multiplied by in the step after ``step`` steps."""
+    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    match config.schedule:
+        case Schedule.constant | Schedule.plateau:
+            return warmup
+        case Schedule.linear:
+            return warmup * (1 - spent)
+        case Schedule.cosine:
+            return warmup * (1 + math.cos(math.pi * spent)) / 2
+        case unhandled:
+            assert_never(unhandled)
+
+
+@torch.no_grad()
+def clip_by_global_norm(
+    parameters: Iterable[nn.Parameter], largest: float | None
+) -> Float[Tensor, ""]:
+    """The norm of all gradients taken as one vector; they are scaled down to ``largest``.
+
+    As Pascanu et al. (2013) and the chapter of d2l.ai have it: without the small constant that
+    PyTorch adds to the norm. Nothing waits for the device.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = get_total_norm(gradients)
+    if largest is not None:
+        scale = (largest / norm).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(scale)
+    return norm

@@ -1,0 +1,60 @@
+"""How far a run has come: a bar at a terminal, and a line after each validation anywhere."""
+
+import logging
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from tqdm import tqdm
+
+from lstm_lm.training.budget import Budget
+from lstm_lm.training.measurements import Measurements
+
+log = logging.getLogger(__name__)
+
+
+class Progress(Callback):
+    def __init__(self, budget: Budget, measurements: Measurements, refresh_every: int) -> None:
+        self.budget = budget
+        self.measurements = measurements
+        self.refresh_every = refresh_every
+
+    def on_train_start(self, *_: Any) -> None:
+        self.bar = tqdm(
+            total=1.0,
+            disable=None,  # where there is no terminal
+            leave=False,
+            bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+        )
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step % self.refresh_every == 0:
+            self.refresh(trainer)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        latest = self.measurements.latest
+        log.info(
+            "epoch %d  step %s  train perplexity %.4g  validation perplexity %.4g  "
+            "%.4f bits per character  %s tokens per second",
+            trainer.current_epoch + 1,
+            f"{trainer.global_step:,}",
+            latest["train/perplexity"],
+            latest["validation/perplexity"],
+            latest["validation/bits_per_character"],
+            f"{self.measurements.tokens_per_second or 0:,.0f}",
+        )
+        self.refresh(trainer)
+
+    def on_train_end(self, *_: Any) -> None:
+        self.bar.close()
+
+    def on_exception(self, *_: Any) -> None:
+        self.bar.close()
+
+    def refresh(self, trainer: Trainer) -> None:
+        latest = self.measurements.latest
+        self.bar.n = self.budget.spent(trainer.global_step)
+        if "train/perplexity" in latest:
+            self.bar.set_postfix_str(
+                f"  step {trainer.global_step:,}  perplexity {latest['train/perplexity']:.4g}"
+            )
+        self.bar.refresh()

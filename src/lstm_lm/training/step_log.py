@@ -1,0 +1,54 @@
+"""What each training step measured, left on the device until somebody asks."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Diverged(Exception):
+    """Training produced a number that is not finite; going on would only spoil the weights."""
+
+    def __init__(self, what: str, step: int) -> None:
+        super().__init__(
+            f"diverged: the {what} is not finite at step {step:,}; try a smaller "
+            "optimizer.learning_rate, or a smaller optimizer.clip_norm"
+        )
+        self.step = step
+
+
+class Means(NamedTuple):
+    loss: float  # nats per token
+    gradient_norm: float  # before clipping
+    steps: int
+
+
+class StepLog:
+    """Losses and gradient norms since the last reading.
+
+    Adding never waits for the device; reading does, once. Every step is checked for being
+    finite, so the first bad one can be named although it is noticed later.
+    """
+
+    def __init__(self) -> None:
+        self.losses: list[Float[Tensor, ""]] = []
+        self.gradient_norms: list[Float[Tensor, ""]] = []
+
+    def read(self, last_step: int) -> Means | None:
+        """Means over the steps up to ``last_step`` that were not read yet; None without any.
+
+        Raises:
+            Diverged: if one of them is not finite; names the first.
+        """
+        steps = len(self.gradient_norms)
+        if steps == 0:
+            return None
+        both = torch.stack([*self.losses[:steps], *self.gradient_norms]).tolist()
+        self.losses, self.gradient_norms = [], []
+        for what, values in ("loss", both[:steps]), ("gradient norm", both[steps:]):
+            for step, value in enumerate(values, start=last_step - steps + 1):
+                if not math.isfinite(value):
+                    raise Diverged(what, step)
+        return Means(sum(both[:steps]) / steps, sum(both[steps:]) / steps, steps)

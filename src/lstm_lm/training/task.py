@@ -1,0 +1,74 @@
+"""How a language model learns: loss, carried state, optimizer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning import LightningModule
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from lstm_lm.config import Order, RunConfig
+from lstm_lm.data.windows import Batch
+from lstm_lm.model.language_model import LanguageModel, State, detach
+from lstm_lm.training.optimization import build_optimizer, build_schedulers, clip_by_global_norm
+from lstm_lm.training.step_log import StepLog
+
+
+class NextTokenTask(LightningModule):
+    """Next-token prediction by truncated back-propagation through time.
+
+    Where batches are consecutive, each starts from the state in which the one before ended, cut
+    from its graph; the first of an epoch, and every batch of random windows, from zeros.
+    """
+
+    def __init__(
+        self, model: LanguageModel, config: RunConfig, spent: Callable[[int], float]
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.spent = spent
+        self.steps = StepLog()
+        self.training_state: State | None = None
+        self.validation_state: State | None = None
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[dict[str, Any]]]:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        config = self.config.optimizer
+        optimizer = build_optimizer(trained, config)
+        schedulers = build_schedulers(
+            optimizer, config, self.spent, self.config.training.validate_every
+        )
+        return [optimizer], schedulers
+
+    def training_step(self, batch: Batch, batch_index: int) -> Float[Tensor, ""]:
+        start = None if batch_index == 0 else self.training_state
+        logits, state = self.model(batch.inputs, start)
+        if self.config.data.order is Order.consecutive:
+            self.training_state = detach(state)
+        loss = cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
+        self.steps.losses.append(loss.detach())
+        return loss
+
+    def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
+        largest = self.config.optimizer.clip_norm
+        self.steps.gradient_norms.append(clip_by_global_norm(self.parameters(), largest))
+
+    def on_validation_epoch_start(self) -> None:
+        self.validation_state = None
+        self.validation_nats = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.validation_tokens = 0
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        logits, self.validation_state = self.model(batch.inputs, self.validation_state)
+        nats = cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum")
+        self.validation_nats += nats
+        self.validation_tokens += batch.targets.numel()
+
+    def on_validation_epoch_end(self) -> None:
+        # Not for the logger: see measurements. Checkpoints and the plateau schedule look here.
+        loss = self.validation_nats / self.validation_tokens
+        self.log("validation/loss", loss, logger=False)
