@@ -1,27 +1,150 @@
-"""Train one model, or with ``-m`` several. ``--help`` lists every setting."""
+"""Train one model, or with ``-m`` one after another. ``--help`` lists every setting.
+
+Exit codes: 0 completed, 1 failed or diverged, 2 bad settings, 130 Ctrl-C, 143 SIGTERM.
+"""
 
 import contextlib
+import difflib
 import logging
 import os
+import re
 import sys
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lstm_lm.config import RunConfig
+from lstm_lm.errors import Diverged, SettingsError
 
 ConfigStore.instance().store(name="schema", node=RunConfig)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(composed: DictConfig) -> None:
-    config = OmegaConf.to_object(composed)
-    from lstm_lm.experiment import train
-    print(train(config, Path(HydraConfig.get().runtime.output_dir)))
+    output = Path(HydraConfig.get().runtime.output_dir)
+    output = output.relative_to(Path.cwd()) if output.is_relative_to(Path.cwd()) else output
+    try:
+        config = typed(composed)
+        from lstm_lm.experiment import train  # torch and Lightning: not for --help
 
-logging.basicConfig(level=logging.INFO, format="%(message)s")
-os.environ["HYDRA_FULL_ERROR"] = "1"
-main()
+        report(train(config, output), output)
+    except (SettingsError, Diverged) as error:
+        remove_while_empty(output)  # Hydra has made it already
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise  # the next job goes on
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, SettingsError) else 1) from error
+
+
+def typed(composed: DictConfig) -> RunConfig:
+    known = set(settings(RunConfig))
+    for key in leaves(composed):
+        if key not in known:  # which +key=value lets through
+            raise SettingsError(f"there is no setting {key}; {nearest(key, sorted(known))}")
+    return cast(RunConfig, OmegaConf.to_object(composed))
+
+
+def report(summary: dict[str, Any], output: Path) -> None:
+    rows = [
+        ("validation", "validation", "final weights"),
+        ("validation", "best/validation", f"best weights, step {summary['best/step']:,}"),
+        ("test", "test", "best weights"),
+    ]
+    print(f"\n{'':12}{'perplexity':>12}{'bits per character':>20}")
+    for name, key, weights in rows:
+        perplexity, bits = summary[f"{key}/perplexity"], summary[f"{key}/bits_per_character"]
+        print(f"{name:12}{perplexity:>12.4f}{bits:>20.4f}  {weights}")
+    if summary["test_is_validation"]:
+        print("The validation text doubles as test text.")
+    if summary["text_note"]:
+        print(summary["text_note"])
+    print(
+        f"{summary['tokens_per_second']:,.0f} tokens per second, "
+        f"{summary['seconds']:.0f} seconds in all\n\n"
+        f"run folder   {output}\n"
+        f"curves       tensorboard --logdir {output.parts[0] if output.parts[1:] else output}\n"
+    )
+
+
+def remove_while_empty(folder: Path) -> None:
+    """Remove an empty folder, and those of its parents that were made only for it."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+        if not folder.is_absolute():
+            for parent in list(folder.parents)[:-1]:
+                parent.rmdir()
+
+
+def explain(error: Exception) -> str:
+    """What is wrong with the command line, in one line."""
+    cause = error.__cause__
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+        wrong = str(cause.full_key)
+        return f"there is no setting {wrong}; {nearest(wrong, list(settings(RunConfig)))}"
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return f"there is no {group}={choice}; {nearest(choice, list(error.options))}"
+    text = str(cause if isinstance(cause, OmegaConfBaseException) else error)
+    key = re.search(r"full_key: (\S+)", text)
+    first_line = text.strip().splitlines()[0]
+    return f"{key[1]}: {first_line}" if key and key[1] not in first_line else first_line
+
+
+def nearest(wrong: str, right: list[str]) -> str:
+    """The names most like a wrong one, compared whole and by their last part."""
+    last = {name: name.rpartition(".")[2] for name in right}
+    close = set(difflib.get_close_matches(wrong.rpartition(".")[2], last.values(), n=3))
+    names = difflib.get_close_matches(wrong, right, n=3) + [n for n in right if last[n] in close]
+    if names:
+        return f"did you mean {', '.join(dict.fromkeys(names))}?"
+    return f"there are {', '.join(right)}" if len(right) < 20 else "--help lists every setting"
+
+
+def settings(group: type, prefix: str = "") -> Iterator[str]:
+    for field in fields(group):
+        if isinstance(field.type, type) and is_dataclass(field.type):
+            yield from settings(field.type, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"
+
+
+def leaves(group: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name, value in group.items():
+        if isinstance(value, DictConfig):
+            yield from leaves(value, f"{prefix}{name!s}.")
+        else:
+            yield f"{prefix}{name!s}"
+
+
+def run() -> int:
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits with 1
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    for name in ("lstm_lm", "hydra"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    try:
+        with logging_redirect_tqdm():
+            main()
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
+        return 2
+    except (SettingsError, Diverged, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, SettingsError) else 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

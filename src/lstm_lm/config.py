@@ -8,9 +8,7 @@ are made. The classes are not frozen only because Hydra could not apply override
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
 
-
-class SettingsError(ValueError):
-    """What the user asked for cannot be done; the message says why and what to do instead."""
+from lstm_lm.errors import SettingsError
 
 
 class TextName(StrEnum):
@@ -256,7 +254,7 @@ class DeviceConfig:
 
     def __post_init__(self) -> None:
         if self.devices != 1:
-            raise SettingsError(f"device.devices must be 1, not {self.devices}: one run, one device")
+            raise SettingsError(f"device.devices must be 1, not {self.devices}")
         if self.precision not in PRECISIONS:
             raise SettingsError(
                 f"device.precision must be one of {', '.join(PRECISIONS)}, not {self.precision}"
@@ -274,7 +272,8 @@ class RunConfig:
     device: DeviceConfig = field(default_factory=DeviceConfig)
 
     def __post_init__(self) -> None:
-        require_not_negative("", seed=self.seed)
+        if self.seed < 0:
+            raise SettingsError(f"seed must not be negative, not {self.seed}")
 
 
 def require_positive(group: str, **settings: float | None) -> None:
@@ -286,7 +285,9 @@ def require_positive(group: str, **settings: float | None) -> None:
 def require_not_negative(group: str, **settings: float) -> None:
     for name, value in settings.items():
         if not value >= 0:
-            raise SettingsError(f"{f'{group}.{name}'.lstrip('.')} must not be negative, not {value}")
+            raise SettingsError(
+                f"{f'{group}.{name}'.lstrip('.')} must not be negative, not {value}"
+            )
 
 
 def require_share(group: str, **settings: float) -> None:

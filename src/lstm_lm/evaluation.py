@@ -1,6 +1,7 @@
 """How well a model predicts a text: every token but the first, nothing dropped."""
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -8,9 +9,13 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lstm_lm.data.splits import Split
+from lstm_lm.data.corpora import decode, read_file
+from lstm_lm.data.splits import Split, read_splits
+from lstm_lm.data.text import tokenize
 from lstm_lm.data.windows import as_rows
+from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel
+from lstm_lm.run_folder import Run
 
 CHUNK = 1024  # steps scored at a time; memory, not results, depends on it
 ROWS = 64  # stretches scored side by side where the state is reset
@@ -71,6 +76,39 @@ def evaluate(model: LanguageModel, split: Split, reset_every: int | None = None)
     return Score(nats, split.predictions, split.characters, split.bytes, unknown)
 
 
+def split_of_run(run: Run, name: str, root: str | None = None) -> Split:
+    """The training, validation or test text that a run was made with.
+
+    Args:
+        root: the folder texts are kept in, if not the one that the run used.
+
+    Raises:
+        SettingsError: if the text cannot be had, or is not the same as then.
+    """
+    config = replace(run.config.data, root=root or run.config.data.root)
+    splits = read_splits(config, run.vocabulary)
+    if splits.text_sha256 != run.summary["text_sha256"]:
+        raise SettingsError(
+            f"the text {config.text} is not the one this run was trained on (SHA-256 "
+            f"{splits.text_sha256}, not {run.summary['text_sha256']})"
+        )
+    parts = {"training": splits.training, "validation": splits.validation, "test": splits.test}
+    return parts[name]
+
+
+def split_of_file(run: Run, path: str) -> Split:
+    """A text of the user's own in the ids of a run.
+
+    Raises:
+        SettingsError: if it cannot be read or has nothing to predict.
+    """
+    data = run.config.data
+    tokens = tokenize(decode(read_file(path), path), data.level, data.cleaning)
+    if len(tokens) < 2:
+        raise SettingsError(f"{path} has {len(tokens)} tokens, so there is nothing to predict")
+    return Split.of(tokens, run.vocabulary, data.level)
+
+
 @torch.inference_mode()
 def score(
     model: LanguageModel, inputs: Int[Tensor, "time batch"], targets: Int[Tensor, "time batch"]
@@ -89,8 +127,7 @@ def score_in_stretches(model: LanguageModel, ids: Int[Tensor, " tokens"], length
     """Nats of all targets, each stretch of ``length`` starting from a zero state."""
     stretches = (len(ids) - 1) // length
     inputs, targets = as_rows(ids[: stretches * length + 1], stretches)
-    nats = sum(
-        score(model, *rows) for rows in zip(inputs.split(ROWS, 1), targets.split(ROWS, 1), strict=True)
-    )
+    side_by_side = zip(inputs.split(ROWS, 1), targets.split(ROWS, 1), strict=True)
+    nats = sum(score(model, *rows) for rows in side_by_side)
     rest = ids[stretches * length :]
     return nats + (score(model, *as_rows(rest, 1)) if len(rest) > 1 else 0.0)

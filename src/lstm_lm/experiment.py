@@ -9,13 +9,15 @@ from typing import Any
 
 import lightning
 import torch
-from lightning import Trainer, seed_everything
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.utils.tensorboard import SummaryWriter
 
-from lstm_lm.config import Accelerator, DeviceConfig, RunConfig, SettingsError
+from lstm_lm.config import RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import Splits, read_splits
+from lstm_lm.device import choose_device, device_name
+from lstm_lm.errors import Diverged
 from lstm_lm.evaluation import Score, evaluate
 from lstm_lm.model.language_model import LanguageModel, count_parameters
 from lstm_lm.run_folder import RunFolder, fingerprint, load_weights
@@ -24,7 +26,6 @@ from lstm_lm.training.checkpoints import Checkpoints
 from lstm_lm.training.measurements import Measurements
 from lstm_lm.training.progress import Progress
 from lstm_lm.training.samples import Samples
-from lstm_lm.training.step_log import Diverged
 from lstm_lm.training.task import NextTokenTask
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
         KeyboardInterrupt, SystemExit: after Ctrl-C and SIGTERM, with the newest weights saved.
     """
     started = time.monotonic()
-    accelerator = choose_accelerator(config.device)
+    device = choose_device(config.device.accelerator)
     seed_everything(config.seed, verbose=False)
     splits = read_splits(config.data)
     data = TextDataModule(splits, config.data, config.seed)
@@ -50,7 +51,7 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
         status="running",
         fingerprint=fingerprint(config, splits.text_sha256),
         parameters=count_parameters(model),
-        device=device_name(accelerator),
+        device=device_name(device),
         threads=torch.get_num_threads(),
         versions=versions(),
         text=config.data.text.value,
@@ -60,17 +61,24 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
         test_is_validation=splits.test_is_validation,
     )
     announce(config, splits, model, output)
-    measurements = Measurements(splits, config.training.log_every)
-    checkpoints = Checkpoints(folder.checkpoints, measurements)
     budget = Budget(config.training, len(data.training))
-    trainer = build_trainer(
-        config, budget, folder, measurements, checkpoints, splits, accelerator
-    )
     task = NextTokenTask(model, config, budget.spent)
+    writer = SummaryWriter(str(output))
+    measurements = Measurements(task, writer, splits, config.training.log_every)
+    checkpoints = Checkpoints(folder.checkpoints, measurements)
+    # In this order: lines, samples and checkpoints show and store what was measured before.
+    callbacks = [
+        budget,
+        measurements,
+        Progress(budget, measurements, config.training.log_every),
+        Samples(config, task, writer, splits),
+        checkpoints,
+    ]
+    trainer = build_trainer(config, device, callbacks)
     status = "failed"
     try:
         trainer.fit(task, data)
-        model.to(torch_device(accelerator)).eval()
+        model.to(device).eval()
         folder.record(**final_figures(config, splits, model, checkpoints))
         status = "completed"
     except Diverged as error:
@@ -86,6 +94,7 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
             raise SystemExit(143) from error  # Lightning would leave with 0, as if all were done
         raise KeyboardInterrupt from error  # which Lightning had turned into an exit
     finally:
+        writer.close()
         folder.record(
             status=status,
             epochs=trainer.current_epoch,
@@ -98,34 +107,19 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
     return folder.values
 
 
-def build_trainer(
-    config: RunConfig,
-    budget: Budget,
-    folder: RunFolder,
-    measurements: Measurements,
-    checkpoints: Checkpoints,
-    splits: Splits,
-    accelerator: str,
-) -> Trainer:
+def build_trainer(config: RunConfig, device: torch.device, callbacks: list[Callback]) -> Trainer:
     # Its advice concerns worker processes, loggers and products that this project does without.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     return Trainer(
-        accelerator=accelerator,
+        accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=config.device.devices,
         precision=config.device.precision,  # type: ignore[arg-type]
         max_epochs=-1,  # the budget ends it
         check_val_every_n_epoch=config.training.validate_every,
         num_sanity_val_steps=0,
-        logger=TensorBoardLogger(folder.path, name="", version="", default_hp_metric=False),
-        # In this order: lines, samples and checkpoints show and store what was measured before.
-        callbacks=[
-            budget,
-            measurements,
-            Progress(budget, measurements, config.training.log_every),
-            Samples(config.samples, config.data, splits),
-            checkpoints,
-        ],
+        logger=False,  # measurements and samples write what TensorBoard shows
+        callbacks=callbacks,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -151,8 +145,12 @@ def final_figures(
             load_weights(model, checkpoints.best)
             best = final
     test = best if splits.test_is_validation else evaluate(model, splits.test)
-    figures = in_summary("validation", final) | in_summary("best/validation", best)
-    figures |= in_summary("test", test) | {"best/step": checkpoints.best_step}
+    figures: dict[str, Any] = {
+        **in_summary("validation", final),
+        **in_summary("best/validation", best),
+        **in_summary("test", test),
+        "best/step": checkpoints.best_step,
+    }
     if (length := config.data.reset_every) is not None:
         reset = evaluate(model, splits.test, length)
         figures |= in_summary(f"test/reset_every_{length}", reset)
@@ -187,30 +185,6 @@ def announce(config: RunConfig, splits: Splits, model: LanguageModel, output: Pa
         config.model.cell,
         f"{count_parameters(model):,}",
     )
-
-
-def choose_accelerator(config: DeviceConfig) -> str:
-    """``cpu`` or ``gpu``.
-
-    Raises:
-        SettingsError: if a GPU is asked for where there is none.
-    """
-    has_gpu = torch.cuda.is_available()
-    if config.accelerator is Accelerator.gpu and not has_gpu:
-        raise SettingsError(
-            "device=gpu was asked for, but PyTorch finds no GPU here: use device=cpu or device=auto"
-        )
-    return "gpu" if has_gpu and config.accelerator is not Accelerator.cpu else "cpu"
-
-
-def torch_device(accelerator: str) -> torch.device:
-    return torch.device("cuda" if accelerator == "gpu" else "cpu")
-
-
-def device_name(accelerator: str) -> str:
-    if accelerator == "gpu":
-        return torch.cuda.get_device_name()
-    return f"cpu ({platform.processor() or platform.machine()})"
 
 
 def versions() -> dict[str, str]:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lstm_lm.config import SettingsError
+from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel
 
 

@@ -1,11 +1,11 @@
 """What a run leaves behind, and how it is read back.
 
-    config.yaml            every setting
-    vocabulary.json        tokens in the order of their ids
-    checkpoints/last.ckpt  the newest weights, with what is needed to go on
-    checkpoints/best.ckpt  the same where validation loss was lowest
-    summary.json           status and figures; written whole at every change, so always true
-    events.out.tfevents.*  for TensorBoard
+config.yaml            every setting
+vocabulary.json        tokens in the order of their ids
+checkpoints/last.ckpt  the newest weights, with what is needed to go on
+checkpoints/best.ckpt  the same where validation loss was lowest
+summary.json           status and figures; written whole at every change, so always true
+events.out.tfevents.*  for TensorBoard
 """
 
 import dataclasses
@@ -21,8 +21,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lstm_lm.atomic_file import write_whole
-from lstm_lm.config import RunConfig, SettingsError
+from lstm_lm.config import RunConfig
 from lstm_lm.data.vocabulary import Vocabulary
+from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel
 
 # Where a text lies, how closely a run is watched, on what and for how long it is trained do not

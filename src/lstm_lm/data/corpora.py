@@ -1,10 +1,10 @@
 """The texts a model can learn from, by name.
 
-    python_docs       the language reference that every CPython carries; differs between versions
-    time_machine      H. G. Wells, 1895, in the copy of d2l.ai
-    tiny_shakespeare  40,000 lines of Shakespeare put together by Karpathy (2015)
-    wikitext2         Merity et al. (2016), words, with its own three splits
-    file              the user's own
+python_docs       the language reference that every CPython carries; differs between versions
+time_machine      H. G. Wells, 1895, in the copy of d2l.ai
+tiny_shakespeare  40,000 lines of Shakespeare put together by Karpathy (2015)
+wikitext2         Merity et al. (2016), words, with its own three splits
+file              the user's own
 """
 
 import hashlib
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-from lstm_lm.config import DataConfig, SettingsError, TextName
+from lstm_lm.config import DataConfig, TextName
 from lstm_lm.data.download import KnownFile, data_root, fetch, read_known
+from lstm_lm.errors import SettingsError
 
 TIME_MACHINE = KnownFile(
     "timemachine.txt",
@@ -112,7 +113,7 @@ def read_file(path: str) -> bytes:
     try:
         return Path(path).expanduser().read_bytes()
     except OSError as error:
-        raise SettingsError(f"cannot read data.path={path}: {error.strerror}") from error
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
 
 
 def one_piece(content: bytes, name: str) -> Corpus:

@@ -9,7 +9,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from lstm_lm.atomic_file import write_whole
-from lstm_lm.config import SettingsError
+from lstm_lm.errors import SettingsError
 
 # Some mirrors refuse clients that do not look like a browser.
 USER_AGENT = "Mozilla/5.0 (compatible; lstm_lm)"

@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from lstm_lm.config import DataConfig, Level, SettingsError, VocabularySource
+from lstm_lm.config import DataConfig, Level, VocabularySource
 from lstm_lm.data.corpora import Corpus, find_corpus
 from lstm_lm.data.text import spell, tokenize
 from lstm_lm.data.vocabulary import Vocabulary
+from lstm_lm.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ def read_splits(config: DataConfig, vocabulary: Vocabulary | None = None) -> Spl
     corpus = find_corpus(config)
     training = tokenize(corpus.training, config.level, config.cleaning)
     if not training:
-        raise SettingsError(f"{config.path or config.text} is empty: there is nothing to learn from")
+        raise SettingsError(
+            f"{config.path or config.text} is empty: there is nothing to learn from"
+        )
     whole = training
     training = training[: config.max_tokens]
     if corpus.validation is None:

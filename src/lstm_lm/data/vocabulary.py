@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from lstm_lm.config import SettingsError
+from lstm_lm.errors import SettingsError
 
 UNKNOWN = "<unk>"
 

@@ -21,7 +21,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from lstm_lm.config import Order, SettingsError
+from lstm_lm.config import Order
+from lstm_lm.errors import SettingsError
 
 EVALUATION_STEPS = 256  # per batch of a validation; long, as nothing is kept for a backward pass
 
@@ -78,9 +79,7 @@ class TrainingBatches:
         return self
 
 
-def consecutive(
-    ids: Int[Tensor, " tokens"], batch_size: int, num_steps: int
-) -> Iterator[Batch]:
+def consecutive(ids: Int[Tensor, " tokens"], batch_size: int, num_steps: int) -> Iterator[Batch]:
     """Batches in which row ``r`` goes on where row ``r`` of the batch before left off."""
     inputs, targets = as_rows(ids, batch_size)
     for stop in range(num_steps, len(inputs) + 1, num_steps):

@@ -1,13 +1,12 @@
 """The language model around the cores, and the one place where a core is chosen."""
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from lstm_lm.config import Cell, CoreName, ModelConfig, StartValues
 from lstm_lm.model.builtin import BuiltinGRU, BuiltinLSTM, BuiltinRNN
-from lstm_lm.model.core import Core, CoreState
+from lstm_lm.model.core import CoreState
 from lstm_lm.model.scratch_gru import ScratchGRU
 from lstm_lm.model.scratch_lstm import ScratchLSTM
 from lstm_lm.model.scratch_rnn import ScratchRNN
@@ -61,7 +60,8 @@ def detach(state: State) -> State:
     return tuple(type(part)(*(values.detach() for values in part)) for part in state)
 
 
-def build_core(config: ModelConfig, input_size: int) -> Core:
+def build_core(config: ModelConfig, input_size: int) -> nn.Module:
+    """One layer that keeps the contract of :class:`lstm_lm.model.core.Core`."""
     sizes = input_size, config.hidden_size
     match config.core, config.cell:
         case CoreName.scratch, Cell.lstm:

@@ -5,12 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
 
 from lstm_lm.atomic_file import whole_or_absent
+from lstm_lm.errors import Diverged
 from lstm_lm.training.measurements import Measurements
-from lstm_lm.training.step_log import Diverged
-from lstm_lm.training.task import NextTokenTask
 
 
 class Checkpoints(Callback):
@@ -34,13 +33,13 @@ class Checkpoints(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_loss, self.best_step = state_dict["best_loss"], state_dict["best_step"]
 
-    def on_validation_end(self, trainer: Trainer, task: NextTokenTask) -> None:
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         loss = trainer.callback_metrics["validation/loss"].item()
         improved = self.best_loss is None or loss < self.best_loss
         if improved:
             # Before saving, so that the file knows of it.
             self.best_loss, self.best_step = loss, trainer.global_step
-        self.save(trainer, task)
+        self.save(trainer)
         if improved:
             self.keep_last_as_best()
 
@@ -49,18 +48,20 @@ class Checkpoints(Callback):
         with whole_or_absent(self.best) as temporary:
             shutil.copyfile(self.last, temporary)
 
-    def on_train_end(self, trainer: Trainer, task: NextTokenTask) -> None:
-        self.save(trainer, task)
+    def on_train_end(self, trainer: Trainer, *_: Any) -> None:
+        self.save(trainer)
 
-    def on_exception(self, trainer: Trainer, task: NextTokenTask, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, module: LightningModule, exception: BaseException
+    ) -> None:
         if not isinstance(exception, Diverged) and trainer.global_step > 0:
             with contextlib.suppress(Diverged):
-                self.save(trainer, task)
+                self.save(trainer)
 
-    def save(self, trainer: Trainer, task: NextTokenTask) -> None:
+    def save(self, trainer: Trainer) -> None:
         if self.saved_step == trainer.global_step:
             return
-        self.measurements.read(trainer, task)
+        self.measurements.read(trainer.global_step)
         with whole_or_absent(self.last) as temporary:
             trainer.save_checkpoint(temporary)
         self.saved_step = trainer.global_step

@@ -4,12 +4,13 @@ import math
 import time
 from typing import Any
 
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
+from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.data.splits import Split, Splits
 from lstm_lm.data.windows import Batch
+from lstm_lm.errors import Diverged
 from lstm_lm.evaluation import perplexity
-from lstm_lm.training.step_log import Diverged
 from lstm_lm.training.task import NextTokenTask
 
 CHARTS = {
@@ -28,7 +29,11 @@ class Measurements(Callback):
     are measured while the weights move. Speed counts training alone, not validation.
     """
 
-    def __init__(self, splits: Splits, log_every: int) -> None:
+    def __init__(
+        self, task: NextTokenTask, writer: SummaryWriter, splits: Splits, log_every: int
+    ) -> None:
+        self.task = task
+        self.writer = writer
         self.splits = splits
         self.log_every = log_every
         self.latest: dict[str, float] = {}
@@ -44,8 +49,8 @@ class Measurements(Callback):
         """Over the whole training."""
         return self.tokens_read / self.training_seconds if self.training_seconds else None
 
-    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        trainer.logger.experiment.add_custom_scalars(CHARTS)
+    def on_train_start(self, *_: Any) -> None:
+        self.writer.add_custom_scalars(CHARTS)
 
     def on_train_epoch_start(self, *_: Any) -> None:
         self.epoch_nats, self.epoch_steps = 0.0, 0
@@ -55,34 +60,34 @@ class Measurements(Callback):
             self.running_since = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: Trainer, task: NextTokenTask, outputs: Any, batch: Batch, *_: Any
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, *_: Any
     ) -> None:
         self.tokens += batch.targets.numel()
         if trainer.global_step % self.log_every == 0:
-            self.read(trainer, task)
+            self.read(trainer.global_step)
 
-    def on_validation_start(self, trainer: Trainer, task: NextTokenTask) -> None:
-        self.read(trainer, task)
+    def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
+        self.read(trainer.global_step)
         self.running_since = None
 
-    def on_validation_end(self, trainer: Trainer, task: NextTokenTask) -> None:
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         loss = trainer.callback_metrics["validation/loss"].item()
         if not math.isfinite(loss):
             raise Diverged("validation loss", trainer.global_step)
         metrics = in_all_units("validation", loss, self.splits.validation)
         self.latest |= metrics
-        trainer.logger.log_metrics(metrics, step=trainer.global_step)
+        self.write(metrics, trainer.global_step)
 
-    def on_train_epoch_end(self, trainer: Trainer, task: NextTokenTask) -> None:
-        self.read(trainer, task)
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.read(trainer.global_step)
 
-    def read(self, trainer: Trainer, task: NextTokenTask) -> None:
-        """Fetch what was measured since the last reading.
+    def read(self, step: int) -> None:
+        """Fetch what was measured since the last reading, up to a step.
 
         Raises:
             Diverged: if one of the steps was not finite.
         """
-        means = task.steps.read(trainer.global_step)
+        means = self.task.steps.read(step)
         if means is None:
             return
         # The reading has waited for the device, so this is the time the steps really took.
@@ -95,7 +100,7 @@ class Measurements(Callback):
         self.epoch_nats += means.loss * means.steps
         self.epoch_steps += means.steps
         progress = {
-            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "learning_rate": self.task.learning_rate,
             "gradient_norm": means.gradient_norm,
             "tokens": float(self.tokens),
             "tokens_per_second": tokens / seconds if seconds else math.nan,
@@ -103,9 +108,12 @@ class Measurements(Callback):
         training = self.splits.training
         self.latest |= progress
         self.latest |= in_all_units("train", self.epoch_nats / self.epoch_steps, training)
-        metrics = progress | in_all_units("train", means.loss, training)
-        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        trainer.logger.log_metrics(finite, step=trainer.global_step)
+        self.write(progress | in_all_units("train", means.loss, training), step)
+
+    def write(self, metrics: dict[str, float], step: int) -> None:
+        for name, value in metrics.items():
+            if math.isfinite(value):  # a perplexity can overflow where its loss is finite
+                self.writer.add_scalar(name, value, step)
 
 
 def in_all_units(prefix: str, loss: float, split: Split) -> dict[str, float]:

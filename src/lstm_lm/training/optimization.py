@@ -24,14 +24,14 @@ from lstm_lm.config import OptimizerConfig, OptimizerName, Schedule
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> Optimizer:
-    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    rate, decay = config.learning_rate, config.weight_decay
     match config.name:
         case OptimizerName.sgd:
-            return SGD(parameters, momentum=config.momentum, **settings)
+            return SGD(parameters, rate, momentum=config.momentum, weight_decay=decay)
         case OptimizerName.adam:
-            return Adam(parameters, **settings)
+            return Adam(parameters, rate, weight_decay=decay)
         case OptimizerName.adamw:
-            return AdamW(parameters, **settings)
+            return AdamW(parameters, rate, weight_decay=decay)
         case unhandled:
             assert_never(unhandled)
 

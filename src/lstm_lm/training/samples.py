@@ -3,10 +3,12 @@
 import logging
 import textwrap
 from itertools import islice
+from typing import Any
 
 from lightning import Callback, Trainer
+from torch.utils.tensorboard import SummaryWriter
 
-from lstm_lm.config import DataConfig, SamplesConfig
+from lstm_lm.config import RunConfig
 from lstm_lm.data.splits import Splits
 from lstm_lm.data.text import spell, tokenize_prompt
 from lstm_lm.generation import generate
@@ -20,30 +22,33 @@ log = logging.getLogger(__name__)
 class Samples(Callback):
     """Continues the prompts; draws from a random state of its own, so training is not changed."""
 
-    def __init__(self, config: SamplesConfig, data: DataConfig, splits: Splits) -> None:
-        self.config = config
-        self.level = data.level
+    def __init__(
+        self, config: RunConfig, task: NextTokenTask, writer: SummaryWriter, splits: Splits
+    ) -> None:
+        self.config = config.samples
+        self.seed = config.seed
+        self.task = task
+        self.writer = writer
+        self.level = config.data.level
         self.vocabulary = splits.vocabulary
         self.prompts = [
-            self.vocabulary.encode(tokenize_prompt(prompt, data.level, data.cleaning))
-            for prompt in config.prompts
+            self.vocabulary.encode(tokenize_prompt(prompt, self.level, config.data.cleaning))
+            for prompt in config.samples.prompts
         ] or [splits.validation.ids[:DEFAULT_PROMPT].tolist()]
 
-    def on_validation_end(self, trainer: Trainer, task: NextTokenTask) -> None:
-        was_training = task.model.training
-        task.model.eval()
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+        was_training = self.task.model.training
+        self.task.model.eval()
         for number, prompt in enumerate(self.prompts, start=1):
-            text = self.continue_prompt(task, prompt)
+            text = self.continue_prompt(prompt)
             log.info("%s", textwrap.indent(text, "  | "))
             # Four blanks make it preformatted text in TensorBoard's Markdown.
-            trainer.logger.experiment.add_text(
+            self.writer.add_text(
                 f"sample {number}", textwrap.indent(text, "    "), trainer.global_step
             )
-        task.model.train(was_training)
+        self.task.model.train(was_training)
 
-    def continue_prompt(self, task: NextTokenTask, prompt: list[int]) -> str:
-        following = generate(
-            task.model, prompt, self.config.temperature, seed=task.config.seed
-        )
+    def continue_prompt(self, prompt: list[int]) -> str:
+        following = generate(self.task.model, prompt, self.config.temperature, seed=self.seed)
         ids = prompt + [id_ for (id_,) in islice(following, self.config.tokens)]
         return spell(self.vocabulary.decode(ids), self.level)

@@ -7,16 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
-class Diverged(Exception):
-    """Training produced a number that is not finite; going on would only spoil the weights."""
-
-    def __init__(self, what: str, step: int) -> None:
-        super().__init__(
-            f"diverged: the {what} is not finite at step {step:,}; try a smaller "
-            "optimizer.learning_rate, or a smaller optimizer.clip_norm"
-        )
-        self.step = step
+from lstm_lm.errors import Diverged
 
 
 class Means(NamedTuple):

@@ -35,7 +35,9 @@ class NextTokenTask(LightningModule):
         self.training_state: State | None = None
         self.validation_state: State | None = None
 
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[dict[str, Any]]]:
+    def configure_optimizers(  # type: ignore[override]  # Lightning takes more than it says
+        self,
+    ) -> tuple[list[Optimizer], list[dict[str, Any]]]:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         config = self.config.optimizer
         optimizer = build_optimizer(trained, config)
@@ -43,6 +45,10 @@ class NextTokenTask(LightningModule):
             optimizer, config, self.spent, self.config.training.validate_every
         )
         return [optimizer], schedulers
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def training_step(self, batch: Batch, batch_index: int) -> Float[Tensor, ""]:
         start = None if batch_index == 0 else self.training_state

@@ -1,0 +1,64 @@
+"""The exact perplexity of a text under a trained model.
+
+python scripts/evaluate.py outputs/2026-11-23/10-15-00 --split test
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lstm_lm.config import Accelerator
+from lstm_lm.errors import SettingsError
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="the run's folder")
+    text = parser.add_mutually_exclusive_group()
+    text.add_argument(
+        "--split",
+        choices=["training", "validation", "test"],
+        default="test",
+        help="which part of the run's own text (default: test)",
+    )
+    text.add_argument("--text", metavar="FILE", help="a UTF-8 text of your own instead")
+    parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
+    parser.add_argument(
+        "--reset-every",
+        type=int,
+        metavar="TOKENS",
+        help="start from a zero state again after so many tokens (default: never)",
+    )
+    parser.add_argument("--data-root", metavar="FOLDER", help="where the run's text is kept")
+    parser.add_argument("--device", type=Accelerator, choices=list(Accelerator), default="auto")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    from lstm_lm.device import choose_device  # torch: not for --help
+    from lstm_lm.evaluation import evaluate, split_of_file, split_of_run
+    from lstm_lm.run_folder import restore
+
+    run = restore(arguments.run, arguments.checkpoint)
+    if arguments.text:
+        name, split = arguments.text, split_of_file(run, arguments.text)
+    else:
+        name, split = arguments.split, split_of_run(run, arguments.split, arguments.data_root)
+    model = run.model.to(choose_device(arguments.device))
+    score = evaluate(model, split, arguments.reset_every)
+    print(f"text                {name}: {score.tokens:,} tokens, {score.unknown:,} of them unknown")
+    if run.summary["text_note"]:
+        print(f"                    {run.summary['text_note']}")
+    print(f"loss                {score.loss:.6f} nats per token")
+    print(f"perplexity          {score.perplexity:.6g}")
+    print(f"bits per character  {score.bits_per_character:.6f}")
+    print(f"bits per byte       {score.bits_per_byte:.6f}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
