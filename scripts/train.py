@@ -128,7 +128,7 @@ def leaves(group: DictConfig, prefix: str = "") -> Iterator[str]:
 
 def run() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits with 1
-    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     for name in ("lstm_lm", "hydra"):
         logging.getLogger(name).setLevel(logging.INFO)
     try:

@@ -10,7 +10,7 @@ class Diverged(Exception):
 
     def __init__(self, what: str, step: int) -> None:
         super().__init__(
-            f"diverged: the {what} is not finite at step {step:,}; the last good checkpoint is "
-            "kept; try a smaller optimizer.learning_rate or a smaller optimizer.clip_norm"
+            f"diverged: the {what} is not finite at step {step:,}; try a smaller "
+            "optimizer.learning_rate or a smaller optimizer.clip_norm"
         )
         self.step = step

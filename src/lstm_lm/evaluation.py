@@ -65,7 +65,12 @@ def evaluate(model: LanguageModel, split: Split, reset_every: int | None = None)
     Args:
         reset_every: tokens after which the state starts from zero again, as it does where a
             model sees the text only in windows.
+
+    Raises:
+        SettingsError: if ``reset_every`` is not positive.
     """
+    if reset_every is not None and reset_every < 1:
+        raise SettingsError(f"reset_every must be at least 1 token, not {reset_every}")
     device = next(model.parameters()).device
     ids = split.ids.to(device)
     if reset_every is None or reset_every >= split.predictions:

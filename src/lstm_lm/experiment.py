@@ -83,6 +83,10 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
         status = "completed"
     except Diverged as error:
         folder.record(diverged_step=error.step)
+        if checkpoints.saved_step is not None:
+            log.info(
+                "the weights of step %s are kept in %s", checkpoints.saved_step, checkpoints.last
+            )
         status = "diverged"
         raise
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """A text cut by position into training, validation and test ids."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -96,7 +97,8 @@ def cut(tokens: list[str], config: DataConfig) -> tuple[list[str], list[str], li
 
 
 def count(size: float, tokens: int) -> int:
-    return round(size * tokens) if size < 1 else round(size)
+    # Rounded up, as in nanoGPT's split; the small constant is for products such as 0.07 x 100.
+    return math.ceil(size * tokens - 1e-9) if size < 1 else round(size)
 
 
 def own_splits(corpus: Corpus, config: DataConfig) -> tuple[list[str], list[str]]:

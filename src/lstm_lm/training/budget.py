@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 
 from lstm_lm.config import TrainingConfig
 
@@ -28,7 +28,7 @@ class Budget(Callback):
             return min(1.0, by_steps)
         return min(1.0, max(by_steps, (time.monotonic() - self.started) / self.seconds))
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_start(self, *_: Any) -> None:
         self.started = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:

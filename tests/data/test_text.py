@@ -1,0 +1,50 @@
+import pytest
+
+from lstm_lm.config import Cleaning, Level
+from lstm_lm.data.text import spell, tokenize, tokenize_prompt
+
+TEXT = "It's 3 o'clock,\nsaid He.\n\nOh"
+
+
+@pytest.mark.parametrize(
+    ("cleaning", "characters"),
+    [
+        (Cleaning.none, TEXT),
+        (Cleaning.letters, "it s o clock said he oh"),
+        (Cleaning.letters_by_line, "it s o clocksaid heoh"),
+    ],
+)
+def test_characters(cleaning, characters):
+    assert tokenize(TEXT, Level.character, cleaning) == list(characters)
+
+
+@pytest.mark.parametrize(
+    ("cleaning", "words"),
+    [
+        (Cleaning.none, "It's 3 o'clock, <eos> said He. <eos> <eos> Oh <eos>"),
+        (Cleaning.letters, "it s o clock said he oh"),
+        (Cleaning.letters_by_line, "it s o clock said he oh"),
+    ],
+)
+def test_words(cleaning, words):
+    assert tokenize(TEXT, Level.word, cleaning) == words.split()
+
+
+def test_spelling_characters_gives_the_text_back():
+    assert spell(tokenize(TEXT, Level.character, Cleaning.none), Level.character) == TEXT
+
+
+def test_spelled_words_keep_their_lines():
+    words = tokenize("a  b\n\nc", Level.word, Cleaning.none)
+    assert spell(words, Level.word) == "a b\n\nc\n"
+
+
+def test_a_prompt_keeps_its_last_blank_and_its_last_line_open():
+    assert tokenize_prompt("The ", Level.character, Cleaning.letters) == list("the ")
+    assert tokenize_prompt("one\ntwo", Level.word, Cleaning.none) == ["one", "<eos>", "two"]
+
+
+def test_an_empty_prompt_has_no_tokens():
+    for level in Level:
+        for cleaning in Cleaning:
+            assert tokenize_prompt("", level, cleaning) == []

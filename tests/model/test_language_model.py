@@ -1,0 +1,129 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from lstm_lm.config import Cell, CoreName, ModelConfig, ResetGate, StartValues
+from lstm_lm.errors import SettingsError
+from lstm_lm.model.language_model import LanguageModel, count_parameters, detach
+
+IDS = torch.randint(7, (5, 3))
+
+
+def model(**settings):
+    return LanguageModel(ModelConfig(hidden_size=8, **settings), vocabulary_size=7)
+
+
+@pytest.mark.parametrize("cell", list(Cell))
+@pytest.mark.parametrize("core", list(CoreName))
+@pytest.mark.parametrize("embedding_size", [None, 4])
+def test_logits_for_every_step_and_a_state_per_layer(cell, core, embedding_size):
+    stack = model(cell=cell, core=core, embedding_size=embedding_size, num_layers=3)
+    logits, state = stack(IDS)
+    assert logits.shape == (5, 3, 7)
+    assert len(state) == 3
+    first, middle = stack(IDS[:2])
+    second, end = stack(IDS[2:], middle)
+    assert_close(torch.cat([first, second]), logits)
+    for ours, theirs in zip(end, state, strict=True):
+        assert_close(tuple(ours), tuple(theirs))
+
+
+@pytest.mark.parametrize("cell", list(Cell))
+def test_cores_are_interchangeable_in_a_stack(cell):
+    torch.manual_seed(1)
+    scratch = model(cell=cell, core=CoreName.scratch, num_layers=2)
+    torch.manual_seed(1)
+    builtin = model(cell=cell, core=CoreName.builtin, num_layers=2)
+    assert_close(scratch(IDS)[0], builtin(IDS)[0])
+    assert scratch.state_dict().keys() == builtin.state_dict().keys()
+
+
+def test_one_hot_input_is_an_embedding_by_the_identity():
+    one_hot, embedded = model(embedding_size=None), model(embedding_size=7)
+    weights = one_hot.state_dict() | {"embedding.weight": torch.eye(7)}
+    embedded.load_state_dict(weights)
+    assert_close(one_hot(IDS)[0], embedded(IDS)[0])
+
+
+def test_dropout_acts_between_layers_in_training_alone():
+    stack = model(num_layers=2, dropout=0.5)
+    assert not torch.equal(stack(IDS)[0], stack(IDS)[0])
+    stack.eval()
+    assert torch.equal(stack(IDS)[0], stack(IDS)[0])
+
+
+def test_a_detached_state_has_the_same_values_and_no_past():
+    _, state = model(num_layers=2)(IDS)
+    cut = detach(state)
+    for part, cut_part in zip(state, cut, strict=True):
+        assert type(part) is type(cut_part)
+        assert part.cell.requires_grad and not cut_part.cell.requires_grad
+        assert torch.equal(part.hidden, cut_part.hidden)
+
+
+def test_start_values_of_the_chapter():
+    stack = LanguageModel(
+        ModelConfig(
+            hidden_size=256,
+            embedding_size=None,
+            init=StartValues.d2l,
+            second_bias=False,
+            core=CoreName.scratch,
+        ),
+        vocabulary_size=28,
+    )
+    for name, parameter in stack.named_parameters():
+        if "bias" in name:
+            assert not parameter.any()
+        else:
+            assert parameter.std().item() == pytest.approx(0.01, rel=0.05)
+            assert abs(parameter.mean().item()) < 5e-4
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # d2l.ai: 28 symbols; the LSTM chapter's two models, its GRU's, its RNN's and the deep one
+        ({"core": CoreName.scratch, "second_bias": False}, 299_036),
+        ({}, 300_060),
+        (
+            {
+                "cell": Cell.gru,
+                "core": CoreName.scratch,
+                "reset_gate": ResetGate.before,
+                "second_bias": False,
+            },
+            226_076,
+        ),
+        ({"cell": Cell.gru}, 226_844),
+        (
+            {
+                "cell": Cell.rnn,
+                "core": CoreName.scratch,
+                "second_bias": False,
+                "hidden_size": 512,
+            },
+            291_356,
+        ),
+        ({"cell": Cell.rnn}, 80_412),
+        ({"num_layers": 2}, 826_396),
+    ],
+)
+def test_trainable_parameters_of_the_models_of_the_chapter(settings, expected):
+    config = ModelConfig(**{"hidden_size": 256, "embedding_size": None} | settings)
+    assert count_parameters(LanguageModel(config, vocabulary_size=28)) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"cell": Cell.gru, "second_bias": False}, "would change what a GRU can compute"),
+        ({"cell": Cell.gru, "reset_gate": ResetGate.before}, "needs model.cell=gru"),
+        ({"reset_gate": ResetGate.before, "core": CoreName.scratch}, "needs model.cell=gru"),
+        ({"hidden_size": 0}, "model.hidden_size must be positive, not 0"),
+        ({"dropout": 1.0}, "model.dropout must be at least 0 and below 1"),
+    ],
+)
+def test_models_that_cannot_be_are_refused(settings, reason):
+    with pytest.raises(SettingsError, match=reason):
+        ModelConfig(**settings)

@@ -1,0 +1,319 @@
+import json
+import math
+import os
+import signal
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.testing import assert_close
+
+from lstm_lm.config import Order, Schedule
+from lstm_lm.errors import Diverged, SettingsError
+from lstm_lm.evaluation import evaluate, split_of_run
+from lstm_lm.experiment import train
+from lstm_lm.run_folder import fingerprint, restore
+from lstm_lm.training.task import NextTokenTask
+
+
+def curve(folder, tag):
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def weights(folder, checkpoint="last"):
+    return torch.load(folder / f"checkpoints/{checkpoint}.ckpt", weights_only=True)["state_dict"]
+
+
+def test_a_run_leaves_a_folder_that_says_everything(small_run, tmp_path):
+    folder = tmp_path / "run"
+    summary = train(small_run("training.epochs=3"), folder)
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert summary["status"] == "completed"
+    assert (summary["epochs"], summary["steps"]) == (3, summary["tokens"] // (8 * 16))
+    for key in ("validation", "best/validation", "test"):
+        assert summary[f"{key}/perplexity"] == pytest.approx(math.exp(summary[f"{key}/loss"]))
+        assert summary[f"{key}/bits_per_character"] == pytest.approx(
+            summary[f"{key}/loss"] / math.log(2)
+        )
+    assert 1 < summary["validation/perplexity"] < summary["vocabulary"]
+    for name in ("train/perplexity", "tokens_per_second", "seconds", "parameters", "threads"):
+        assert summary[name] > 0
+    assert len(summary["fingerprint"]) == 16 and len(summary["text_sha256"]) == 64
+    assert {path.name for path in folder.iterdir() if "tfevents" not in path.name} == {
+        "config.yaml",
+        "vocabulary.json",
+        "summary.json",
+        "checkpoints",
+    }
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+
+
+def test_curves_are_over_optimizer_steps_without_gaps_or_nan(small_run, tmp_path):
+    folder = tmp_path / "run"
+    summary = train(small_run(), folder)
+    events = EventAccumulator(str(folder)).Reload()
+    expected = {
+        f"{split}/{name}"
+        for split in ("train", "validation")
+        for name in ("loss", "perplexity", "bits_per_character")
+    } | {"learning_rate", "gradient_norm", "tokens", "tokens_per_second"}
+    assert set(events.Tags()["scalars"]) == expected
+    for tag in expected:
+        assert all(math.isfinite(value) for _, value in curve(folder, tag))
+    steps = [step for step, _ in curve(folder, "train/loss")]
+    per_epoch = summary["steps"] // 2
+    assert steps == sorted({*range(10, summary["steps"] + 1, 10), per_epoch, 2 * per_epoch})
+    assert [step for step, _ in curve(folder, "validation/loss")] == [per_epoch, 2 * per_epoch]
+    assert curve(folder, "tokens")[-1] == (summary["steps"], summary["tokens"])
+    assert "custom_scalars__config__" in events.Tags()["tensors"]
+    assert "sample 1/text_summary" in events.Tags()["tensors"]
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_swapping_the_core_leaves_the_curves_unchanged(cell, small_run, tmp_path):
+    for core in ("scratch", "builtin"):
+        config = small_run(f"model.cell={cell}", f"model.core={core}", "device.precision=64-true")
+        train(config, tmp_path / core)
+    for tag in ("train/loss", "validation/loss", "gradient_norm"):
+        scratch, builtin = (dict(curve(tmp_path / core, tag)) for core in ("scratch", "builtin"))
+        assert len(scratch) > 1
+        assert scratch == pytest.approx(builtin, rel=1e-6)
+    for name, weight in weights(tmp_path / "scratch").items():
+        assert_close(weight, weights(tmp_path / "builtin")[name], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("order", list(Order))
+def test_the_same_seed_gives_the_same_run_whatever_is_watched(order, small_run, tmp_path):
+    common = f"data.order={order}", "model.dropout=0.3", "training.epochs=2"
+    train(small_run(*common), tmp_path / "a")
+    torch.rand(5)
+    watched = "training.log_every=3", "training.validate_every=2", "samples.tokens=5"
+    train(small_run(*common, *watched), tmp_path / "b")
+    train(small_run(*common, "seed=1"), tmp_path / "c")
+    for name, weight in weights(tmp_path / "a").items():
+        assert torch.equal(weight, weights(tmp_path / "b")[name])
+        assert not torch.equal(weight, weights(tmp_path / "c")[name])
+
+
+@pytest.mark.parametrize("order", list(Order))
+def test_the_state_is_carried_exactly_where_batches_are_consecutive(
+    order, small_run, tmp_path, monkeypatch
+):
+    starts = []
+
+    def spy(self, batch, batch_index):
+        start = None if batch_index == 0 else self.training_state
+        starts.append((batch_index, batch.inputs, start))
+        return training_step(self, batch, batch_index)
+
+    training_step = NextTokenTask.training_step
+    monkeypatch.setattr(NextTokenTask, "training_step", spy)
+    train(small_run(f"data.order={order}"), tmp_path / "run")
+    assert {index for index, _, _ in starts} > {0, 1}
+    for index, _, start in starts:
+        assert (start is not None) == (index > 0 and order is Order.consecutive)
+        if start is not None:
+            assert not start[0].hidden.requires_grad
+
+
+def test_final_figures_are_those_of_the_stored_weights(small_run, tmp_path):
+    folder = tmp_path / "run"
+    summary = train(small_run(), folder)
+    for checkpoint, key in (("last", "validation"), ("best", "best/validation")):
+        run = restore(folder, checkpoint)
+        loss = evaluate(run.model, split_of_run(run, "validation")).loss
+        assert loss == pytest.approx(summary[f"{key}/loss"], rel=1e-12)
+    run = restore(folder)
+    loss = evaluate(run.model, split_of_run(run, "test")).loss
+    assert loss == pytest.approx(summary["test/loss"], rel=1e-12)
+
+
+def test_best_is_the_lowest_validation_loss_and_not_the_last(small_run, tmp_path):
+    folder = tmp_path / "run"
+    # Memorises a tiny training text, so that held-out text gets ever less likely.
+    config = small_run(
+        "data.max_tokens=400",
+        "data.validation_size=100",
+        "data.test_size=100",
+        "data.batch_size=2",
+        "training.epochs=60",
+        "training.validate_every=5",
+        "optimizer.name=adam",
+        "optimizer.learning_rate=0.03",
+    )
+    summary = train(config, folder)
+    losses = dict(curve(folder, "validation/loss"))
+    assert summary["best/step"] == min(losses, key=losses.get) < summary["steps"]
+    assert summary["best/validation/loss"] < summary["validation/loss"]
+
+
+def test_final_weights_count_even_if_they_were_never_validated(small_run, tmp_path):
+    folder = tmp_path / "run"
+    summary = train(small_run("training.steps=7", "training.validate_every=100"), folder)
+    assert (summary["steps"], summary["best/step"]) == (7, 7)
+    assert summary["best/validation/loss"] == summary["validation/loss"]
+    assert (folder / "checkpoints/best.ckpt").exists()
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+@pytest.mark.parametrize("core", ["scratch", "builtin"])
+def test_other_precisions_learn_the_same(core, precision, small_run, tmp_path):
+    config = small_run(f"model.core={core}", f"device.precision={precision}")
+    losses = train(config, tmp_path / "run")["validation/loss"]
+    expected = train(small_run(f"model.core={core}"), tmp_path / "full")["validation/loss"]
+    assert losses == pytest.approx(expected, rel=1e-2)
+    kind = torch.float64 if precision == "64-true" else torch.float32
+    assert {weight.dtype for weight in weights(tmp_path / "run").values()} == {kind}
+    assert restore(tmp_path / "run").model.output.weight.dtype == kind
+
+
+@pytest.mark.parametrize("schedule", list(Schedule))
+def test_the_learning_rate_follows_its_schedule(schedule, small_run, tmp_path):
+    overrides = f"optimizer.schedule={schedule}", "optimizer.warmup_steps=10"
+    plateau = "optimizer.plateau_patience=0", "optimizer.learning_rate=50"
+    extra = (*plateau, "training.epochs=6") if schedule is Schedule.plateau else ()
+    train(small_run(*overrides, "training.log_every=1", *extra), tmp_path / "run")
+    rates = [rate for _, rate in curve(tmp_path / "run", "learning_rate")]
+    assert rates[0] < rates[5] < max(rates)
+    match schedule:
+        case Schedule.constant:
+            assert rates[-1] == 1.0
+        case Schedule.linear | Schedule.cosine:
+            assert rates[-1] == pytest.approx(0, abs=1e-6)
+        case Schedule.plateau:
+            assert rates[-1] < 50
+
+
+def test_minutes_end_a_run(small_run, tmp_path):
+    config = small_run("training.epochs=null", "training.minutes=0.02", "optimizer.schedule=linear")
+    summary = train(config, tmp_path / "run")
+    assert summary["status"] == "completed" and summary["steps"] > 0
+    assert curve(tmp_path / "run", "learning_rate")[-1][1] == 0
+
+
+def test_a_diverging_run_says_so_and_keeps_its_last_good_checkpoint(
+    small_run, tmp_path, monkeypatch
+):
+    folder, bad_step = tmp_path / "run", 135  # in the second epoch
+    config = small_run("training.epochs=4")
+
+    def poison(self, batch, batch_index):
+        loss = training_step(self, batch, batch_index)
+        if self.global_step == bad_step - 1:
+            self.steps.losses[-1] = loss.detach() * math.nan
+        return loss * math.nan if self.global_step >= bad_step - 1 else loss
+
+    training_step = NextTokenTask.training_step
+    monkeypatch.setattr(NextTokenTask, "training_step", poison)
+    with pytest.raises(Diverged, match=f"at step {bad_step}"):
+        train(config, folder)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["status"], summary["diverged_step"]) == ("diverged", bad_step)
+    for checkpoint in ("last", "best"):
+        assert all(weight.isfinite().all() for weight in weights(folder, checkpoint).values())
+
+
+def test_a_learning_rate_beyond_reason_diverges(small_run, tmp_path):
+    config = small_run("optimizer.learning_rate=1e38", "optimizer.clip_norm=null")
+    with pytest.raises(Diverged, match="smaller optimizer.learning_rate"):
+        train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_leaves_the_newest_weights_and_a_true_status(
+    number, raised, small_run, tmp_path, monkeypatch
+):
+    def interrupt(self, batch, batch_index):
+        if self.global_step == 12:
+            os.kill(os.getpid(), number)
+        return training_step(self, batch, batch_index)
+
+    training_step = NextTokenTask.training_step
+    monkeypatch.setattr(NextTokenTask, "training_step", interrupt)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(raised) as error:
+            train(small_run("training.epochs=50"), tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, before)  # Lightning ignores it from then on
+    if raised is SystemExit:
+        assert error.value.code == 143
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["status"], summary["steps"] in (12, 13)) == ("interrupted", True)
+    saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] == summary["steps"]
+
+
+def test_an_error_leaves_a_true_status(small_run, tmp_path, monkeypatch):
+    def fail(self, batch, batch_index):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(NextTokenTask, "training_step", fail)
+    with pytest.raises(RuntimeError, match="broken"):
+        train(small_run(), tmp_path / "run")
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "failed"
+
+
+def test_a_folder_holds_one_run(small_run, tmp_path):
+    train(small_run("training.steps=1"), tmp_path / "run")
+    before = (tmp_path / "run/summary.json").read_bytes()
+    with pytest.raises(SettingsError, match="holds a run already"):
+        train(small_run("training.steps=1"), tmp_path / "run")
+    assert (tmp_path / "run/summary.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "overrides", [["device=gpu"], ["data.batch_size=100000"], ["data.path=/no/such/file"]]
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_written(overrides, small_run, tmp_path):
+    if overrides == ["device=gpu"] and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SettingsError):
+        train(small_run(*overrides), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_fingerprint_is_what_is_trained(small_run):
+    original = fingerprint(small_run(), "text")
+    for same in (
+        "training.epochs=9",
+        "device.precision=64-true",
+        "data.root=/else",
+        "samples.tokens=3",
+    ):
+        assert fingerprint(small_run(same), "text") == original
+    for other in (
+        "seed=1",
+        "model.hidden_size=17",
+        "optimizer.learning_rate=2",
+        "data.num_steps=9",
+    ):
+        assert fingerprint(small_run(other), "text") != original
+    assert fingerprint(small_run(), "another text") != original
+
+
+def test_what_is_no_run_is_refused(small_run, tmp_path):
+    with pytest.raises(SettingsError, match="is not a run's folder: it has no config.yaml"):
+        restore(tmp_path)
+    train(small_run("training.steps=1"), tmp_path / "run")
+    (tmp_path / "run/checkpoints/best.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(SettingsError, match="best.ckpt cannot be loaded"):
+        restore(tmp_path / "run")
+    (tmp_path / "run/checkpoints/best.ckpt").unlink()
+    with pytest.raises(SettingsError, match="has no best checkpoint"):
+        restore(tmp_path / "run")
+    (tmp_path / "run/vocabulary.json").write_text("{")
+    with pytest.raises(SettingsError, match="is damaged"):
+        restore(tmp_path / "run", "last")
+
+
+def test_a_text_that_has_changed_since_is_refused(small_run, tmp_path):
+    config = small_run("training.steps=1")
+    train(config, tmp_path / "run")
+    with open(config.data.path, "a") as text:
+        text.write("more")
+    with pytest.raises(SettingsError, match="not the one this run was trained on"):
+        split_of_run(restore(tmp_path / "run"), "test")

@@ -1,0 +1,90 @@
+"""The house of the README, checked: each module imports only from levels below its own."""
+
+import ast
+from pathlib import Path
+
+LEVELS = [
+    {"errors", "atomic_file"},
+    {"config"},
+    {
+        "device",
+        "data.download",
+        "data.text",
+        "data.vocabulary",
+        "data.windows",
+        "model.core",
+        "model.start_values",
+    },
+    {
+        "data.corpora",
+        "model.scratch_lstm",
+        "model.scratch_gru",
+        "model.scratch_rnn",
+        "model.builtin",
+    },
+    {"data.splits", "model.language_model"},
+    {"data.data_module", "run_folder"},
+    {"evaluation", "generation"},
+    {
+        "training.budget",
+        "training.optimization",
+        "training.step_log",
+    },
+    {"training.task"},
+    {"training.measurements", "training.samples"},
+    {"training.checkpoints", "training.progress"},
+    {"experiment"},
+]
+LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
+SOURCE = Path(__file__).parents[1] / "src" / "lstm_lm"
+LIGHTNING_ALLOWED = {"data.data_module", "experiment"}
+OMEGACONF_ALLOWED = {"run_folder"}
+
+
+def modules():
+    for path in SOURCE.rglob("*.py"):
+        if path.name != "__init__.py":
+            yield ".".join(path.relative_to(SOURCE).with_suffix("").parts), path
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def own_imports(path):
+    return [i.removeprefix("lstm_lm.") for i in imports(path) if i.startswith("lstm_lm.")]
+
+
+def test_every_module_has_a_level():
+    assert {name for name, _ in modules()} == set(LEVEL)
+
+
+def test_imports_point_down():
+    upward = [(n, i) for n, path in modules() for i in own_imports(path) if LEVEL[i] >= LEVEL[n]]
+    assert not upward
+
+
+def test_data_and_model_do_not_know_each_other():
+    for name, path in modules():
+        for other in own_imports(path):
+            assert {name.split(".")[0], other.split(".")[0]} != {"data", "model"}
+
+
+def test_lightning_and_hydra_stay_where_they_belong():
+    for name, path in modules():
+        packages = {i.split(".")[0] for i in imports(path)}
+        assert "hydra" not in packages, name
+        if "lightning" in packages:
+            assert name in LIGHTNING_ALLOWED or name.startswith("training."), name
+        if "omegaconf" in packages:
+            assert name in OMEGACONF_ALLOWED, name
+
+
+def test_package_files_are_empty_but_for_the_map():
+    for path in SOURCE.rglob("__init__.py"):
+        body = ast.parse(path.read_text()).body
+        assert len(body) == (1 if path.parent == SOURCE else 0)

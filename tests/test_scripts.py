@@ -1,0 +1,249 @@
+"""The commands as a user types them, mistakes included."""
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture
+def type_command(monkeypatch, capsys, tmp_path):
+    """Run a script here and now, in an empty folder: exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPTS / script), *arguments])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        code = 0
+        try:
+            runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+        except SystemExit as exit_:
+            code = exit_.code
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return run
+
+
+SMALL = [
+    "data.batch_size=8",
+    "data.num_steps=16",
+    "model.hidden_size=16",
+    "training.steps=20",
+    "samples.tokens=10",
+    "device=cpu",
+    "hydra.run.dir=runs/one",
+]
+
+
+@pytest.fixture
+def run_folder(type_command, text_file):
+    code, _, _ = type_command("train.py", "data=text_file", f"data.path={text_file}", *SMALL)
+    assert code == 0
+    return "runs/one"
+
+
+def test_a_run_ends_with_its_figures_and_what_to_type_next(type_command, text_file):
+    code, output, errors = type_command(
+        "train.py", "data=text_file", f"data.path={text_file}", *SMALL
+    )
+    assert (code, errors) == (0, "")
+    assert re.search(r"validation +\d+\.\d{4} +\d\.\d{4}  final weights", output)
+    assert re.search(r"test +\d+\.\d{4} +\d\.\d{4}  best weights", output)
+    assert re.search(r"[\d,]+ tokens per second", output)
+    assert "run folder   runs/one" in output
+    assert "tensorboard --logdir runs" in output
+    assert Path("runs/one/summary.json").exists()
+
+
+BAD_SETTINGS = {
+    "model.hiden_size=3": "no setting model.hiden_size; did you mean model.hidden_size",
+    "epochs=3": "no setting epochs; did you mean training.epochs",
+    "+model.layers=3": "no setting model.layers; did you mean model.num_layers",
+    "data=time_machin": "no data=time_machin; did you mean time_machine",
+    "experiment=d2l_skratch": "no experiment=d2l_skratch; did you mean d2l_scratch",
+    "device=tpu": "no device=tpu; did you mean gpu, cpu?",
+    "model.cell=lstmm": "model.cell: Invalid value 'lstmm', expected one of [lstm, gru, rnn]",
+    "model.hidden_size=big": "model.hidden_size: Value 'big'",
+    "model.hidden_size=0": "model.hidden_size must be positive, not 0",
+    "model.num_layers=-1": "model.num_layers must be positive, not -1",
+    "data.batch_size=0": "data.batch_size must be positive, not 0",
+    "optimizer.learning_rate=nan": "optimizer.learning_rate must be positive, not nan",
+    "optimizer.momentum=1": "optimizer.momentum must be at least 0 and below 1",
+    "training.epochs=null": "training would never end",
+    "samples.prompts=['']": "an empty prompt",
+    "device.precision=16": "device.precision must be one of 32-true, 64-true, bf16-mixed, not 16",
+    "device.devices=2": "device.devices must be 1, not 2",
+    "seed=-1": "seed must not be negative",
+    "data=text_file": "data=text_file needs data.path=",
+    "data.path=x": "data.path goes with data=text_file",
+    "data.max_tokens=100": "use a longer text, or a smaller data.batch_size or data.num_steps",
+    "data.max_tokens=3": "too short to hold out",
+    "data.batch_size=[1": "no viable alternative",
+}
+
+
+@pytest.mark.parametrize("setting", BAD_SETTINGS)
+def test_a_mistake_is_one_clear_line_and_leaves_nothing_behind(setting, type_command, tmp_path):
+    code, output, errors = type_command("train.py", setting)
+    assert code == 2
+    assert BAD_SETTINGS[setting] in errors
+    assert errors.startswith("error: ") and errors.count("\n") == 1
+    assert output == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_a_mistake_too(type_command, tmp_path):
+    code, _, errors = type_command("train.py", "device=gpu")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "PyTorch finds none here" in errors
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file"),
+        (b"", "is empty"),
+        (b"some text \xff\xfe", "is not UTF-8: byte 10 is 0xff"),
+        (b"too short", "too short"),
+    ],
+)
+def test_a_bad_text_is_one_clear_line(content, reason, type_command, tmp_path):
+    path = tmp_path / "text.txt"
+    if content is not None:
+        path.write_bytes(content)
+    code, _, errors = type_command("train.py", "data=text_file", f"data.path={path}")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert reason in errors
+    assert [found.name for found in tmp_path.iterdir()] == ([path.name] if path.exists() else [])
+
+
+def test_a_diverging_run_exits_with_one(type_command, text_file):
+    code, _, errors = type_command(
+        "train.py",
+        "data=text_file",
+        f"data.path={text_file}",
+        *SMALL,
+        "optimizer.learning_rate=1e38",
+        "optimizer.clip_norm=null",
+    )
+    assert code == 1
+    assert errors.startswith("error: diverged: the ") and errors.count("\n") == 1
+
+
+def test_several_runs_by_one_command(type_command, text_file, tmp_path):
+    code, _, errors = type_command(
+        "train.py",
+        "-m",
+        "data=text_file",
+        f"data.path={text_file}",
+        *SMALL,
+        "hydra.sweep.dir=sweep",
+        "model.hidden_size=8,16",
+    )
+    assert (code, errors) == (0, "")
+    for number in "01":
+        assert (tmp_path / "sweep" / number / "checkpoints/best.ckpt").exists()
+
+
+def test_evaluating_changes_nothing_and_gives_the_figures_of_the_run(
+    type_command, run_folder, tmp_path
+):
+    summary = json.loads(Path(run_folder, "summary.json").read_text())
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    code, output, errors = type_command("evaluate.py", run_folder)
+    assert (code, errors) == (0, "")
+    assert f"perplexity          {summary['test/perplexity']:.6g}" in output
+    assert f"bits per byte       {summary['test/bits_per_byte']:.6f}" in output
+    code, output, _ = type_command(
+        "evaluate.py", run_folder, "--split", "validation", "--checkpoint", "last"
+    )
+    assert f"loss                {summary['validation/loss']:.6f}" in output
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_evaluating_a_text_of_ones_own(type_command, run_folder, tmp_path):
+    (tmp_path / "other.txt").write_text("time machine 42")
+    code, output, _ = type_command("evaluate.py", run_folder, "--text", "other.txt")
+    assert code == 0
+    assert "other.txt: 14 tokens, 2 of them unknown" in output
+    _, reset, _ = type_command(
+        "evaluate.py", run_folder, "--text", "other.txt", "--reset-every", "2"
+    )
+    assert reset != output
+
+
+def test_generating(type_command, run_folder):
+    arguments = "generate.py", run_folder, "--prompt", "time "
+    code, output, errors = type_command(*arguments, "--tokens", "30")
+    assert (code, errors, len(output)) == (0, "", len("time ") + 30 + 1)
+    assert output.startswith("time ")
+    assert type_command(*arguments, "--tokens", "30")[1] == output
+    assert type_command(*arguments, "--tokens", "30", "--seed", "1")[1] != output
+    greedy = type_command(*arguments, "--greedy")[1]
+    assert type_command(*arguments, "--greedy", "--seed", "1")[1] == greedy
+    several = type_command(*arguments, "--tokens", "5", "--samples", "3")[1]
+    assert several.startswith("--- 1\ntime ") and "\n--- 3\ntime " in several
+
+
+def test_generating_warns_of_tokens_that_the_vocabulary_lacks(type_command, run_folder):
+    code, output, errors = type_command("generate.py", run_folder, "--prompt", "Time 4")
+    assert code == 0
+    assert errors == "warning: not in the vocabulary, taken as <unk>: 'T', '4'\n"
+
+
+def test_words_are_streamed_with_their_blanks_and_lines(type_command, text_file):
+    type_command(
+        "train.py",
+        "data=text_file",
+        f"data.path={text_file}",
+        "data.level=word",
+        *SMALL,
+        "data.num_steps=8",
+        "training.steps=100",
+    )
+    code, output, _ = type_command("generate.py", "runs/one", "--prompt", "time", "--tokens", "50")
+    assert code == 0
+    words = re.fullmatch(
+        r"time(?:[ \n](?:time|traveller|psychologist|machine|<unk>)|\n)*\n", output
+    )
+    assert words, output
+    assert "  " not in output and " \n" not in output and "\n " not in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["generate.py", "nowhere", "--prompt", "a"], "nowhere is not a run's folder"),
+        (["evaluate.py", "nowhere"], "nowhere is not a run's folder"),
+        (["evaluate.py", "runs/one", "--text", "missing.txt"], "cannot read missing.txt"),
+        (["evaluate.py", "runs/one", "--reset-every", "0"], "reset_every must be at least 1 token"),
+        (["generate.py", "runs/one", "--prompt", ""], "at least one token"),
+        (["generate.py", "runs/one", "--prompt", "a", "--top-p", "2"], "top-p must be above 0"),
+    ],
+)
+def test_mistakes_in_the_other_commands(arguments, reason, type_command, run_folder):
+    code, _, errors = type_command(*arguments)
+    assert code == 2
+    assert reason in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "generate.py"])
+def test_help_needs_no_torch(script):
+    code = (
+        "import sys, runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], None, '__main__')"
+    )
+    command = [sys.executable, "-X", "importtime", "-c", code, str(SCRIPTS / script), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "hidden_size" in done.stdout or "usage:" in done.stdout
+    assert not re.search(r"\| +(torch|lightning)$", done.stderr, re.MULTILINE)
