@@ -42,14 +42,18 @@ def main() -> None:
 
     run = restore(arguments.run, arguments.checkpoint)
     if arguments.text:
-        name, split = arguments.text, split_of_file(run, arguments.text)
+        name, note = arguments.text, None
+        split = split_of_file(run, arguments.text)
     else:
-        name, split = arguments.split, split_of_run(run, arguments.split, arguments.data_root)
+        name, note = arguments.split, run.summary["text_note"]
+        split = split_of_run(run, arguments.split, arguments.data_root)
+        if name == "test" and run.summary["test_is_validation"]:
+            name = "test, which is the validation text"
     model = run.model.to(choose_device(arguments.device))
     score = evaluate(model, split, arguments.reset_every)
     print(f"text                {name}: {score.tokens:,} tokens, {score.unknown:,} of them unknown")
-    if run.summary["text_note"]:
-        print(f"                    {run.summary['text_note']}")
+    if note:
+        print(f"                    {note}")
     print(f"loss                {score.loss:.6f} nats per token")
     print(f"perplexity          {score.perplexity:.6g}")
     print(f"bits per character  {score.bits_per_character:.6f}")
@@ -62,3 +66,5 @@ if __name__ == "__main__":
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

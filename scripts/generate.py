@@ -4,6 +4,7 @@ python scripts/generate.py outputs/2026-11-23/10-15-00 --prompt "time traveller"
 """
 
 import argparse
+import os
 import sys
 from itertools import chain, islice, pairwise
 from pathlib import Path
@@ -37,6 +38,8 @@ def main() -> None:
     from lstm_lm.generation import generate
     from lstm_lm.run_folder import restore
 
+    if arguments.tokens < 0:
+        raise SettingsError(f"--tokens must not be negative, not {arguments.tokens}")
     run = restore(arguments.run, arguments.checkpoint)
     data = run.config.data
     prompt = tokenize_prompt(arguments.prompt, data.level, data.cleaning)
@@ -52,9 +55,10 @@ def main() -> None:
         samples=arguments.samples,
         seed=arguments.seed,
     )
-    steps = (run.vocabulary.decode(ids) for ids in islice(following, max(0, arguments.tokens)))
+    steps = (run.vocabulary.decode(ids) for ids in islice(following, arguments.tokens))
     if arguments.samples > 1:
-        for number, tokens in enumerate(zip(*steps, strict=True), start=1):
+        columns = list(zip(*steps, strict=True)) or [()] * arguments.samples
+        for number, tokens in enumerate(columns, start=1):
             print(f"--- {number}\n{spell([*prompt, *tokens], data.level)}")
         return
     print(spell(prompt, data.level), end="", flush=True)
@@ -71,3 +75,8 @@ if __name__ == "__main__":
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print()
+        sys.exit(130)
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

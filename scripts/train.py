@@ -24,7 +24,9 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lstm_lm.config import RunConfig
-from lstm_lm.errors import Diverged, SettingsError
+from lstm_lm.errors import RunFailed, SettingsError
+
+USERS_ERRORS = SettingsError, RunFailed, OmegaConfBaseException, OSError
 
 ConfigStore.instance().store(name="schema", node=RunConfig)
 
@@ -38,12 +40,20 @@ def main(composed: DictConfig) -> None:
         from lstm_lm.experiment import train  # torch and Lightning: not for --help
 
         report(train(config, output), output)
-    except (SettingsError, Diverged) as error:
-        remove_while_empty(output)  # Hydra has made it already
+    except USERS_ERRORS as error:
+        code = complain(error)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
-            raise  # the next job goes on
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2 if isinstance(error, SettingsError) else 1) from error
+            raise  # Hydra goes on with the next job
+        raise SystemExit(code) from error
+    finally:
+        remove_while_empty(output)  # Hydra has made it before it was known whether it is needed
+
+
+def complain(error: Exception) -> int:
+    """Say what is wrong; the exit code to leave with."""
+    is_from_hydra = isinstance(error, (HydraException, OmegaConfBaseException))
+    print(f"error: {explain(error) if is_from_hydra else error}", file=sys.stderr)
+    return 2 if is_from_hydra or isinstance(error, SettingsError) else 1
 
 
 def typed(composed: DictConfig) -> RunConfig:
@@ -64,20 +74,26 @@ def report(summary: dict[str, Any], output: Path) -> None:
     for name, key, weights in rows:
         perplexity, bits = summary[f"{key}/perplexity"], summary[f"{key}/bits_per_character"]
         print(f"{name:12}{perplexity:>12.4f}{bits:>20.4f}  {weights}")
+    for key in summary:
+        if found := re.fullmatch(r"(test/reset_every_(\d+))/perplexity", key):
+            perplexity, bits = summary[key], summary[f"{found[1]}/bits_per_character"]
+            weights = f"best weights, state reset every {found[2]} tokens"
+            print(f"{'test':12}{perplexity:>12.4f}{bits:>20.4f}  {weights}")
     if summary["test_is_validation"]:
         print("The validation text doubles as test text.")
     if summary["text_note"]:
         print(summary["text_note"])
+    logs = output.parent if output.is_absolute() else output.parts[0]
     print(
         f"{summary['tokens_per_second']:,.0f} tokens per second, "
         f"{summary['seconds']:.0f} seconds in all\n\n"
         f"run folder   {output}\n"
-        f"curves       tensorboard --logdir {output.parts[0] if output.parts[1:] else output}\n"
+        f"curves       tensorboard --logdir {logs}\n"
     )
 
 
 def remove_while_empty(folder: Path) -> None:
-    """Remove an empty folder, and those of its parents that were made only for it."""
+    """Remove an empty folder and, below the current one, the parents that it leaves empty."""
     with contextlib.suppress(OSError):
         folder.rmdir()
         if not folder.is_absolute():
@@ -134,12 +150,13 @@ def run() -> int:
     try:
         with logging_redirect_tqdm():
             main()
+    except (SettingsError, RunFailed):  # of a sweep's job, which has complained already
+        return 1
     except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {explain(error)}", file=sys.stderr)
+        return complain(error)
+    except OSError as error:  # from Hydra: no folder to write to
+        complain(error)
         return 2
-    except (SettingsError, Diverged, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, SettingsError) else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

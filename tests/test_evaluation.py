@@ -5,6 +5,7 @@ import torch
 
 from lstm_lm import evaluation
 from lstm_lm.config import ModelConfig
+from lstm_lm.data import windows
 from lstm_lm.data.splits import Split
 from lstm_lm.evaluation import Score, evaluate
 from lstm_lm.model.language_model import LanguageModel
@@ -30,9 +31,9 @@ def nats_by_hand(model, ids):
     return nats
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 49, 1000])
-def test_every_token_but_the_first_counts_once(model, chunk, monkeypatch):
-    monkeypatch.setattr(evaluation, "CHUNK", chunk)
+@pytest.mark.parametrize("steps", [1, 7, 49, 1000])
+def test_every_token_but_the_first_counts_once(model, steps, monkeypatch):
+    monkeypatch.setattr(windows, "LARGEST_LOGITS", steps * VOCABULARY)
     text = split()
     score = evaluate(model, text)
     assert score.nats == pytest.approx(nats_by_hand(model, text.ids), rel=1e-12)

@@ -8,11 +8,17 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
+from lstm_lm import experiment
 from lstm_lm.config import Order, Schedule
-from lstm_lm.errors import Diverged, SettingsError
+from lstm_lm.data import windows
+from lstm_lm.data.splits import read_splits
+from lstm_lm.errors import Diverged, RunFailed, SettingsError
 from lstm_lm.evaluation import evaluate, split_of_run
 from lstm_lm.experiment import train
+from lstm_lm.generation import generate
+from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.run_folder import fingerprint, restore
+from lstm_lm.training import samples
 from lstm_lm.training.task import NextTokenTask
 
 
@@ -100,21 +106,67 @@ def test_the_same_seed_gives_the_same_run_whatever_is_watched(order, small_run, 
 def test_the_state_is_carried_exactly_where_batches_are_consecutive(
     order, small_run, tmp_path, monkeypatch
 ):
-    starts = []
+    calls = []
+
+    def spy(self, ids, state=None):
+        logits, end = forward(self, ids, state)
+        if self.training:
+            calls.append((state, end))
+        return logits, end
+
+    forward = LanguageModel.forward
+    monkeypatch.setattr(LanguageModel, "forward", spy)
+    steps = train(small_run(f"data.order={order}"), tmp_path / "run")["steps"]
+    assert len(calls) == steps > 100
+    for index, (start, _) in enumerate(calls):
+        if order is Order.random or index % (steps // 2) == 0:
+            assert start is None
+        else:
+            before = calls[index - 1][1]
+            assert torch.equal(start[0].hidden, before[0].hidden)
+            assert torch.equal(start[0].cell, before[0].cell)
+            assert not start[0].hidden.requires_grad and before[0].hidden.requires_grad
+
+
+def test_validation_carries_the_state_along_each_row(small_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(windows, "LARGEST_LOGITS", 1000)  # several batches
+    config = small_run("data.evaluation_rows=3", "training.epochs=1")
+    train(config, tmp_path / "run")
+    run = restore(tmp_path / "run", "last")
+    ids = read_splits(config.data, run.vocabulary).validation.ids
+    inputs, targets = windows.as_rows(ids, 3)
+    logits, _ = run.model(inputs)  # the whole rows at once
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    ((_, loss),) = curve(tmp_path / "run", "validation/loss")
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_training_perplexity_is_the_mean_over_the_last_epoch(small_run, tmp_path, monkeypatch):
+    losses = []
 
     def spy(self, batch, batch_index):
-        start = None if batch_index == 0 else self.training_state
-        starts.append((batch_index, batch.inputs, start))
-        return training_step(self, batch, batch_index)
+        loss = training_step(self, batch, batch_index)
+        losses.append(loss.item())
+        return loss
 
     training_step = NextTokenTask.training_step
     monkeypatch.setattr(NextTokenTask, "training_step", spy)
-    train(small_run(f"data.order={order}"), tmp_path / "run")
-    assert {index for index, _, _ in starts} > {0, 1}
-    for index, _, start in starts:
-        assert (start is not None) == (index > 0 and order is Order.consecutive)
-        if start is not None:
-            assert not start[0].hidden.requires_grad
+    summary = train(small_run(), tmp_path / "run")
+    last_epoch = losses[len(losses) // 2 :]
+    expected = math.exp(sum(last_epoch) / len(last_epoch))
+    assert summary["train/perplexity"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_samples_are_written_without_dropout(small_run, tmp_path, monkeypatch):
+    modes = []
+
+    def spy(model, *arguments, **settings):
+        modes.append(model.training)
+        return generate(model, *arguments, **settings)
+
+    monkeypatch.setattr(samples, "generate", spy)
+    train(small_run("model.dropout=0.5"), tmp_path / "run")
+    assert modes == [False, False]
 
 
 def test_final_figures_are_those_of_the_stored_weights(small_run, tmp_path):
@@ -151,7 +203,7 @@ def test_best_is_the_lowest_validation_loss_and_not_the_last(small_run, tmp_path
 def test_final_weights_count_even_if_they_were_never_validated(small_run, tmp_path):
     folder = tmp_path / "run"
     summary = train(small_run("training.steps=7", "training.validate_every=100"), folder)
-    assert (summary["steps"], summary["best/step"]) == (7, 7)
+    assert (summary["steps"], summary["best/step"], summary["epochs"]) == (7, 7, 0)
     assert summary["best/validation/loss"] == summary["validation/loss"]
     assert (folder / "checkpoints/best.ckpt").exists()
 
@@ -180,7 +232,7 @@ def test_the_learning_rate_follows_its_schedule(schedule, small_run, tmp_path):
         case Schedule.constant:
             assert rates[-1] == 1.0
         case Schedule.linear | Schedule.cosine:
-            assert rates[-1] == pytest.approx(0, abs=1e-6)
+            assert 0 < rates[-1] < 0.01
         case Schedule.plateau:
             assert rates[-1] < 50
 
@@ -189,7 +241,9 @@ def test_minutes_end_a_run(small_run, tmp_path):
     config = small_run("training.epochs=null", "training.minutes=0.02", "optimizer.schedule=linear")
     summary = train(config, tmp_path / "run")
     assert summary["status"] == "completed" and summary["steps"] > 0
-    assert curve(tmp_path / "run", "learning_rate")[-1][1] == 0
+    rates = [rate for _, rate in curve(tmp_path / "run", "learning_rate")]
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 0.5 < rates[0] <= 1
 
 
 def test_a_diverging_run_says_so_and_keeps_its_last_good_checkpoint(
@@ -212,6 +266,41 @@ def test_a_diverging_run_says_so_and_keeps_its_last_good_checkpoint(
     assert (summary["status"], summary["diverged_step"]) == ("diverged", bad_step)
     for checkpoint in ("last", "best"):
         assert all(weight.isfinite().all() for weight in weights(folder, checkpoint).values())
+
+
+def test_weights_that_no_step_has_used_yet_are_checked_before_they_are_saved(small_run, tmp_path):
+    config = small_run(
+        "training.steps=1",
+        "training.validate_every=9",
+        "optimizer.learning_rate=1e38",
+        "optimizer.clip_norm=null",
+    )
+    with pytest.raises(Diverged):
+        train(config, tmp_path / "run")
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "diverged"
+
+
+def test_sigterm_while_the_final_figures_are_made_leaves_a_true_status(
+    small_run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        experiment, "final_figures", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    with pytest.raises(SystemExit) as error:
+        train(small_run("training.steps=3"), tmp_path / "run")
+    assert error.value.code == 143
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["status"], summary["steps"]) == ("interrupted", 3)
+
+
+def test_running_out_of_memory_says_what_to_do(small_run, tmp_path, monkeypatch):
+    def fail(self, batch, batch_index):
+        torch.empty(2**60)
+
+    monkeypatch.setattr(NextTokenTask, "training_step", fail)
+    with pytest.raises(RunFailed, match="out of memory .* smaller data.batch_size"):
+        train(small_run(), tmp_path / "run")
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "failed"
 
 
 def test_a_learning_rate_beyond_reason_diverges(small_run, tmp_path):
@@ -266,7 +355,14 @@ def test_a_folder_holds_one_run(small_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "overrides", [["device=gpu"], ["data.batch_size=100000"], ["data.path=/no/such/file"]]
+    "overrides",
+    [
+        ["device=gpu"],
+        ["data.batch_size=100000"],
+        ["data.path=/no/such/file"],
+        ["data.level=word", "samples.prompts=[' ']"],
+        ["model.hidden_size=100000000"],
+    ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_written(overrides, small_run, tmp_path):
     if overrides == ["device=gpu"] and torch.cuda.is_available():

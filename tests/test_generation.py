@@ -35,6 +35,7 @@ def test_greedy_takes_the_likeliest_token_each_time(model):
     assert take(model, 20, top_k=1) == expected
     assert take(model, 20, top_p=1e-6) == expected
     assert take(model, 20, temperature=1e-4) == expected
+    assert take(model, 20, temperature=1e-45) == expected
 
 
 def test_the_seed_decides(model):
@@ -83,6 +84,8 @@ def test_tokens_are_drawn_in_proportion(settings, expected):
     ("settings", "reason"),
     [
         ({"temperature": -1.0}, "temperature must not be negative"),
+        ({"temperature": float("nan")}, "temperature must not be negative"),
+        ({"seed": 2**64}, "a seed must be from 0"),
         ({"top_k": 0}, "top-k must be at least 1"),
         ({"top_p": 0.0}, "top-p must be above 0"),
         ({"top_p": 1.5}, "top-p must be above 0 and at most 1"),

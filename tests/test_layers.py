@@ -33,6 +33,7 @@ LEVELS = [
     {"training.task"},
     {"training.measurements", "training.samples"},
     {"training.checkpoints", "training.progress"},
+    {"training.final_figures"},
     {"experiment"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}

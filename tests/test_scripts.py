@@ -72,16 +72,23 @@ BAD_SETTINGS = {
     "device=tpu": "no device=tpu; did you mean gpu, cpu?",
     "model.cell=lstmm": "model.cell: Invalid value 'lstmm', expected one of [lstm, gru, rnn]",
     "model.hidden_size=big": "model.hidden_size: Value 'big'",
-    "model.hidden_size=0": "model.hidden_size must be positive, not 0",
-    "model.num_layers=-1": "model.num_layers must be positive, not -1",
-    "data.batch_size=0": "data.batch_size must be positive, not 0",
-    "optimizer.learning_rate=nan": "optimizer.learning_rate must be positive, not nan",
+    "model.hidden_size=0": "model.hidden_size must be positive and finite, not 0",
+    "model.num_layers=-1": "model.num_layers must be positive and finite, not -1",
+    "data.batch_size=0": "data.batch_size must be positive and finite, not 0",
+    "optimizer.learning_rate=nan": "optimizer.learning_rate must be positive and finite, not nan",
     "optimizer.momentum=1": "optimizer.momentum must be at least 0 and below 1",
     "training.epochs=null": "training would never end",
     "samples.prompts=['']": "an empty prompt",
     "device.precision=16": "device.precision must be one of 32-true, 64-true, bf16-mixed, not 16",
     "device.devices=2": "device.devices must be 1, not 2",
-    "seed=-1": "seed must not be negative",
+    "seed=-1": "seed must be from 0",
+    "seed=5000000000": "seed must be from 0",
+    "data.validation_size=inf": "data.validation_size must be positive and finite, not inf",
+    "optimizer.learning_rate=1e300": "optimizer.learning_rate must be positive and finite",
+    "model.hidden_size=100000000": "the model does not fit into memory",
+    "model.hidden_size=???": "model.hidden_size",
+    "data.root=${nope}": "nope",
+    "hydra.run.dir=/proc/no/such": "No such file or directory",
     "data=text_file": "data=text_file needs data.path=",
     "data.path=x": "data.path goes with data=text_file",
     "data.max_tokens=100": "use a longer text, or a smaller data.batch_size or data.num_steps",
@@ -153,6 +160,37 @@ def test_several_runs_by_one_command(type_command, text_file, tmp_path):
     assert (code, errors) == (0, "")
     for number in "01":
         assert (tmp_path / "sweep" / number / "checkpoints/best.ckpt").exists()
+
+
+def test_a_job_that_cannot_be_hides_no_other(type_command, text_file, tmp_path):
+    code, _, errors = type_command(
+        "train.py",
+        "-m",
+        "data=text_file",
+        f"data.path={text_file}",
+        *SMALL,
+        "hydra.sweep.dir=sweep",
+        "model.hidden_size=0,8,-3",
+    )
+    assert code == 1
+    assert "hidden_size must be positive and finite, not 0" in errors
+    assert "hidden_size must be positive and finite, not -3" in errors
+    assert (tmp_path / "sweep/1/checkpoints/best.ckpt").exists()
+
+
+def test_figures_with_the_state_reset_are_reported_too(type_command, text_file):
+    _, output, _ = type_command(
+        "train.py", "data=text_file", f"data.path={text_file}", *SMALL, "data.reset_every=50"
+    )
+    assert re.search(r"test +\d+\.\d{4} +\d\.\d{4}  best weights, state reset every 50", output)
+
+
+@pytest.mark.parametrize("content", ["model: [", "model: {cell: lstmm}", "- 1"])
+def test_a_damaged_config_is_one_clear_line(content, type_command, run_folder):
+    Path(run_folder, "config.yaml").write_text(content)
+    code, _, errors = type_command("evaluate.py", run_folder)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "config.yaml is damaged" in errors
 
 
 def test_evaluating_changes_nothing_and_gives_the_figures_of_the_run(
@@ -228,6 +266,7 @@ def test_words_are_streamed_with_their_blanks_and_lines(type_command, text_file)
         (["evaluate.py", "runs/one", "--text", "missing.txt"], "cannot read missing.txt"),
         (["evaluate.py", "runs/one", "--reset-every", "0"], "reset_every must be at least 1 token"),
         (["generate.py", "runs/one", "--prompt", ""], "at least one token"),
+        (["generate.py", "runs/one", "--prompt", "a", "--tokens", "-5"], "must not be negative"),
         (["generate.py", "runs/one", "--prompt", "a", "--top-p", "2"], "top-p must be above 0"),
     ],
 )

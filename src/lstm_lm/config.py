@@ -40,7 +40,7 @@ class VocabularySource(StrEnum):
     """Which part of the text the vocabulary is built from."""
 
     training = auto()
-    whole_text = auto()  # as the chapter does; held-out text then has no unknown tokens
+    whole_text = auto()  # before it is cut or split, as the chapter does
 
 
 class Order(StrEnum):
@@ -100,6 +100,7 @@ class Accelerator(StrEnum):
     gpu = "gpu"
 
 
+LARGEST = 3e38  # about what a float32 can hold
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
 
@@ -150,7 +151,7 @@ class ModelConfig:
     hidden_size: int = 256
     num_layers: int = 1
     embedding_size: int | None = 64  # null: one-hot input
-    dropout: float = 0.0  # of embedded inputs, between layers, and before the output layer
+    dropout: float = 0.0  # between layers and before the output layer
     second_bias: bool = True  # false: bias_hh stays zero and is not trained
     reset_gate: ResetGate = ResetGate.after
     init: StartValues = StartValues.torch
@@ -179,7 +180,7 @@ class ModelConfig:
 @dataclass
 class OptimizerConfig:
     name: OptimizerName = OptimizerName.sgd
-    learning_rate: float = 1.0
+    learning_rate: float = 2.0
     momentum: float = 0.0  # of sgd
     weight_decay: float = 0.0
     clip_norm: float | None = 1.0  # largest global norm of the gradient; null: not clipped
@@ -272,22 +273,20 @@ class RunConfig:
     device: DeviceConfig = field(default_factory=DeviceConfig)
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise SettingsError(f"seed must not be negative, not {self.seed}")
+        if not 0 <= self.seed < 2**32:
+            raise SettingsError(f"seed must be from 0 to 2**32 - 1, not {self.seed}")
 
 
 def require_positive(group: str, **settings: float | None) -> None:
     for name, value in settings.items():
-        if value is not None and not value > 0:
-            raise SettingsError(f"{group}.{name} must be positive, not {value}")
+        if value is not None and not 0 < value < LARGEST:
+            raise SettingsError(f"{group}.{name} must be positive and finite, not {value}")
 
 
 def require_not_negative(group: str, **settings: float) -> None:
     for name, value in settings.items():
-        if not value >= 0:
-            raise SettingsError(
-                f"{f'{group}.{name}'.lstrip('.')} must not be negative, not {value}"
-            )
+        if not 0 <= value < LARGEST:
+            raise SettingsError(f"{group}.{name} must be finite and not negative, not {value}")
 
 
 def require_share(group: str, **settings: float) -> None:

@@ -12,12 +12,11 @@ from torch.nn.functional import cross_entropy
 from lstm_lm.data.corpora import decode, read_file
 from lstm_lm.data.splits import Split, read_splits
 from lstm_lm.data.text import tokenize
-from lstm_lm.data.windows import as_rows
+from lstm_lm.data.windows import as_rows, evaluation_steps
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.run_folder import Run
 
-CHUNK = 1024  # steps scored at a time; memory, not results, depends on it
 ROWS = 64  # stretches scored side by side where the state is reset
 
 
@@ -25,7 +24,8 @@ class Score(NamedTuple):
     """A text's total negative log-likelihood, and what to divide it by.
 
     Perplexities of different vocabularies cannot be compared; bits per character and per byte
-    can (as far as neither model was spared by counting rare words as ``<unk>``).
+    can, as far as neither model was spared rare words, as ``<unk>``, or runs of blanks, which
+    words do not keep.
     """
 
     nats: float
@@ -82,7 +82,7 @@ def evaluate(model: LanguageModel, split: Split, reset_every: int | None = None)
 
 
 def split_of_run(run: Run, name: str, root: str | None = None) -> Split:
-    """The training, validation or test text that a run was made with.
+    """The training, validation or test split of the text that a run was made with.
 
     Args:
         root: the folder texts are kept in, if not the one that the run used.
@@ -119,9 +119,9 @@ def score(
     model: LanguageModel, inputs: Int[Tensor, "time batch"], targets: Int[Tensor, "time batch"]
 ) -> float:
     """Nats of all targets; each row starts from a zero state, which is then carried."""
-    total, state = torch.zeros((), dtype=torch.float64), None
-    total = total.to(inputs.device)
-    for some_inputs, some_targets in zip(inputs.split(CHUNK), targets.split(CHUNK), strict=True):
+    total, state = torch.zeros((), dtype=torch.float64, device=inputs.device), None
+    steps = evaluation_steps(inputs.shape[1], model.vocabulary_size)
+    for some_inputs, some_targets in zip(inputs.split(steps), targets.split(steps), strict=True):
         logits, state = model(some_inputs, state)
         losses = cross_entropy(logits.flatten(0, 1), some_targets.flatten(), reduction="none")
         total += losses.sum(dtype=torch.float64)

@@ -2,8 +2,12 @@
 
 import logging
 import platform
+import signal
+import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +21,18 @@ from lstm_lm.config import RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import Splits, read_splits
 from lstm_lm.device import choose_device, device_name
-from lstm_lm.errors import Diverged
-from lstm_lm.evaluation import Score, evaluate
+from lstm_lm.errors import Diverged, RunFailed, SettingsError
 from lstm_lm.model.language_model import LanguageModel, count_parameters
-from lstm_lm.run_folder import RunFolder, fingerprint, load_weights
+from lstm_lm.run_folder import RunFolder, fingerprint
 from lstm_lm.training.budget import Budget
 from lstm_lm.training.checkpoints import Checkpoints
+from lstm_lm.training.final_figures import final_figures
 from lstm_lm.training.measurements import Measurements
 from lstm_lm.training.progress import Progress
-from lstm_lm.training.samples import Samples
+from lstm_lm.training.samples import Samples, encode_prompts
 from lstm_lm.training.task import NextTokenTask
+
+TERMINATED = 128 + signal.SIGTERM  # the exit code that shells know
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +50,11 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
     seed_everything(config.seed, verbose=False)
     splits = read_splits(config.data)
     data = TextDataModule(splits, config.data, config.seed)
-    model = LanguageModel(config.model, len(splits.vocabulary))
+    prompts = encode_prompts(config, splits)
+    try:
+        model = LanguageModel(config.model, len(splits.vocabulary)).to(device)
+    except RuntimeError as error:  # which is how PyTorch runs out of memory
+        raise SettingsError(f"the model does not fit into memory: {first_line(error)}") from error
     folder = RunFolder(output)
     folder.create(config, splits.vocabulary)
     folder.record(
@@ -71,7 +81,7 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
         budget,
         measurements,
         Progress(budget, measurements, config.training.log_every),
-        Samples(config, task, writer, splits),
+        Samples(config, prompts, splits.vocabulary, task, writer),
         checkpoints,
     ]
     trainer = build_trainer(config, device, callbacks)
@@ -79,7 +89,8 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
     try:
         trainer.fit(task, data)
         model.to(device).eval()
-        folder.record(**final_figures(config, splits, model, checkpoints))
+        with exit_on_sigterm():
+            folder.record(**final_figures(config.data, splits, model, checkpoints))
         status = "completed"
     except Diverged as error:
         folder.record(diverged_step=error.step)
@@ -94,14 +105,21 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
         raise
     except SystemExit as error:
         status = "interrupted"
-        if isinstance(error, SIGTERMException):
-            raise SystemExit(143) from error  # Lightning would leave with 0, as if all were done
+        if isinstance(error, SIGTERMException) or error.code == TERMINATED:
+            raise SystemExit(TERMINATED) from error  # Lightning would leave with 0, as if done
         raise KeyboardInterrupt from error  # which Lightning had turned into an exit
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise RunFailed(
+                f"out of memory ({first_line(error)}): try a smaller data.batch_size, "
+                "data.num_steps or model.hidden_size"
+            ) from error
+        raise
     finally:
         writer.close()
         folder.record(
             status=status,
-            epochs=trainer.current_epoch,
+            epochs=trainer.global_step // len(data.training),  # that were completed
             steps=trainer.global_step,
             tokens=measurements.tokens,
             tokens_per_second=measurements.tokens_per_second,
@@ -127,48 +145,17 @@ def build_trainer(config: RunConfig, device: torch.device, callbacks: list[Callb
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        log_every_n_steps=config.training.log_every,
     )
 
 
-def final_figures(
-    config: RunConfig, splits: Splits, model: LanguageModel, checkpoints: Checkpoints
-) -> dict[str, Any]:
-    """Exact figures: of the final weights on the validation text, of the best on both texts.
-
-    The final weights count among the best even if training ended between two validations.
-    """
-    log.info("scoring every token of the held-out text")
-    final = best = evaluate(model, splits.validation)
-    if checkpoints.best_step != checkpoints.saved_step:
-        if checkpoints.best_step is not None:
-            load_weights(model, checkpoints.best)
-            best = evaluate(model, splits.validation)
-        if checkpoints.best_step is None or final.loss < best.loss:
-            checkpoints.keep_last_as_best()
-            load_weights(model, checkpoints.best)
-            best = final
-    test = best if splits.test_is_validation else evaluate(model, splits.test)
-    figures: dict[str, Any] = {
-        **in_summary("validation", final),
-        **in_summary("best/validation", best),
-        **in_summary("test", test),
-        "best/step": checkpoints.best_step,
-    }
-    if (length := config.data.reset_every) is not None:
-        reset = evaluate(model, splits.test, length)
-        figures |= in_summary(f"test/reset_every_{length}", reset)
-    return figures
-
-
-def in_summary(prefix: str, score: Score) -> dict[str, float]:
-    return {
-        f"{prefix}/loss": score.loss,
-        f"{prefix}/perplexity": score.perplexity,
-        f"{prefix}/bits_per_character": score.bits_per_character,
-        f"{prefix}/bits_per_byte": score.bits_per_byte,
-        f"{prefix}/unknown_tokens": score.unknown,
-    }
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Outside of training, where Lightning does not listen, leave on SIGTERM in good order."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def announce(config: RunConfig, splits: Splits, model: LanguageModel, output: Path) -> None:
@@ -189,6 +176,10 @@ def announce(config: RunConfig, splits: Splits, model: LanguageModel, output: Pa
         config.model.cell,
         f"{count_parameters(model):,}",
     )
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
 
 
 def versions() -> dict[str, str]:

@@ -38,12 +38,14 @@ def generate(
     """
     if not prompt:
         raise SettingsError("a prompt needs at least one token to start from")
-    if temperature < 0:
+    if not temperature >= 0:
         raise SettingsError(f"a temperature must not be negative, not {temperature}")
     if top_k is not None and top_k < 1:
         raise SettingsError(f"top-k must be at least 1, not {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
         raise SettingsError(f"top-p must be above 0 and at most 1, not {top_p}")
+    if not 0 <= seed < 2**63:
+        raise SettingsError(f"a seed must be from 0 to 2**63 - 1, not {seed}")
     if samples < 1:
         raise SettingsError(f"there must be at least one sample, not {samples}")
     device = next(model.parameters()).device
@@ -65,7 +67,8 @@ def draw(
 ) -> Int[Tensor, " batch"]:
     if temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits / temperature
+    # The largest is made zero first, so that no temperature can make it overflow.
+    logits = (logits - logits.max(dim=-1, keepdim=True).values) / temperature
     if top_k is not None and top_k < logits.shape[-1]:
         smallest_kept = logits.topk(top_k).values[:, -1:]
         logits = logits.masked_fill(logits < smallest_kept, -torch.inf)

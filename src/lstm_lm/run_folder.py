@@ -1,11 +1,13 @@
 """What a run leaves behind, and how it is read back.
 
-config.yaml            every setting
-vocabulary.json        tokens in the order of their ids
-checkpoints/last.ckpt  the newest weights, with what is needed to go on
-checkpoints/best.ckpt  the same where validation loss was lowest
-summary.json           status and figures; written whole at every change, so always true
-events.out.tfevents.*  for TensorBoard
+    config.yaml            every setting
+    vocabulary.json        tokens in the order of their ids
+    checkpoints/last.ckpt  the newest weights, with what is needed to go on
+    checkpoints/best.ckpt  the same where validation loss was lowest
+    summary.json           status and figures; written whole at every change, so always true
+    events.out.tfevents.*  for TensorBoard
+
+Nothing outside the folder is needed to use a model; to evaluate it, its text.
 """
 
 import dataclasses
@@ -14,11 +16,10 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from lstm_lm.atomic_file import write_whole
 from lstm_lm.config import RunConfig
@@ -26,11 +27,11 @@ from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel
 
-# Where a text lies, how closely a run is watched, on what and for how long it is trained do not
-# change what is trained.
+# Where a text lies, what is written meanwhile, on what and for how long a run trains do not change
+# what is trained. How it is validated does: the plateau schedule and the best weights follow it.
 NOT_IN_FINGERPRINT = {
-    "data": {"root", "path", "evaluation_rows", "reset_every"},
-    "training": {"epochs", "steps", "minutes", "log_every", "validate_every"},
+    "data": {"root", "path", "reset_every"},
+    "training": {"epochs", "steps", "minutes", "log_every"},
     "samples": None,
     "device": None,
 }
@@ -55,7 +56,11 @@ class RunFolder:
         """
         try:
             self.checkpoints.mkdir(parents=True)
-            OmegaConf.save(OmegaConf.structured(config), self.config)
+            data = config.data
+            if data.path is not None:  # so that the run can be evaluated from any folder
+                data = dataclasses.replace(data, path=str(Path(data.path).expanduser().absolute()))
+            settings = OmegaConf.structured(dataclasses.replace(config, data=data))
+            write_whole(self.config, OmegaConf.to_yaml(settings).encode())
             write_whole(self.vocabulary, json.dumps(vocabulary.tokens).encode())
         except FileExistsError as error:
             raise SettingsError(
@@ -112,7 +117,8 @@ def restore(path: Path, checkpoint: str = "best") -> Run:
     try:
         vocabulary = Vocabulary(json.loads(folder.vocabulary.read_text()))
         summary = json.loads(folder.summary.read_text())
-    except (OSError, ValueError, TypeError) as error:
+        _ = summary["text_sha256"], summary["text_note"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise SettingsError(f"{path} is damaged: {error}") from error
     model = LanguageModel(config.model, len(vocabulary))
     if config.device.precision == "64-true":
@@ -124,11 +130,9 @@ def restore(path: Path, checkpoint: str = "best") -> Run:
 def read_config(path: Path) -> RunConfig:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(path))
-        config = OmegaConf.to_object(merged)
-    except (OSError, OmegaConfBaseException) as error:
+        return cast(RunConfig, OmegaConf.to_object(merged))
+    except Exception as error:  # of whatever kind, the file is not what was written
         raise SettingsError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-    assert isinstance(config, RunConfig)
-    return config
 
 
 def load_weights(model: LanguageModel, checkpoint: Path) -> None:

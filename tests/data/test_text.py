@@ -34,6 +34,16 @@ def test_spelling_characters_gives_the_text_back():
     assert spell(tokenize(TEXT, Level.character, Cleaning.none), Level.character) == TEXT
 
 
+def test_only_line_feeds_end_lines():
+    assert tokenize("a\x0cb\u2028c\r\nd\n", Level.word, Cleaning.none) == [
+        *"abc",
+        "<eos>",
+        "d",
+        "<eos>",
+    ]
+    assert tokenize("", Level.word, Cleaning.none) == []
+
+
 def test_spelled_words_keep_their_lines():
     words = tokenize("a  b\n\nc", Level.word, Cleaning.none)
     assert spell(words, Level.word) == "a b\n\nc\n"

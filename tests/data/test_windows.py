@@ -102,12 +102,13 @@ def test_a_text_shorter_than_one_batch_is_refused(order):
 
 
 def test_evaluation_covers_all_but_less_than_a_token_per_row():
-    batches = list(EvaluationBatches(torch.arange(1000), rows=3))
-    assert len(batches) == len(EvaluationBatches(torch.arange(1000), rows=3)) == 2
+    evaluation = EvaluationBatches(torch.arange(1000), rows=3, vocabulary_size=2**16)
+    batches = list(evaluation)
+    assert len(batches) == len(evaluation) == 4
     targets = torch.cat([targets for _, targets in batches])
     assert sorted(targets.flatten().tolist()) == list(range(1, 1000))
 
 
 def test_evaluation_has_no_more_rows_than_targets():
-    ((inputs, targets),) = EvaluationBatches(torch.arange(3), rows=32)
+    ((inputs, targets),) = EvaluationBatches(torch.arange(3), 32, 7)
     assert (inputs.tolist(), targets.tolist()) == ([[0, 1]], [[1, 2]])

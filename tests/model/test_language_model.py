@@ -120,7 +120,7 @@ def test_trainable_parameters_of_the_models_of_the_chapter(settings, expected):
         ({"cell": Cell.gru, "second_bias": False}, "would change what a GRU can compute"),
         ({"cell": Cell.gru, "reset_gate": ResetGate.before}, "needs model.cell=gru"),
         ({"reset_gate": ResetGate.before, "core": CoreName.scratch}, "needs model.cell=gru"),
-        ({"hidden_size": 0}, "model.hidden_size must be positive, not 0"),
+        ({"hidden_size": 0}, "model.hidden_size must be positive and finite, not 0"),
         ({"dropout": 1.0}, "model.dropout must be at least 0 and below 1"),
     ],
 )

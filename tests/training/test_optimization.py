@@ -99,7 +99,11 @@ def test_every_schedule_can_warm_up(schedule):
 
 def test_the_learning_rate_falls_when_validation_no_longer_improves():
     config = OptimizerConfig(
-        schedule=Schedule.plateau, plateau_factor=0.5, plateau_patience=1, warmup_steps=2
+        learning_rate=1.0,
+        schedule=Schedule.plateau,
+        plateau_factor=0.5,
+        plateau_patience=1,
+        warmup_steps=2,
     )
     # The first value is an improvement; then every second failure halves the rate.
     rates = learning_rates(config, 7, metric=3.0)
@@ -144,6 +148,14 @@ def test_the_first_bad_step_is_named(what, bad):
     with pytest.raises(Diverged, match=f"the {what} is not finite at step 14") as error:
         log.read(last_step=20)
     assert error.value.step == 14
+
+
+def test_a_gradient_that_overflows_is_named_before_the_loss_that_it_spoils():
+    log = StepLog()
+    log.losses += map(torch.tensor, [1.0, 1.0, 1.0, math.nan])
+    log.gradient_norms += map(torch.tensor, [1.0, 1.0, math.inf, math.nan])
+    with pytest.raises(Diverged, match="the gradient norm is not finite at step 3"):
+        log.read(last_step=4)
 
 
 def test_a_step_cut_off_before_its_gradient_does_not_count():

@@ -1,10 +1,12 @@
 """The texts a model can learn from, by name.
 
-python_docs       the language reference that every CPython carries; differs between versions
-time_machine      H. G. Wells, 1895, in the copy of d2l.ai
-tiny_shakespeare  40,000 lines of Shakespeare put together by Karpathy (2015)
-wikitext2         Merity et al. (2016), words, with its own three splits
-file              the user's own
+    python_docs       the language reference that every CPython carries; differs between versions
+    time_machine      H. G. Wells, 1895, in the copy of d2l.ai
+    tiny_shakespeare  40,000 lines of Shakespeare put together by Karpathy (2015)
+    wikitext2         Merity et al. (2016), words, with its own three splits
+    file              the user's own
+
+What is the same everywhere is held to its SHA-256, wherever it comes from.
 """
 
 import hashlib

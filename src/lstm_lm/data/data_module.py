@@ -30,7 +30,7 @@ class TextDataModule(LightningDataModule):
 
     def val_dataloader(self) -> EvaluationBatches:
         ids = self._on_device(self.splits.validation.ids)
-        return EvaluationBatches(ids, self.config.evaluation_rows)
+        return EvaluationBatches(ids, self.config.evaluation_rows, len(self.splits.vocabulary))
 
     def _on_device(self, ids: Int[Tensor, " tokens"]) -> Int[Tensor, " tokens"]:
         return ids if self.trainer is None else ids.to(self.trainer.strategy.root_device)

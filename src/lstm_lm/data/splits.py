@@ -18,7 +18,8 @@ from lstm_lm.errors import SettingsError
 class Split:
     """A stretch of text as ids, and how long it is when spelled out.
 
-    The first token is given, not predicted, so it does not count as a character.
+    The first token is given, not predicted, so it does not count as a character. Nor do blanks
+    that words do not keep: words are spelled with one between them.
     """
 
     ids: Int[Tensor, " tokens"] = field(repr=False)

@@ -17,7 +17,7 @@ END_OF_LINE = "<eos>"
 
 def tokenize(text: str, level: Level, cleaning: Cleaning) -> list[str]:
     if cleaning is Cleaning.letters_by_line:
-        lines = [letters_only(line).strip() for line in text.splitlines()]
+        lines = [letters_only(line).strip() for line in split_lines(text)]
         if level is Level.character:
             return list("".join(lines))
         return [word for line in lines for word in line.split()]
@@ -27,8 +27,7 @@ def tokenize(text: str, level: Level, cleaning: Cleaning) -> list[str]:
         return list(text)
     if cleaning is Cleaning.letters:
         return text.split()
-    lines = text.splitlines()
-    return [token for line in lines for token in (*line.split(), END_OF_LINE)]
+    return [token for line in split_lines(text) for token in (*line.split(), END_OF_LINE)]
 
 
 def tokenize_prompt(prompt: str, level: Level, cleaning: Cleaning) -> list[str]:
@@ -44,6 +43,11 @@ def spell(tokens: Iterable[str], level: Level) -> str:
     if level is Level.character:
         return "".join(tokens)
     return re.sub(f" ?{END_OF_LINE} ?", "\n", " ".join(tokens))
+
+
+def split_lines(text: str) -> list[str]:
+    # Not str.splitlines, which breaks lines at form feeds and other characters as well.
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def letters_only(text: str) -> str:

@@ -24,7 +24,7 @@ from torch import Tensor
 from lstm_lm.config import Order
 from lstm_lm.errors import SettingsError
 
-EVALUATION_STEPS = 256  # per batch of a validation; long, as nothing is kept for a backward pass
+LARGEST_LOGITS = 2**24  # numbers; what an evaluation needs at a time, 64 MiB in float32
 
 
 class Batch(NamedTuple):
@@ -104,16 +104,20 @@ class EvaluationBatches:
     Each row starts without a past, and less than one token per row is left over at the end.
     """
 
-    def __init__(self, ids: Int[Tensor, " tokens"], rows: int) -> None:
+    def __init__(self, ids: Int[Tensor, " tokens"], rows: int, vocabulary_size: int) -> None:
         self.inputs, self.targets = as_rows(ids, min(rows, len(ids) - 1))
+        self.num_steps = evaluation_steps(self.inputs.shape[1], vocabulary_size)
 
     def __len__(self) -> int:
-        return -(-len(self.inputs) // EVALUATION_STEPS)
+        return -(-len(self.inputs) // self.num_steps)
 
     def __iter__(self) -> Iterator[Batch]:
-        yield from map(
-            Batch, self.inputs.split(EVALUATION_STEPS), self.targets.split(EVALUATION_STEPS)
-        )
+        yield from map(Batch, self.inputs.split(self.num_steps), self.targets.split(self.num_steps))
+
+
+def evaluation_steps(rows: int, vocabulary_size: int) -> int:
+    """How many steps to score at a time; memory, not results, depends on it."""
+    return max(1, min(1024, LARGEST_LOGITS // (rows * vocabulary_size)))
 
 
 def as_rows(

@@ -20,8 +20,8 @@ class LanguageModel(nn.Module):
 
     ids [time, batch]  →  embedding or one-hot  →  cores  →  output layer  →  logits
 
-    Dropout acts where nothing recurs: on embedded inputs, between layers and before the output
-    layer (Zaremba et al. 2014).
+    Dropout acts where nothing recurs (Zaremba et al. 2014): between layers and before the output
+    layer. Embedded characters are left whole, since the little they hold is not redundant.
     """
 
     def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
@@ -43,7 +43,7 @@ class LanguageModel(nn.Module):
         self, ids: Int[Tensor, "time batch"], state: State | None = None
     ) -> tuple[Float[Tensor, "time batch vocabulary"], State]:
         if self.embedding is not None:
-            features = self.dropout(self.embedding(ids))
+            features = self.embedding(ids)
         else:
             features = one_hot(ids, self.vocabulary_size).to(self.output.weight.dtype)
         starts = state or [None] * len(self.cores)

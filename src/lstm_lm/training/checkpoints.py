@@ -15,9 +15,9 @@ from lstm_lm.training.measurements import Measurements
 class Checkpoints(Callback):
     """Writes ``last.ckpt`` after each validation and at the end, ``best.ckpt`` beside it.
 
-    Best is what has the lowest validation loss. Nothing is written before every step up to it
-    is known to be finite. The files hold tensors and plain values only, so they load with
-    ``weights_only=True``.
+    Best is what has the lowest validation loss. Nothing is written before the weights and every
+    step up to them are known to be finite. The files hold tensors and plain values only, so they
+    load with ``weights_only=True``.
     """
 
     def __init__(self, folder: Path, measurements: Measurements) -> None:
@@ -62,6 +62,8 @@ class Checkpoints(Callback):
         if self.saved_step == trainer.global_step:
             return
         self.measurements.read(trainer.global_step)
+        if not all(part.isfinite().all() for part in trainer.lightning_module.parameters()):
+            raise Diverged("weights", trainer.global_step)
         with whole_or_absent(self.last) as temporary:
             trainer.save_checkpoint(temporary)
         self.saved_step = trainer.global_step

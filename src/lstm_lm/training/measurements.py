@@ -72,8 +72,8 @@ class Measurements(Callback):
 
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         loss = trainer.callback_metrics["validation/loss"].item()
-        if not math.isfinite(loss):
-            raise Diverged("validation loss", trainer.global_step)
+        if math.isinf(perplexity(loss)):
+            raise Diverged("validation perplexity", trainer.global_step)
         metrics = in_all_units("validation", loss, self.splits.validation)
         self.latest |= metrics
         self.write(metrics, trainer.global_step)

@@ -1,7 +1,7 @@
 """How far a run has come: a bar at a terminal, and a line after each validation anywhere."""
 
 import logging
-from typing import Any
+from typing import Any, NoReturn
 
 from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
@@ -17,6 +17,7 @@ class Progress(Callback):
         self.budget = budget
         self.measurements = measurements
         self.refresh_every = refresh_every
+        self.bar: tqdm[NoReturn] | None = None
 
     def on_train_start(self, *_: Any) -> None:
         self.bar = tqdm(
@@ -45,12 +46,18 @@ class Progress(Callback):
         self.refresh(trainer)
 
     def on_train_end(self, *_: Any) -> None:
-        self.bar.close()
+        self.close()
 
     def on_exception(self, *_: Any) -> None:
-        self.bar.close()
+        self.close()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
     def refresh(self, trainer: Trainer) -> None:
+        if self.bar is None:
+            return
         latest = self.measurements.latest
         self.bar.n = self.budget.spent(trainer.global_step)
         if "train/perplexity" in latest:

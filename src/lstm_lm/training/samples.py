@@ -11,6 +11,8 @@ from torch.utils.tensorboard import SummaryWriter
 from lstm_lm.config import RunConfig
 from lstm_lm.data.splits import Splits
 from lstm_lm.data.text import spell, tokenize_prompt
+from lstm_lm.data.vocabulary import Vocabulary
+from lstm_lm.errors import SettingsError
 from lstm_lm.generation import generate
 from lstm_lm.training.task import NextTokenTask
 
@@ -23,18 +25,20 @@ class Samples(Callback):
     """Continues the prompts; draws from a random state of its own, so training is not changed."""
 
     def __init__(
-        self, config: RunConfig, task: NextTokenTask, writer: SummaryWriter, splits: Splits
+        self,
+        config: RunConfig,
+        prompts: list[list[int]],
+        vocabulary: Vocabulary,
+        task: NextTokenTask,
+        writer: SummaryWriter,
     ) -> None:
         self.config = config.samples
         self.seed = config.seed
+        self.prompts = prompts
+        self.vocabulary = vocabulary
         self.task = task
         self.writer = writer
         self.level = config.data.level
-        self.vocabulary = splits.vocabulary
-        self.prompts = [
-            self.vocabulary.encode(tokenize_prompt(prompt, self.level, config.data.cleaning))
-            for prompt in config.samples.prompts
-        ] or [splits.validation.ids[:DEFAULT_PROMPT].tolist()]
 
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         was_training = self.task.model.training
@@ -52,3 +56,20 @@ class Samples(Callback):
         following = generate(self.task.model, prompt, self.config.temperature, seed=self.seed)
         ids = prompt + [id_ for (id_,) in islice(following, self.config.tokens)]
         return spell(self.vocabulary.decode(ids), self.level)
+
+
+def encode_prompts(config: RunConfig, splits: Splits) -> list[list[int]]:
+    """The prompts in ids; without any, the validation text's beginning.
+
+    Raises:
+        SettingsError: if one of them has no token.
+    """
+    encoded = []
+    for prompt in config.samples.prompts:
+        tokens = tokenize_prompt(prompt, config.data.level, config.data.cleaning)
+        if not tokens:
+            raise SettingsError(f"samples.prompts: {prompt!r} has no token to start from")
+        if unknown := splits.vocabulary.unknown(tokens):
+            log.warning("samples.prompts: %s are not in the vocabulary", unknown)
+        encoded.append(splits.vocabulary.encode(tokens))
+    return encoded or [splits.validation.ids[:DEFAULT_PROMPT].tolist()]

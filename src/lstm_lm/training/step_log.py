@@ -38,8 +38,11 @@ class StepLog:
             return None
         both = torch.stack([*self.losses[:steps], *self.gradient_norms]).tolist()
         self.losses, self.gradient_norms = [], []
-        for what, values in ("loss", both[:steps]), ("gradient norm", both[steps:]):
-            for step, value in enumerate(values, start=last_step - steps + 1):
+        # Step by step: a gradient that overflows spoils the weights, and so the loss after it.
+        for step, (loss, norm) in enumerate(
+            zip(both[:steps], both[steps:], strict=True), start=last_step - steps + 1
+        ):
+            for what, value in ("loss", loss), ("gradient norm", norm):
                 if not math.isfinite(value):
                     raise Diverged(what, step)
         return Means(sum(both[:steps]) / steps, sum(both[steps:]) / steps, steps)

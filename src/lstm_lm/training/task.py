@@ -32,6 +32,7 @@ class NextTokenTask(LightningModule):
         self.config = config
         self.spent = spent
         self.steps = StepLog()
+        self.learning_rate = config.optimizer.learning_rate  # of the newest step
         self.training_state: State | None = None
         self.validation_state: State | None = None
 
@@ -46,10 +47,6 @@ class NextTokenTask(LightningModule):
         )
         return [optimizer], schedulers
 
-    @property
-    def learning_rate(self) -> float:
-        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
-
     def training_step(self, batch: Batch, batch_index: int) -> Float[Tensor, ""]:
         start = None if batch_index == 0 else self.training_state
         logits, state = self.model(batch.inputs, start)
@@ -60,6 +57,7 @@ class NextTokenTask(LightningModule):
         return loss
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
+        self.learning_rate = float(optimizer.param_groups[0]["lr"])
         largest = self.config.optimizer.clip_norm
         self.steps.gradient_norms.append(clip_by_global_norm(self.parameters(), largest))
 

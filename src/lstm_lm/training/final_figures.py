@@ -1,0 +1,57 @@
+"""What a run achieved in the end, exactly."""
+
+import logging
+import math
+from typing import Any
+
+from lstm_lm.config import DataConfig
+from lstm_lm.data.splits import Splits
+from lstm_lm.errors import Diverged
+from lstm_lm.evaluation import Score, evaluate
+from lstm_lm.model.language_model import LanguageModel
+from lstm_lm.run_folder import load_weights
+from lstm_lm.training.checkpoints import Checkpoints
+
+log = logging.getLogger(__name__)
+
+
+def final_figures(
+    config: DataConfig, splits: Splits, model: LanguageModel, checkpoints: Checkpoints
+) -> dict[str, Any]:
+    """Exact figures: of the final weights on the validation text, of the best on both texts.
+
+    The final weights count among the best even if training ended between two validations.
+    """
+    log.info("scoring every token of the held-out text")
+    final = best = evaluate(model, splits.validation)
+    if checkpoints.best_step != checkpoints.saved_step:
+        if checkpoints.best_step is not None:
+            load_weights(model, checkpoints.best)
+            best = evaluate(model, splits.validation)
+        if checkpoints.best_step is None or final.loss < best.loss:
+            checkpoints.keep_last_as_best()
+            load_weights(model, checkpoints.best)
+            best = final
+    if math.isinf(best.perplexity):
+        raise Diverged("validation perplexity", checkpoints.saved_step or 0)
+    test = best if splits.test_is_validation else evaluate(model, splits.test)
+    figures: dict[str, Any] = {
+        **in_summary("validation", final),
+        **in_summary("best/validation", best),
+        **in_summary("test", test),
+        "best/step": checkpoints.best_step,
+    }
+    if (length := config.reset_every) is not None:
+        reset = evaluate(model, splits.test, length)
+        figures |= in_summary(f"test/reset_every_{length}", reset)
+    return figures
+
+
+def in_summary(prefix: str, score: Score) -> dict[str, float]:
+    return {
+        f"{prefix}/loss": score.loss,
+        f"{prefix}/perplexity": score.perplexity,
+        f"{prefix}/bits_per_character": score.bits_per_character,
+        f"{prefix}/bits_per_byte": score.bits_per_byte,
+        f"{prefix}/unknown_tokens": score.unknown,
+    }

@@ -1,0 +1,82 @@
+"""The commands of the README, run as written; only training is cut short, by overrides."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line.split("  #")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
+SHORT = "training.steps=2 samples.tokens=5 hydra.run.dir=runs/one hydra.sweep.dir=runs/several"
+
+
+def scripts(name):
+    return [command for command in COMMANDS if f"scripts/{name}.py" in command]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An empty folder that looks like the checkout, so that nothing is left in the real one."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("scripts", "conf", "README.md"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def run(command, folder, **variables):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"} | variables
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("command", scripts("train"))
+def test_training_commands(command, folder, request):
+    if "data=time_machine" in command or "experiment=" in command:
+        request.getfixturevalue("real_texts")
+    command = command.split("&& ")[-1]  # what comes before installs
+    (folder / "runs").mkdir(exist_ok=True)
+    if "--help" in command:
+        assert "hidden_size" in run(command, folder)
+        return
+    output = run(f"{command} {SHORT}", folder)
+    assert output.count("run folder   runs/") == (4 if "-m" in shlex.split(command) else 1)
+    run("rm -r runs", folder)
+
+
+@pytest.fixture(scope="module")
+def run_folder(folder):
+    run("python scripts/train.py training.steps=2 hydra.run.dir=run", folder)
+    return "run"
+
+
+@pytest.mark.parametrize("command", scripts("evaluate") + scripts("generate"))
+def test_commands_that_need_a_run(command, folder, run_folder):
+    output = run(command, folder, RUN=run_folder)
+    assert "bits per character" in output if "evaluate" in command else "The statement " in output
+
+
+def test_the_installing_commands_are_those_that_ci_runs():
+    installs = [command.split(" && ")[0] for command in COMMANDS if "pip install" in command]
+    assert installs == [
+        "pip install -c constraints.txt -e .",
+        "pip install -c constraints.txt -e '.[dev]'",
+    ]
+    assert installs[1].replace("install", "install --quiet", 1) in (ROOT / ".ci/run").read_text()
+
+
+def test_every_file_that_is_linked_to_is_there():
+    for link in re.findall(r"\]\(((?!https?:)[^)]+)\)", README):
+        assert (ROOT / link).exists(), link
