@@ -65,20 +65,21 @@ def typed(composed: DictConfig) -> RunConfig:
 
 
 def report(summary: dict[str, Any], output: Path) -> None:
-    rows = [
-        ("validation", "validation", "final weights"),
-        ("validation", "best/validation", f"best weights, step {summary['best/step']:,}"),
-        ("test", "test", "best weights"),
-    ]
-    print(f"\n{'':12}{'perplexity':>12}{'bits per character':>20}")
-    for name, key, weights in rows:
-        perplexity, bits = summary[f"{key}/perplexity"], summary[f"{key}/bits_per_character"]
-        print(f"{name:12}{perplexity:>12.4f}{bits:>20.4f}  {weights}")
+    rows = {
+        "train": "while the weights moved, last epoch",
+        "validation": "final weights",
+        "best/validation": f"best weights, step {summary['best/step']:,}",
+        "test": "best weights",
+    }
     for key in summary:
-        if found := re.fullmatch(r"(test/reset_every_(\d+))/perplexity", key):
-            perplexity, bits = summary[key], summary[f"{found[1]}/bits_per_character"]
-            weights = f"best weights, state reset every {found[2]} tokens"
-            print(f"{'test':12}{perplexity:>12.4f}{bits:>20.4f}  {weights}")
+        if found := re.fullmatch(r"(test/reset_every_(\d+))/loss", key):
+            rows[found[1]] = f"best weights, state reset every {found[2]} tokens"
+    print(f"\n{'':12}{'perplexity':>12}{'bits per character':>20}")
+    for key, weights in rows.items():
+        name = key.removeprefix("best/").split("/")[0]
+        bits = summary.get(f"{key}/bits_per_character")
+        shown = "" if bits is None else f"{bits:.4f}"
+        print(f"{name:12}{summary[f'{key}/perplexity']:>12.4f}{shown:>20}  {weights}")
     if summary["test_is_validation"]:
         print("The validation text doubles as test text.")
     if summary["text_note"]:

@@ -52,7 +52,8 @@ def test_training_commands(command, folder, request):
         assert "hidden_size" in run(command, folder)
         return
     output = run(f"{command} {SHORT}", folder)
-    assert output.count("run folder   runs/") == (4 if "-m" in shlex.split(command) else 1)
+    runs = 9 if "sweep=" in command else 4 if "-m" in shlex.split(command) else 1
+    assert output.count("run folder   runs/") == runs
     run("rm -r runs", folder)
 
 

@@ -162,6 +162,22 @@ def test_several_runs_by_one_command(type_command, text_file, tmp_path):
         assert (tmp_path / "sweep" / number / "checkpoints/best.ckpt").exists()
 
 
+def test_the_sweep_of_hidden_size_and_learning_rate(type_command, text_file, tmp_path):
+    small = [setting for setting in SMALL if "hidden_size" not in setting]
+    code, output, errors = type_command(
+        "train.py",
+        "sweep=hidden_size_and_learning_rate",
+        "data=text_file",
+        f"data.path={text_file}",
+        *small,
+        "training.steps=1",
+        "hydra.sweep.dir=sweep",
+    )
+    assert (code, errors) == (0, "")
+    runs = [json.loads(path.read_text()) for path in tmp_path.glob("sweep/*/summary.json")]
+    assert len(runs) == len({run["fingerprint"] for run in runs}) == 9
+
+
 def test_a_job_that_cannot_be_hides_no_other(type_command, text_file, tmp_path):
     code, _, errors = type_command(
         "train.py",
