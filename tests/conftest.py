@@ -76,7 +76,6 @@ def small_run(compose, text_file):
             "model.embedding_size=8",
             "model.hidden_size=16",
             "training.epochs=2",
-            "optimizer.learning_rate=1",
             "training.log_every=10",
             "samples.tokens=20",
             "device=cpu",

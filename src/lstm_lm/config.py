@@ -180,7 +180,7 @@ class ModelConfig:
 @dataclass
 class OptimizerConfig:
     name: OptimizerName = OptimizerName.sgd
-    learning_rate: float = 2.0
+    learning_rate: float = 1.0
     momentum: float = 0.0  # of sgd
     weight_decay: float = 0.0
     clip_norm: float | None = 1.0  # largest global norm of the gradient; null: not clipped

@@ -17,6 +17,7 @@ from lstm_lm.generation import generate
 from lstm_lm.training.task import NextTokenTask
 
 DEFAULT_PROMPT = 16  # tokens of the validation text
+COLUMNS = 96
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Samples(Callback):
         was_training = self.task.model.training
         self.task.model.eval()
         for number, prompt in enumerate(self.prompts, start=1):
-            text = self.continue_prompt(prompt)
+            text = wrap(self.continue_prompt(prompt))
             log.info("%s", textwrap.indent(text, "  | "))
             # Four blanks make it preformatted text in TensorBoard's Markdown.
             self.writer.add_text(
@@ -56,6 +57,15 @@ class Samples(Callback):
         following = generate(self.task.model, prompt, self.config.temperature, seed=self.seed)
         ids = prompt + [id_ for (id_,) in islice(following, self.config.tokens)]
         return spell(self.vocabulary.decode(ids), self.level)
+
+
+def wrap(text: str) -> str:
+    """The same with no line too long to be read; blanks stay as the model put them."""
+    lines = (
+        textwrap.wrap(line, COLUMNS, replace_whitespace=False, drop_whitespace=False) or [""]
+        for line in text.split("\n")
+    )
+    return "\n".join(part for line in lines for part in line)
 
 
 def encode_prompts(config: RunConfig, splits: Splits) -> list[list[int]]:
