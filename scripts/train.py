@@ -17,7 +17,7 @@ from typing import Any, cast
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -40,6 +40,8 @@ def main(composed: DictConfig) -> None:
         from lstm_lm.experiment import train  # torch and Lightning: not for --help
 
         report(train(config, output), output)
+    except BrokenPipeError:  # the run is complete, but nobody reads its report
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except USERS_ERRORS as error:
         code = complain(error)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
@@ -111,6 +113,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return f"there is no {group}={choice}; {nearest(choice, list(error.options))}"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}: settings are given as key=value"
     text = str(cause if isinstance(cause, OmegaConfBaseException) else error)
     key = re.search(r"full_key: (\S+)", text)
     first_line = text.strip().splitlines()[0]
@@ -118,12 +122,12 @@ def explain(error: Exception) -> str:
 
 
 def nearest(wrong: str, right: list[str]) -> str:
-    """The names most like a wrong one, compared whole and by their last part."""
+    """The names most like a wrong one: by their last part, else as a whole."""
     last = {name: name.rpartition(".")[2] for name in right}
-    close = set(difflib.get_close_matches(wrong.rpartition(".")[2], last.values(), n=3))
-    names = difflib.get_close_matches(wrong, right, n=3) + [n for n in right if last[n] in close]
-    if names:
-        return f"did you mean {', '.join(dict.fromkeys(names))}?"
+    close = difflib.get_close_matches(wrong.rpartition(".")[2], last.values(), cutoff=0.75)
+    names = [name for part in dict.fromkeys(close) for name in right if last[name] == part]
+    if names := names or difflib.get_close_matches(wrong, right):
+        return f"did you mean {', '.join(names)}?"
     return f"there are {', '.join(right)}" if len(right) < 20 else "--help lists every setting"
 
 
@@ -146,6 +150,7 @@ def leaves(group: DictConfig, prefix: str = "") -> Iterator[str]:
 def run() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits with 1
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
+    logging.raiseExceptions = False  # a reader that has gone away must not end the run
     for name in ("lstm_lm", "hydra"):
         logging.getLogger(name).setLevel(logging.INFO)
     try:

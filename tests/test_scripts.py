@@ -93,7 +93,8 @@ BAD_SETTINGS = {
     "data.path=x": "data.path goes with data=text_file",
     "data.max_tokens=100": "use a longer text, or a smaller data.batch_size or data.num_steps",
     "data.max_tokens=3": "too short to hold out",
-    "data.batch_size=[1": "no viable alternative",
+    "data.batch_size=[1": "cannot read 'data.batch_size=[1': settings are given as key=value",
+    "epochs": "cannot read 'epochs': settings are given as key=value",
 }
 
 
@@ -287,10 +288,33 @@ def test_words_are_streamed_with_their_blanks_and_lines(type_command, text_file)
     ],
 )
 def test_mistakes_in_the_other_commands(arguments, reason, type_command, run_folder):
-    code, _, errors = type_command(*arguments)
-    assert code == 2
+    code, output, errors = type_command(*arguments)
+    assert (code, output) == (2, "")
     assert reason in errors
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("script", ["train.py", "generate.py"])
+def test_a_reader_that_goes_away_is_no_error(script, run_folder, text_file, tmp_path):
+    command = f"{sys.executable} {SCRIPTS / script}"
+    if script == "train.py":
+        command += f" data=text_file data.path={text_file} {' '.join(SMALL)} hydra.run.dir=piped"
+    else:
+        command += f" {run_folder} --prompt t --tokens 100000"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | head -c 1"], capture_output=True, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    if script == "train.py":
+        assert json.loads((tmp_path / "piped/summary.json").read_text())["status"] == "completed"
+
+
+def test_without_a_best_checkpoint_the_last_is_suggested(type_command, run_folder):
+    Path(run_folder, "checkpoints/best.ckpt").unlink()
+    code, _, errors = type_command("evaluate.py", run_folder)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "has no best checkpoint: choose --checkpoint last" in errors
+    assert type_command("evaluate.py", run_folder, "--checkpoint", "last")[0] == 0
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "generate.py"])

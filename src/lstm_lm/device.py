@@ -17,7 +17,7 @@ def choose_device(accelerator: Accelerator) -> torch.device:
     has_gpu = torch.cuda.is_available()
     if accelerator is Accelerator.gpu and not has_gpu:
         raise SettingsError(
-            "a GPU was asked for, but PyTorch finds none here: use device=cpu or device=auto"
+            "a GPU was asked for, but PyTorch finds none here: choose the device cpu or auto"
         )
     use_gpu = has_gpu and accelerator is not Accelerator.cpu
     return torch.device("cuda" if use_gpu else "cpu")

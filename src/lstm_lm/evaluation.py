@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from tqdm import tqdm
 
 from lstm_lm.data.corpora import decode, read_file
 from lstm_lm.data.splits import Split, read_splits
@@ -121,7 +122,8 @@ def score(
     """Nats of all targets; each row starts from a zero state, which is then carried."""
     total, state = torch.zeros((), dtype=torch.float64, device=inputs.device), None
     steps = evaluation_steps(inputs.shape[1], model.vocabulary_size)
-    for some_inputs, some_targets in zip(inputs.split(steps), targets.split(steps), strict=True):
+    chunks = list(zip(inputs.split(steps), targets.split(steps), strict=True))
+    for some_inputs, some_targets in tqdm(chunks, "scoring", leave=False, disable=None, delay=2):
         logits, state = model(some_inputs, state)
         losses = cross_entropy(logits.flatten(0, 1), some_targets.flatten(), reduction="none")
         total += losses.sum(dtype=torch.float64)

@@ -94,10 +94,6 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
         status = "completed"
     except Diverged as error:
         folder.record(diverged_step=error.step)
-        if checkpoints.saved_step is not None:
-            log.info(
-                "the weights of step %s are kept in %s", checkpoints.saved_step, checkpoints.last
-            )
         status = "diverged"
         raise
     except KeyboardInterrupt:
@@ -117,6 +113,9 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
         raise
     finally:
         writer.close()
+        if status != "completed" and checkpoints.saved_step is not None:
+            step = f"{checkpoints.saved_step:,}"
+            log.info("%s; the weights of step %s are kept in %s", status, step, checkpoints.last)
         folder.record(
             status=status,
             epochs=trainer.global_step // len(data.training),  # that were completed
@@ -162,7 +161,7 @@ def announce(config: RunConfig, splits: Splits, model: LanguageModel, output: Pa
     log.info("run     %s", output)
     log.info(
         "text    %s: %s training, %s validation, %s test tokens, vocabulary %s",
-        config.data.text,
+        config.data.path or config.data.text,
         *(f"{len(part.ids):,}" for part in (splits.training, splits.validation, splits.test)),
         f"{len(splits.vocabulary):,}",
     )

@@ -10,7 +10,6 @@ from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel
 
 
-@torch.inference_mode()
 def generate(
     model: LanguageModel,
     prompt: Sequence[int],
@@ -48,6 +47,19 @@ def generate(
         raise SettingsError(f"a seed must be from 0 to 2**63 - 1, not {seed}")
     if samples < 1:
         raise SettingsError(f"there must be at least one sample, not {samples}")
+    return follow(model, prompt, temperature, top_k, top_p, samples, seed)
+
+
+@torch.inference_mode()
+def follow(
+    model: LanguageModel,
+    prompt: Sequence[int],
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    samples: int,
+    seed: int,
+) -> Iterator[list[int]]:
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     ids = torch.tensor(prompt, device=device).unsqueeze(1).expand(-1, samples)

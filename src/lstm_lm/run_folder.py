@@ -112,7 +112,9 @@ def restore(path: Path, checkpoint: str = "best") -> Run:
         raise SettingsError(f"{path} is not a run's folder: it has no {folder.config.name}")
     file = folder.checkpoints / f"{checkpoint}.ckpt"
     if not file.is_file():
-        raise SettingsError(f"{path} has no {checkpoint} checkpoint: {file} is missing")
+        others = sorted(found.stem for found in folder.checkpoints.glob("*.ckpt"))
+        instead = f"choose --checkpoint {others[0]}" if others else "no weights were saved"
+        raise SettingsError(f"{path} has no {checkpoint} checkpoint: {instead}")
     config = read_config(folder.config)
     try:
         vocabulary = Vocabulary(json.loads(folder.vocabulary.read_text()))

@@ -90,7 +90,8 @@ def cut(tokens: list[str], config: DataConfig) -> tuple[list[str], list[str], li
         raise SettingsError(
             f"a text of {len(tokens):,} tokens is too short to hold out "
             f"data.validation_size={config.validation_size:g} and "
-            f"data.test_size={config.test_size:g}: use a longer text"
+            f"data.test_size={config.test_size:g}: use a longer text, a larger data.max_tokens, "
+            "or hold out less"
         )
     if 0 < len(tokens) - test_start < 2:
         raise SettingsError("one test token is none to predict: use a larger data.test_size, or 0")

@@ -22,7 +22,7 @@ def final_figures(
 
     The final weights count among the best even if training ended between two validations.
     """
-    log.info("scoring every token of the held-out text")
+    log.info("scoring every token of the held-out text, one after the other")
     final = best = evaluate(model, splits.validation)
     if checkpoints.best_step != checkpoints.saved_step:
         if checkpoints.best_step is not None:

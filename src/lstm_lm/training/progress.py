@@ -28,8 +28,11 @@ class Progress(Callback):
         )
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step % self.refresh_every == 0:
-            self.refresh(trainer)
+        if self.bar is not None:
+            # The bar itself sees to it that it is not drawn too often.
+            self.bar.update(self.budget.spent(trainer.global_step) - self.bar.n)
+            if trainer.global_step % self.refresh_every == 0:
+                self.show_perplexity(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         latest = self.measurements.latest
@@ -43,7 +46,7 @@ class Progress(Callback):
             latest["validation/bits_per_character"],
             f"{self.measurements.tokens_per_second or 0:,.0f}",
         )
-        self.refresh(trainer)
+        self.show_perplexity(trainer)
 
     def on_train_end(self, *_: Any) -> None:
         self.close()
@@ -55,13 +58,9 @@ class Progress(Callback):
         if self.bar is not None:
             self.bar.close()
 
-    def refresh(self, trainer: Trainer) -> None:
-        if self.bar is None:
-            return
+    def show_perplexity(self, trainer: Trainer) -> None:
         latest = self.measurements.latest
-        self.bar.n = self.budget.spent(trainer.global_step)
-        if "train/perplexity" in latest:
+        if self.bar is not None and "train/perplexity" in latest:
             self.bar.set_postfix_str(
                 f"  step {trainer.global_step:,}  perplexity {latest['train/perplexity']:.4g}"
             )
-        self.bar.refresh()

@@ -46,7 +46,7 @@ class Samples(Callback):
         self.task.model.eval()
         for number, prompt in enumerate(self.prompts, start=1):
             text = wrap(self.continue_prompt(prompt))
-            log.info("%s", textwrap.indent(text, "  | "))
+            log.info("%s", textwrap.indent(text, "  | ", lambda _: True))
             # Four blanks make it preformatted text in TensorBoard's Markdown.
             self.writer.add_text(
                 f"sample {number}", textwrap.indent(text, "    "), trainer.global_step
