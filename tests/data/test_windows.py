@@ -102,7 +102,7 @@ def test_a_text_shorter_than_one_batch_is_refused(order):
 
 
 def test_evaluation_covers_all_but_less_than_a_token_per_row():
-    evaluation = EvaluationBatches(torch.arange(1000), rows=3, vocabulary_size=2**16)
+    evaluation = EvaluationBatches(torch.arange(1000), rows=3, vocabulary_size=2**14)
     batches = list(evaluation)
     assert len(batches) == len(evaluation) == 4
     targets = torch.cat([targets for _, targets in batches])

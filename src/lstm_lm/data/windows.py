@@ -24,7 +24,7 @@ from torch import Tensor
 from lstm_lm.config import Order
 from lstm_lm.errors import SettingsError
 
-LARGEST_LOGITS = 2**24  # numbers; what an evaluation needs at a time, 64 MiB in float32
+LARGEST_LOGITS = 2**22  # numbers that an evaluation computes at a time, 16 MiB in float32
 
 
 class Batch(NamedTuple):
