@@ -268,14 +268,28 @@ def test_a_diverging_run_says_so_and_keeps_its_last_good_checkpoint(
         assert all(weight.isfinite().all() for weight in weights(folder, checkpoint).values())
 
 
-def test_weights_that_no_step_has_used_yet_are_checked_before_they_are_saved(small_run, tmp_path):
+def test_weights_that_no_step_has_used_yet_are_checked_before_they_are_saved(
+    small_run, tmp_path, monkeypatch
+):
+    def spoil(self, *_):
+        if self.global_step == 3:
+            self.model.output.bias.data[0] = math.inf
+
+    monkeypatch.setattr(NextTokenTask, "on_train_batch_end", spoil)
+    with pytest.raises(Diverged, match="weight model.output.bias is not finite at step 3"):
+        train(small_run("training.steps=3", "training.validate_every=9"), tmp_path / "run")
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "diverged"
+    assert not list((tmp_path / "run/checkpoints").iterdir())
+
+
+def test_weights_too_large_to_predict_with_are_no_result(small_run, tmp_path):
     config = small_run(
         "training.steps=1",
         "training.validate_every=9",
         "optimizer.learning_rate=1e38",
         "optimizer.clip_norm=null",
     )
-    with pytest.raises(Diverged):
+    with pytest.raises(Diverged, match="validation perplexity"):
         train(config, tmp_path / "run")
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "diverged"
 

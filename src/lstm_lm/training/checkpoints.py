@@ -62,8 +62,9 @@ class Checkpoints(Callback):
         if self.saved_step == trainer.global_step:
             return
         self.measurements.read(trainer.global_step)
-        if not all(part.isfinite().all() for part in trainer.lightning_module.parameters()):
-            raise Diverged("weights", trainer.global_step)
+        for name, weight in trainer.lightning_module.named_parameters():
+            if not weight.isfinite().all():
+                raise Diverged(f"weight {name}", trainer.global_step)
         with whole_or_absent(self.last) as temporary:
             trainer.save_checkpoint(temporary)
         self.saved_step = trainer.global_step

@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 
 
 class Samples(Callback):
-    """Continues the prompts; draws from a random state of its own, so training is not changed."""
+    """Continues the prompts while the model is still in evaluation mode after a validation.
+
+    Draws from a random state of its own, so training is not changed.
+    """
 
     def __init__(
         self,
@@ -42,8 +45,6 @@ class Samples(Callback):
         self.level = config.data.level
 
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
-        was_training = self.task.model.training
-        self.task.model.eval()
         for number, prompt in enumerate(self.prompts, start=1):
             text = wrap(self.continue_prompt(prompt))
             log.info("%s", textwrap.indent(text, "  | ", lambda _: True))
@@ -51,7 +52,6 @@ class Samples(Callback):
             self.writer.add_text(
                 f"sample {number}", textwrap.indent(text, "    "), trainer.global_step
             )
-        self.task.model.train(was_training)
 
     def continue_prompt(self, prompt: list[int]) -> str:
         following = generate(self.task.model, prompt, self.config.temperature, seed=self.seed)
