@@ -42,6 +42,8 @@ def main() -> None:
         raise SettingsError(f"--tokens must not be negative, not {arguments.tokens}")
     run = restore(arguments.run, arguments.checkpoint)
     data = run.config.data
+    if run.summary["text_note"]:
+        print(f"learned from {run.summary['text_note']}", file=sys.stderr)
     prompt = tokenize_prompt(arguments.prompt, data.level, data.cleaning)
     if unknown := run.vocabulary.unknown(prompt):
         names = ", ".join(map(repr, unknown))

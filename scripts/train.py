@@ -73,9 +73,8 @@ def report(summary: dict[str, Any], output: Path) -> None:
         "best/validation": f"best weights, step {summary['best/step']:,}",
         "test": "best weights",
     }
-    for key in summary:
-        if found := re.fullmatch(r"(test/reset_every_(\d+))/loss", key):
-            rows[found[1]] = f"best weights, state reset every {found[2]} tokens"
+    if "reset_every" in summary:
+        rows["test/reset"] = f"best weights, state reset every {summary['reset_every']} tokens"
     print(f"\n{'':12}{'perplexity':>12}{'bits per character':>20}")
     for key, weights in rows.items():
         name = key.removeprefix("best/").split("/")[0]

@@ -5,10 +5,14 @@ import re
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lstm_lm.data import corpora, splits
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -200,6 +204,22 @@ def test_figures_with_the_state_reset_are_reported_too(type_command, text_file):
         "train.py", "data=text_file", f"data.path={text_file}", *SMALL, "data.reset_every=50"
     )
     assert re.search(r"test +\d+\.\d{4} +\d\.\d{4}  best weights, state reset every 50", output)
+
+
+def test_a_text_that_is_a_variant_is_named_in_every_output(
+    type_command, text_file, tmp_path, monkeypatch
+):
+    note = "a variant of a well-known text"
+    found = corpora.find_corpus
+    monkeypatch.setattr(splits, "find_corpus", lambda data: replace(found(data), note=note))
+    text = "data=text_file", f"data.path={text_file}"
+    assert type_command("train.py", *text, *SMALL)[1].count(note) == 2  # at start and end
+    assert json.loads(Path("runs/one/summary.json").read_text())["text_note"] == note
+    events = EventAccumulator("runs/one").Reload()
+    assert note in str(events.Tensors("text/text_summary")[0].tensor_proto.string_val)
+    assert note in type_command("evaluate.py", "runs/one")[1]
+    assert note not in type_command("evaluate.py", "runs/one", "--text", text_file)[1]
+    assert note in type_command("generate.py", "runs/one", "--prompt", "t", "--tokens", "1")[2]
 
 
 @pytest.mark.parametrize("content", ["model: [", "model: {cell: lstmm}", "- 1"])

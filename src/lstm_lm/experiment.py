@@ -74,6 +74,8 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
     budget = Budget(config.training, len(data.training))
     task = NextTokenTask(model, config, budget.spent)
     writer = SummaryWriter(str(output))
+    if splits.text_note:
+        writer.add_text("text", splits.text_note)
     measurements = Measurements(task, writer, splits, config.training.log_every)
     checkpoints = Checkpoints(folder.checkpoints, measurements)
     # In this order: lines, samples and checkpoints show and store what was measured before.

@@ -41,9 +41,9 @@ def final_figures(
         **in_summary("test", test),
         "best/step": checkpoints.best_step,
     }
-    if (length := config.reset_every) is not None:
-        reset = evaluate(model, splits.test, length)
-        figures |= in_summary(f"test/reset_every_{length}", reset)
+    if config.reset_every is not None:
+        reset = evaluate(model, splits.test, config.reset_every)
+        figures |= {**in_summary("test/reset", reset), "reset_every": config.reset_every}
     return figures
 
 

@@ -24,7 +24,7 @@ from lstm_lm.config import OptimizerConfig, OptimizerName, Schedule
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> Optimizer:
-    # Adam keeps two moments per weight: fused, its update goes through memory once, not ten times.
+    # Adam keeps two moments per weight: fused, its update goes through memory only once.
     rate, decay = config.learning_rate, config.weight_decay
     match config.name:
         case OptimizerName.sgd:
