@@ -8,6 +8,7 @@ import difflib
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -19,16 +20,16 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lstm_lm.config import RunConfig
-from lstm_lm.errors import RunFailed, SettingsError
+from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
 
 USERS_ERRORS = SettingsError, RunFailed, OmegaConfBaseException, OSError
 
-ConfigStore.instance().store(name="schema", node=RunConfig)
+GROUPS = "data", "device", "sweep", "experiment"
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -36,19 +37,67 @@ def main(composed: DictConfig) -> None:
     output = Path(HydraConfig.get().runtime.output_dir)
     output = output.relative_to(Path.cwd()) if output.is_relative_to(Path.cwd()) else output
     try:
-        config = typed(composed)
-        from lstm_lm.experiment import train  # torch and Lightning: not for --help
-
-        report(train(config, output), output)
+        report(train_or_resume(composed, output), output)
     except BrokenPipeError:  # the run is complete, but nobody reads its report
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Stopped:
+        say_how_to_go_on(output)
+        raise
     except USERS_ERRORS as error:
         code = complain(error)
+        if isinstance(error, RunFailed) and not isinstance(error, Diverged):
+            say_how_to_go_on(output)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise  # Hydra goes on with the next job
         raise SystemExit(code) from error
     finally:
         remove_while_empty(output)  # Hydra has made it before it was known whether it is needed
+
+
+def train_or_resume(composed: DictConfig, output: Path) -> dict[str, Any]:
+    config = as_config(composed)
+    goes_on = config.resume is not None and check_resume(config.resume, output)
+    typed = typed_settings() if goes_on or config.init_from is not None else {}
+    from lstm_lm.experiment import resume, train  # torch and Lightning: not for --help
+    from lstm_lm.run_folder import RunFolder
+
+    if goes_on:
+        return resume(output, {key: value for key, value in typed.items() if key != "resume"})
+    if config.init_from is not None:
+        of_model = {key: value for key, value in typed.items() if key.startswith("model.")}
+        config.model = RunFolder(Path(config.init_from)).read_config(of_model).model
+    return train(config, output)
+
+
+def check_resume(resume: str, output: Path) -> bool:
+    """Whether there is a run to go on with in the output folder."""
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        raise SettingsError("resume= goes on with one run: leave out -m")
+    is_named = any(key.startswith("hydra.run.dir=") for key in HydraConfig.get().overrides.hydra)
+    if resume == "auto" and not is_named:
+        raise SettingsError("resume=auto needs hydra.run.dir=<the run's folder, or where to begin>")
+    if resume != "auto" and is_named:
+        raise SettingsError(f"resume={resume} names the folder already: leave out hydra.run.dir")
+    return resume != "auto" or (output / "config.yaml").is_file()
+
+
+def run_folder(resume: str | None, fresh: str) -> str:
+    """For ``hydra.run.dir``: where a run is to be. Hydra creates it before anybody can object."""
+    if resume is None or resume == "auto":
+        return fresh
+    if not (Path(resume) / "config.yaml").is_file():
+        raise SettingsError(f"resume={resume} is not a run's folder: it has no config.yaml")
+    return resume
+
+
+def typed_settings() -> dict[str, Any]:
+    """What the command line sets by itself, groups included, without any default."""
+    overrides = list(HydraConfig.get().overrides.task)
+    return {
+        key: value
+        for key, value in leaves(hydra.compose("only_what_is_typed", overrides))
+        if value != MISSING
+    }
 
 
 def complain(error: Exception) -> int:
@@ -58,9 +107,9 @@ def complain(error: Exception) -> int:
     return 2 if is_from_hydra or isinstance(error, SettingsError) else 1
 
 
-def typed(composed: DictConfig) -> RunConfig:
+def as_config(composed: DictConfig) -> RunConfig:
     known = set(settings(RunConfig))
-    for key in leaves(composed):
+    for key, _ in leaves(composed):
         if key not in known:  # which +key=value lets through
             raise SettingsError(f"there is no setting {key}; {nearest(key, sorted(known))}")
     return cast(RunConfig, OmegaConf.to_object(composed))
@@ -138,17 +187,48 @@ def settings(group: type, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{field.name}"
 
 
-def leaves(group: DictConfig, prefix: str = "") -> Iterator[str]:
-    for name, value in group.items():
-        if isinstance(value, DictConfig):
-            yield from leaves(value, f"{prefix}{name!s}.")
-        else:
-            yield f"{prefix}{name!s}"
+def leaves(group: DictConfig) -> Iterator[tuple[str, Any]]:
+    def below(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from below(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", value
+
+    yield from below(cast(dict[str, Any], OmegaConf.to_container(group, resolve=True)), "")
+
+
+def all_missing(group: type) -> dict[str, Any]:
+    """The settings of a config class, none of which has a value."""
+    return {
+        field.name: all_missing(field.type)
+        if isinstance(field.type, type) and is_dataclass(field.type)
+        else MISSING
+        for field in fields(group)
+    }
+
+
+def say_how_to_go_on(output: Path) -> None:
+    if (output / "checkpoints" / "last.ckpt").exists():
+        print(f"to go on     python scripts/train.py {as_setting('resume', output)}")
+
+
+def as_setting(key: str, value: object) -> str:
+    """As it must be typed, for the shell and for Hydra."""
+    if re.fullmatch(r"[\w./+-]+", str(value)):
+        return f"{key}={value}"
+    return shlex.quote(f"{key}='{value}'")
 
 
 def run() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits with 1
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
+    ConfigStore.instance().store("schema", RunConfig)
+    nothing_chosen = [{group: None} for group in GROUPS]
+    ConfigStore.instance().store(
+        "only_what_is_typed", {"defaults": ["_self_", *nothing_chosen], **all_missing(RunConfig)}
+    )
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     logging.raiseExceptions = False  # a reader that has gone away must not end the run
     for name in ("lstm_lm", "hydra"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -8,17 +8,16 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
-from lstm_lm import experiment
 from lstm_lm.config import Order, Schedule
 from lstm_lm.data import windows
 from lstm_lm.data.splits import read_splits
-from lstm_lm.errors import Diverged, RunFailed, SettingsError
+from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
 from lstm_lm.evaluation import evaluate, split_of_run
 from lstm_lm.experiment import train
 from lstm_lm.generation import generate
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.run_folder import fingerprint, restore
-from lstm_lm.training import samples
+from lstm_lm.training import samples, session
 from lstm_lm.training.task import NextTokenTask
 
 
@@ -51,8 +50,13 @@ def test_a_run_leaves_a_folder_that_says_everything(small_run, tmp_path):
         "vocabulary.json",
         "summary.json",
         "checkpoints",
+        ".lock",
     }
-    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {
+        "last.ckpt",
+        "previous.ckpt",
+        "best.ckpt",
+    }
 
 
 def test_curves_are_over_optimizer_steps_without_gaps_or_nan(small_run, tmp_path):
@@ -200,12 +204,12 @@ def test_best_is_the_lowest_validation_loss_and_not_the_last(small_run, tmp_path
     assert summary["best/validation/loss"] < summary["validation/loss"]
 
 
-def test_final_weights_count_even_if_they_were_never_validated(small_run, tmp_path):
+def test_the_last_step_is_validated_whatever_the_interval(small_run, tmp_path):
     folder = tmp_path / "run"
     summary = train(small_run("training.steps=7", "training.validate_every=100"), folder)
     assert (summary["steps"], summary["best/step"], summary["epochs"]) == (7, 7, 0)
     assert summary["best/validation/loss"] == summary["validation/loss"]
-    assert (folder / "checkpoints/best.ckpt").exists()
+    assert [step for step, _ in curve(folder, "validation/loss")] == [7]
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
@@ -271,11 +275,11 @@ def test_a_diverging_run_says_so_and_keeps_its_last_good_checkpoint(
 def test_weights_that_no_step_has_used_yet_are_checked_before_they_are_saved(
     small_run, tmp_path, monkeypatch
 ):
-    def spoil(self, *_):
+    def spoil(self, *_):  # after the third update
         if self.global_step == 3:
             self.model.output.bias.data[0] = math.inf
 
-    monkeypatch.setattr(NextTokenTask, "on_train_batch_end", spoil)
+    monkeypatch.setattr(NextTokenTask, "lr_scheduler_step", spoil)
     with pytest.raises(Diverged, match="weight model.output.bias is not finite at step 3"):
         train(small_run("training.steps=3", "training.validate_every=9"), tmp_path / "run")
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "diverged"
@@ -297,9 +301,7 @@ def test_weights_too_large_to_predict_with_are_no_result(small_run, tmp_path):
 def test_sigterm_while_the_final_figures_are_made_leaves_a_true_status(
     small_run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(
-        experiment, "final_figures", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
-    )
+    monkeypatch.setattr(session, "final_figures", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as error:
         train(small_run("training.steps=3"), tmp_path / "run")
     assert error.value.code == 143
@@ -323,11 +325,9 @@ def test_a_learning_rate_beyond_reason_diverges(small_run, tmp_path):
         train(config, tmp_path / "run")
 
 
-@pytest.mark.parametrize(
-    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
-)
-def test_a_signal_leaves_the_newest_weights_and_a_true_status(
-    number, raised, small_run, tmp_path, monkeypatch
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_step_and_leaves_its_weights_and_a_true_status(
+    number, code, small_run, tmp_path, monkeypatch
 ):
     def interrupt(self, batch, batch_index):
         if self.global_step == 12:
@@ -336,18 +336,15 @@ def test_a_signal_leaves_the_newest_weights_and_a_true_status(
 
     training_step = NextTokenTask.training_step
     monkeypatch.setattr(NextTokenTask, "training_step", interrupt)
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(raised) as error:
-            train(small_run("training.epochs=50"), tmp_path / "run")
-    finally:
-        signal.signal(signal.SIGINT, before)  # Lightning ignores it from then on
-    if raised is SystemExit:
-        assert error.value.code == 143
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped) as error:
+        train(small_run("training.epochs=50"), tmp_path / "run")
+    assert error.value.code == code
+    assert signal.getsignal(number) == before
     summary = json.loads((tmp_path / "run/summary.json").read_text())
-    assert (summary["status"], summary["steps"] in (12, 13)) == ("interrupted", True)
+    assert (summary["status"], summary["steps"]) == ("interrupted", 13)
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
-    assert saved["global_step"] == summary["steps"]
+    assert saved["global_step"] == 13
 
 
 def test_an_error_leaves_a_true_status(small_run, tmp_path, monkeypatch):
@@ -410,7 +407,7 @@ def test_what_is_no_run_is_refused(small_run, tmp_path):
         restore(tmp_path)
     train(small_run("training.steps=1"), tmp_path / "run")
     (tmp_path / "run/checkpoints/best.ckpt").write_bytes(b"not a checkpoint")
-    with pytest.raises(SettingsError, match="best.ckpt cannot be loaded"):
+    with pytest.raises(SettingsError, match="best.ckpt is damaged: its checksum"):
         restore(tmp_path / "run")
     (tmp_path / "run/checkpoints/best.ckpt").unlink()
     with pytest.raises(SettingsError, match="has no best checkpoint"):

@@ -4,8 +4,8 @@ import ast
 from pathlib import Path
 
 LEVELS = [
-    {"errors", "atomic_file"},
-    {"config"},
+    {"errors", "atomic_file", "lock"},
+    {"config", "checkpoint_file"},
     {
         "device",
         "data.download",
@@ -27,13 +27,20 @@ LEVELS = [
     {"evaluation", "generation"},
     {
         "training.budget",
+        "training.event_files",
         "training.optimization",
         "training.step_log",
+        "training.stop_signals",
     },
     {"training.task"},
-    {"training.measurements", "training.samples"},
-    {"training.checkpoints", "training.progress"},
-    {"training.final_figures"},
+    {
+        "training.checkpoints",
+        "training.exact_resume",
+        "training.measurements",
+        "training.samples",
+    },
+    {"training.final_figures", "training.progress"},
+    {"training.session"},
     {"experiment"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}

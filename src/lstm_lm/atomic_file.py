@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+UNFINISHED = ".unfinished"
 
 
 @contextlib.contextmanager
@@ -13,15 +16,15 @@ def whole_or_absent(path: Path) -> Iterator[Path]:
 
     The folder must exist. If the block raises, the old file stays and the new one goes.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
+        flush_to_disk(temporary)
         os.chmod(temporary, 0o666 & ~current_umask())  # a temporary file is its owner's alone
         os.replace(temporary, path)
+        flush_to_disk(path.parent)  # which holds the new name
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -29,6 +32,35 @@ def whole_or_absent(path: Path) -> Iterator[Path]:
 def write_whole(path: Path, content: bytes) -> None:
     with whole_or_absent(path) as temporary:
         temporary.write_bytes(content)
+
+
+def replace_by_copy(path: Path, original: Path) -> None:
+    with whole_or_absent(path) as temporary:
+        shutil.copyfile(original, temporary)
+
+
+def replace_by_link(path: Path, original: Path) -> None:
+    """Let ``path`` name the file, too; for files that are only ever replaced, not changed."""
+    with whole_or_absent(path) as temporary:
+        temporary.unlink()
+        try:
+            os.link(original, temporary)
+        except OSError:  # a file system without links
+            shutil.copyfile(original, temporary)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed while writing has left there."""
+    for temporary in folder.glob(f".*{UNFINISHED}"):
+        temporary.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def current_umask() -> int:

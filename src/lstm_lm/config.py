@@ -233,6 +233,19 @@ class TrainingConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    """When to save besides after each epoch, before each validation and when a run stops."""
+
+    every_steps: int | None = None
+    every_minutes: float | None = 5.0
+
+    def __post_init__(self) -> None:
+        require_positive(
+            "checkpoint", every_steps=self.every_steps, every_minutes=self.every_minutes
+        )
+
+
+@dataclass
 class SamplesConfig:
     """Text written by the model after each validation, to be read by the user."""
 
@@ -265,10 +278,13 @@ class DeviceConfig:
 @dataclass
 class RunConfig:
     seed: int = 0
+    resume: str | None = None  # a run's folder to go on in; auto: hydra.run.dir, if it has a run
+    init_from: str | None = None  # the folder of a run whose best weights to start from
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
 

@@ -92,12 +92,7 @@ def split_of_run(run: Run, name: str, root: str | None = None) -> Split:
         SettingsError: if the text cannot be had, or is not the same as then.
     """
     config = replace(run.config.data, root=root or run.config.data.root)
-    splits = read_splits(config, run.vocabulary)
-    if splits.text_sha256 != run.summary["text_sha256"]:
-        raise SettingsError(
-            f"the text {config.text} is not the one this run was trained on (SHA-256 "
-            f"{splits.text_sha256}, not {run.summary['text_sha256']})"
-        )
+    splits = read_splits(config, run.vocabulary, run.summary["text_sha256"])
     parts = {"training": splits.training, "validation": splits.validation, "test": splits.test}
     return parts[name]
 

@@ -1,44 +1,57 @@
 """What a run leaves behind, and how it is read back.
 
-    config.yaml            every setting
-    vocabulary.json        tokens in the order of their ids
-    checkpoints/last.ckpt  the newest weights, with what is needed to go on
-    checkpoints/best.ckpt  the same where validation loss was lowest
-    summary.json           status and figures; written whole at every change, so always true
-    events.out.tfevents.*  for TensorBoard
+    config.yaml                every setting
+    vocabulary.json            tokens in the order of their ids
+    checkpoints/last.ckpt      the newest state, with all that is needed to go on
+    checkpoints/previous.ckpt  the one before it, should the newest be damaged
+    checkpoints/best.ckpt      that where validation loss was lowest
+    summary.json               status and figures; written whole at every change, so always true
+    events.out.tfevents.*      for TensorBoard
+    .lock                      held by the process that trains
 
-Nothing outside the folder is needed to use a model; to evaluate it, its text.
+Nothing outside the folder is needed to use a model; to evaluate it or to go on, its text.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from omegaconf import OmegaConf
 
-from lstm_lm.atomic_file import write_whole
-from lstm_lm.config import RunConfig
+from lstm_lm.atomic_file import remove_unfinished, write_whole
+from lstm_lm.checkpoint_file import load_checkpoint, load_newest
+from lstm_lm.config import CoreName, RunConfig
 from lstm_lm.data.vocabulary import Vocabulary
-from lstm_lm.errors import SettingsError
+from lstm_lm.errors import DamagedFile, SettingsError
+from lstm_lm.lock import is_locked, locked
 from lstm_lm.model.language_model import LanguageModel
 
 # Where a text lies, what is written meanwhile, on what and for how long a run trains do not change
 # what is trained. How it is validated does: the plateau schedule and the best weights follow it.
 NOT_IN_FINGERPRINT = {
-    "data": {"root", "path", "reset_every"},
-    "training": {"epochs", "steps", "minutes", "log_every"},
-    "samples": None,
-    "device": None,
+    "resume",
+    "init_from",
+    "data.root",
+    "data.path",
+    "data.reset_every",
+    "training.epochs",
+    "training.steps",
+    "training.minutes",
+    "training.log_every",
+    "checkpoint",
+    "samples",
+    "device",
 }
 
 
 class RunFolder:
-    """The names of a run's files, and the writing of its records."""
+    """The names of a run's files, and the writing and reading of its records."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,28 +59,58 @@ class RunFolder:
         self.vocabulary = path / "vocabulary.json"
         self.summary = path / "summary.json"
         self.checkpoints = path / "checkpoints"
+        self.last = self.checkpoints / "last.ckpt"
+        self.previous = self.checkpoints / "previous.ckpt"
+        self.best = self.checkpoints / "best.ckpt"
+        self.lock = path / ".lock"
         self.values: dict[str, Any] = {}
 
-    def create(self, config: RunConfig, vocabulary: Vocabulary) -> None:
-        """Make the folder with what is known before training.
+    def holds_a_run(self) -> bool:
+        return self.config.is_file()  # which is written last
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training in this folder, which is made if need be.
 
         Raises:
-            SettingsError: if it holds a run already, or cannot be written.
+            SettingsError: if one does already, or the folder cannot be written.
         """
-        try:
-            self.checkpoints.mkdir(parents=True)
-            data = config.data
-            if data.path is not None:  # so that the run can be evaluated from any folder
-                data = dataclasses.replace(data, path=str(Path(data.path).expanduser().absolute()))
-            settings = OmegaConf.structured(dataclasses.replace(config, data=data))
-            write_whole(self.config, OmegaConf.to_yaml(settings).encode())
-            write_whole(self.vocabulary, json.dumps(vocabulary.tokens).encode())
-        except FileExistsError as error:
+        with contextlib.ExitStack() as stack:
+            try:
+                self.checkpoints.mkdir(parents=True, exist_ok=True)
+                is_ours = stack.enter_context(locked(self.lock))
+            except OSError as error:
+                raise SettingsError(f"cannot write to {self.path}: {error.strerror}") from error
+            if not is_ours:
+                raise SettingsError(f"another process is training in {self.path}: wait for its end")
+            remove_unfinished(self.path)
+            remove_unfinished(self.checkpoints)
+            yield
+
+    def create(self, config: RunConfig, vocabulary: Vocabulary, summary: dict[str, Any]) -> None:
+        """Write what is known before training.
+
+        Raises:
+            SettingsError: if the folder holds a run already, or cannot be written.
+        """
+        if self.holds_a_run():
             raise SettingsError(
-                f"{self.path} holds a run already: choose another hydra.run.dir"
-            ) from error
+                f"{self.path} holds a run already: choose another hydra.run.dir, or go on with "
+                f"resume={self.path}"
+            )
+        try:
+            write_whole(self.vocabulary, vocabulary_json(vocabulary))
+            self.record(vocabulary_sha256=vocabulary_sha256(vocabulary), **summary)
+            self.write_config(config)
         except OSError as error:
             raise SettingsError(f"cannot write to {self.path}: {error.strerror}") from error
+
+    def write_config(self, config: RunConfig) -> None:
+        data = config.data
+        if data.path is not None:  # so that the run can be evaluated from any folder
+            data = dataclasses.replace(data, path=str(Path(data.path).expanduser().absolute()))
+        settings = OmegaConf.structured(dataclasses.replace(config, data=data, resume=None))
+        write_whole(self.config, OmegaConf.to_yaml(settings).encode())
 
     def record(self, **values: Any) -> None:
         """Add to the summary; a number that is not finite becomes null, as JSON has none."""
@@ -78,16 +121,87 @@ class RunFolder:
         }
         write_whole(self.summary, json.dumps(finite, indent=2, allow_nan=False).encode())
 
+    def read_summary(self) -> dict[str, Any]:
+        """The summary; a run that a crash has cut off is interrupted, whatever it says there.
 
-def fingerprint(config: RunConfig, text_sha256: str) -> str:
-    """What is trained, in sixteen hexadecimal digits."""
-    settings = dataclasses.asdict(config)
-    for group, names in NOT_IN_FINGERPRINT.items():
-        if names is None:
-            del settings[group]
+        Raises:
+            SettingsError: if it cannot be read.
+        """
+        try:
+            summary = json.loads(self.summary.read_text())
+            if summary["status"] == "running" and not is_locked(self.lock):
+                summary["status"] = "interrupted"
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise DamagedFile(f"{self.summary} is damaged: {error}") from error
+        return summary
+
+    def read_vocabulary(self, sha256: str) -> Vocabulary:
+        """The vocabulary, which must have this checksum.
+
+        Raises:
+            SettingsError: if it cannot be read or was changed.
+        """
+        try:
+            vocabulary = Vocabulary(json.loads(self.vocabulary.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            raise DamagedFile(f"{self.vocabulary} is damaged: {error}") from error
+        if vocabulary_sha256(vocabulary) != sha256:
+            raise DamagedFile(f"{self.vocabulary} was changed: ids no longer mean what they did")
+        return vocabulary
+
+    def read_config(self, changes: dict[str, Any] | None = None) -> RunConfig:
+        """The settings, with some of them changed; keys are dotted.
+
+        Raises:
+            SettingsError: if the file is not what was written, or a change is out of range.
+        """
+        if not self.holds_a_run():
+            raise SettingsError(f"{self.path} is not a run's folder: it has no {self.config.name}")
+        try:
+            saved = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(self.config))
+            OmegaConf.to_object(saved)
+        except Exception as error:  # of whatever kind, the file is not what was written
+            raise DamagedFile(f"{self.config} is damaged: {str(error).splitlines()[0]}") from error
+        for key, value in (changes or {}).items():
+            OmegaConf.update(saved, key, value)
+        return cast(RunConfig, OmegaConf.to_object(saved))
+
+
+def vocabulary_json(vocabulary: Vocabulary) -> bytes:
+    return json.dumps(vocabulary.tokens).encode()
+
+
+def vocabulary_sha256(vocabulary: Vocabulary) -> str:
+    return hashlib.sha256(vocabulary_json(vocabulary)).hexdigest()
+
+
+def what_is_trained(config: RunConfig) -> dict[str, Any]:
+    """The settings that belong to the fingerprint, by their dotted names."""
+    settings = flatten(dataclasses.asdict(config))
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in NOT_IN_FINGERPRINT and name.split(".")[0] not in NOT_IN_FINGERPRINT
+    }
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
-            settings[group] = {n: v for n, v in settings[group].items() if n not in names}
-    content = json.dumps([settings, text_sha256], sort_keys=True)
+            flat[prefix + name] = value
+    return flat
+
+
+def fingerprint(config: RunConfig, text_sha256: str, started_from: str | None = None) -> str:
+    """What is trained, in sixteen hexadecimal digits.
+
+    Args:
+        started_from: a checksum of the weights it began with, if they were another run's.
+    """
+    content = json.dumps([what_is_trained(config), text_sha256, started_from], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -101,51 +215,45 @@ class Run:
     summary: dict[str, Any]
 
 
-def restore(path: Path, checkpoint: str = "best") -> Run:
+def restore(path: Path, checkpoint: str = "best", core: CoreName | None = None) -> Run:
     """A run read back from its folder, with the weights of one of its checkpoints.
+
+    Args:
+        core: the core to run it on, if not the one it was trained with.
 
     Raises:
         SettingsError: if the folder is no run's, or something in it is missing or damaged.
     """
     folder = RunFolder(path)
-    if not folder.config.is_file():
-        raise SettingsError(f"{path} is not a run's folder: it has no {folder.config.name}")
+    config = folder.read_config({} if core is None else {"model.core": core})
     file = folder.checkpoints / f"{checkpoint}.ckpt"
     if not file.is_file():
-        others = sorted(found.stem for found in folder.checkpoints.glob("*.ckpt"))
+        others = sorted({found.stem for found in folder.checkpoints.glob("*.ckpt")} - {"previous"})
         instead = f"choose --checkpoint {others[0]}" if others else "no weights were saved"
         raise SettingsError(f"{path} has no {checkpoint} checkpoint: {instead}")
-    config = read_config(folder.config)
-    try:
-        vocabulary = Vocabulary(json.loads(folder.vocabulary.read_text()))
-        summary = json.loads(folder.summary.read_text())
-        _ = summary["text_sha256"], summary["text_note"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise SettingsError(f"{path} is damaged: {error}") from error
+    summary = folder.read_summary()
+    vocabulary = folder.read_vocabulary(summary["vocabulary_sha256"])
     model = LanguageModel(config.model, len(vocabulary))
     if config.device.precision == "64-true":
         model = model.double()
-    load_weights(model, file)
+    if file == folder.last:
+        put_weights(model, *load_newest(folder.last, folder.previous))
+    else:
+        put_weights(model, file, load_checkpoint(file))
     return Run(config, vocabulary, model.eval(), summary)
 
 
-def read_config(path: Path) -> RunConfig:
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(path))
-        return cast(RunConfig, OmegaConf.to_object(merged))
-    except Exception as error:  # of whatever kind, the file is not what was written
-        raise SettingsError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-
-
-def load_weights(model: LanguageModel, checkpoint: Path) -> None:
-    """Put a checkpoint's weights into a model; nothing else of the file is used.
+def put_weights(model: LanguageModel, path: Path, checkpoint: dict[str, Any]) -> None:
+    """Put a checkpoint's weights into a model; nothing else of it is used.
 
     Raises:
-        SettingsError: if the file is damaged or made for another model.
+        SettingsError: if they are another model's; names the file they came from.
     """
     try:
-        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")["state_dict"]
+        saved = checkpoint["state_dict"]
         model.load_state_dict({name.removeprefix("model."): part for name, part in saved.items()})
-    except Exception as error:  # a damaged file can raise nearly anything
+    except (KeyError, RuntimeError, AttributeError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise SettingsError(f"{checkpoint} cannot be loaded: {reason}") from error
+        raise SettingsError(
+            f"{path} is not of a model as {path.parents[1]} has it: {reason}"
+        ) from error

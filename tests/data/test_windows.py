@@ -1,4 +1,5 @@
 import random
+from itertools import islice
 
 import pytest
 import torch
@@ -11,13 +12,14 @@ every_order = pytest.mark.parametrize("order", list(Order))
 
 
 def epoch(batches, number=0):
-    batches.set_epoch(number)
-    return [(inputs.tolist(), targets.tolist()) for inputs, targets in batches]
+    return [
+        (inputs.tolist(), targets.tolist()) for inputs, targets in batches.batches_of_epoch(number)
+    ]
 
 
 @every_order
 def test_targets_are_the_inputs_one_step_later(order):
-    for inputs, targets in TrainingBatches(torch.arange(100), 4, 5, order, seed=0):
+    for inputs, targets in islice(TrainingBatches(torch.arange(100), 4, 5, order, seed=0), 20):
         assert inputs.shape == targets.shape == (5, 4)
         assert torch.equal(targets, inputs + 1)
         assert torch.equal(inputs[1:], inputs[:-1] + 1)
@@ -40,15 +42,16 @@ def test_windows_of_the_published_example():
 
 
 def test_each_row_goes_on_where_it_left_off():
-    batches = list(TrainingBatches(torch.arange(1000), 3, 7, Order.consecutive, seed=1))
+    training = TrainingBatches(torch.arange(1000), 3, 7, Order.consecutive, seed=1)
+    batches = list(training.batches_of_epoch(0))
     for before, after in zip(batches, batches[1:], strict=False):
         assert torch.equal(after.inputs[0], before.targets[-1])
 
 
 def test_random_windows_do_not_overlap_and_are_shuffled():
     batches = TrainingBatches(torch.arange(1000), 3, 7, Order.random, seed=1)
-    starts = [start for inputs, _ in batches for start in inputs[0].tolist()]
-    assert len(set(starts)) == len(starts) == 3 * len(batches)
+    starts = [start for inputs, _ in epoch(batches) for start in inputs[0]]
+    assert len(set(starts)) == len(starts) == 3 * batches.steps_per_epoch
     assert {(start - min(starts)) % 7 for start in starts} == {0}
     assert starts != sorted(starts)
 
@@ -66,9 +69,23 @@ def test_order_depends_on_seed_and_epoch_alone(order):
 
 
 @every_order
+@pytest.mark.parametrize("steps_done", [0, 1, 23, 24, 25, 48, 71])
+def test_after_any_number_of_steps_the_same_batches_follow(order, steps_done):
+    ids = torch.arange(500)
+    batches = TrainingBatches(ids, 4, 5, order, seed=3)
+    assert batches.steps_per_epoch == 24
+    expected = list(islice(batches, 100))[steps_done:]
+    resumed = TrainingBatches(ids, 4, 5, order, seed=3)
+    resumed.steps_done = steps_done
+    for after, before in zip(islice(resumed, 100 - steps_done), expected, strict=True):
+        assert torch.equal(after.inputs, before.inputs)
+        assert torch.equal(after.targets, before.targets)
+
+
+@every_order
 def test_drawing_batches_leaves_the_global_random_state_alone(order):
     before = torch.get_rng_state()
-    list(TrainingBatches(torch.arange(500), 4, 5, order, seed=3))
+    list(islice(TrainingBatches(torch.arange(500), 4, 5, order, seed=3), 100))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -77,9 +94,8 @@ def test_every_offset_of_the_chapter_occurs_and_every_epoch_has_eight_batches(or
     batches = TrainingBatches(torch.arange(10_000), 32, 35, order, seed=0)
     offsets = set()
     for number in range(400):
-        batches.set_epoch(number)
-        drawn = list(batches)
-        assert len(drawn) == len(batches) == 8
+        drawn = list(batches.batches_of_epoch(number))
+        assert len(drawn) == batches.steps_per_epoch == 8
         offsets.add(min(inputs.min().item() for inputs, _ in drawn) % 35)
         if order is Order.consecutive:
             offsets.add(drawn[0].inputs[0, 0].item())
@@ -92,7 +108,7 @@ def test_every_offset_of_the_chapter_occurs_and_every_epoch_has_eight_batches(or
 def test_all_epochs_are_equally_long_however_short_the_text(order, tokens):
     batches = TrainingBatches(torch.arange(tokens), 4, 5, order, seed=0)
     for number in range(30):
-        assert len(epoch(batches, number)) == len(batches) >= 1
+        assert len(epoch(batches, number)) == batches.steps_per_epoch >= 1
 
 
 @every_order

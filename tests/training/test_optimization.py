@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from lightning import Trainer
 from torch.nn.utils import clip_grad_norm_
 from torch.testing import assert_close
 
@@ -10,7 +11,8 @@ from lstm_lm.errors import Diverged, SettingsError
 from lstm_lm.training.budget import Budget
 from lstm_lm.training.optimization import (
     build_optimizer,
-    build_schedulers,
+    build_plateau,
+    build_schedule,
     clip_by_global_norm,
     learning_rate_factor,
 )
@@ -80,13 +82,15 @@ def test_learning_rate_over_the_budget(schedule, expected):
 
 def learning_rates(config, steps, metric=None):
     optimizer = build_optimizer(with_gradients(torch.zeros(1)), config)
-    schedulers = build_schedulers(optimizer, config, lambda step: 0.0, validate_every=1)
+    schedule = build_schedule(optimizer, config, lambda step: 0.0)
+    plateau = build_plateau(optimizer, config)
     rates = []
     for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        for scheduler in schedulers:
-            scheduler["scheduler"].step(*([metric] if scheduler.get("monitor") else []))
+        schedule.step()
+        if plateau is not None:
+            plateau.step(metric)
     return rates
 
 
@@ -115,9 +119,13 @@ def test_the_budget_that_is_used_up_first_counts(monkeypatch):
     assert [budget.spent(step) for step in (0, 15, 30, 99)] == [0, 0.5, 1, 1]
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    budget.on_train_start()
-    now += 90
+    budget.load_state_dict({"seconds": 30.0})  # of an earlier process
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    budget.on_train_start(trainer)
+    assert not trainer.should_stop
+    now += 60
     assert budget.spent(15) == 0.75
+    assert budget.state_dict() == {"seconds": 90.0}
     now += 90
     assert budget.spent(15) == 1
 

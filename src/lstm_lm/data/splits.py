@@ -47,15 +47,24 @@ class Splits:
     text_note: str | None
 
 
-def read_splits(config: DataConfig, vocabulary: Vocabulary | None = None) -> Splits:
+def read_splits(
+    config: DataConfig, vocabulary: Vocabulary | None = None, text_sha256: str | None = None
+) -> Splits:
     """The three splits of the text that ``config`` names, in ids of ``vocabulary``.
 
-    Without a vocabulary, one is built as the config says.
+    Args:
+        vocabulary: if None, one is built as the config says.
+        text_sha256: what the text's checksum must be, if it was seen before.
 
     Raises:
-        SettingsError: if the text cannot be had or is too short to be split.
+        SettingsError: if the text cannot be had, has changed or is too short to be split.
     """
     corpus = find_corpus(config)
+    if text_sha256 not in (None, corpus.sha256):
+        raise SettingsError(
+            f"the text {config.path or config.text} is not the one this run was trained on "
+            f"(SHA-256 {corpus.sha256}, not {text_sha256})"
+        )
     training = tokenize(corpus.training, config.level, config.cleaning)
     if not training:
         raise SettingsError(

@@ -33,9 +33,9 @@ class Batch(NamedTuple):
 
 
 class TrainingBatches:
-    """The batches of one epoch after another.
+    """The batches of one epoch after another, without end.
 
-    Lightning calls ``set_epoch`` before each epoch; iteration reads it only when it begins.
+    ``steps_done`` says where to begin, so that a resumed run goes on where it was.
     """
 
     def __init__(
@@ -47,53 +47,55 @@ class TrainingBatches:
         seed: int,
     ) -> None:
         self.ids, self.batch_size, self.num_steps = ids, batch_size, num_steps
-        self.order, self.seed, self.epoch = order, seed, 0
+        self.order, self.seed, self.steps_done = order, seed, 0
         # One more for consecutive batches: the chapter's samplers differ in this.
         largest_offset = num_steps if order is Order.consecutive else num_steps - 1
-        self.num_batches = count_batches(len(ids), batch_size, num_steps, largest_offset)
-        spare = len(ids) - 1 - self.num_batches * batch_size * num_steps
+        self.steps_per_epoch = count_batches(len(ids), batch_size, num_steps, largest_offset)
+        spare = len(ids) - 1 - self.steps_per_epoch * batch_size * num_steps
         self.largest_offset = min(largest_offset, spare)
 
-    def __len__(self) -> int:
-        return self.num_batches
-
     def __iter__(self) -> Iterator[Batch]:
-        generator = epoch_generator(self.seed, self.epoch)
+        epoch, first = divmod(self.steps_done, self.steps_per_epoch)
+        while True:
+            yield from self.batches_of_epoch(epoch, first)
+            epoch, first = epoch + 1, 0
+
+    def batches_of_epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        generator = epoch_generator(self.seed, epoch)
         offset = int(torch.randint(self.largest_offset + 1, (), generator=generator))
         ids = self.ids[offset:]
         match self.order:
             case Order.consecutive:
-                batches = consecutive(ids, self.batch_size, self.num_steps)
+                batches = consecutive(ids, self.batch_size, self.num_steps, first)
             case Order.random:
-                batches = shuffled(ids, self.batch_size, self.num_steps, generator)
+                batches = shuffled(ids, self.batch_size, self.num_steps, generator, first)
             case unhandled:
                 assert_never(unhandled)
-        yield from islice(batches, self.num_batches)
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    @property
-    def sampler(self) -> "TrainingBatches":
-        """Itself: Lightning calls ``set_epoch`` of whatever it finds under this name."""
-        return self
+        return islice(batches, self.steps_per_epoch - first)
 
 
-def consecutive(ids: Int[Tensor, " tokens"], batch_size: int, num_steps: int) -> Iterator[Batch]:
+def consecutive(
+    ids: Int[Tensor, " tokens"], batch_size: int, num_steps: int, first: int = 0
+) -> Iterator[Batch]:
     """Batches in which row ``r`` goes on where row ``r`` of the batch before left off."""
     inputs, targets = as_rows(ids, batch_size)
-    for stop in range(num_steps, len(inputs) + 1, num_steps):
-        yield Batch(inputs[stop - num_steps : stop], targets[stop - num_steps : stop])
+    for batch in range(first, len(inputs) // num_steps):
+        steps = slice(batch * num_steps, (batch + 1) * num_steps)
+        yield Batch(inputs[steps], targets[steps])
 
 
 def shuffled(
-    ids: Int[Tensor, " tokens"], batch_size: int, num_steps: int, generator: torch.Generator
+    ids: Int[Tensor, " tokens"],
+    batch_size: int,
+    num_steps: int,
+    generator: torch.Generator,
+    first: int = 0,
 ) -> Iterator[Batch]:
     """Batches of windows that do not overlap, in a random order."""
     num_windows = (len(ids) - 1) // num_steps
     starts = torch.randperm(num_windows, generator=generator).to(ids.device) * num_steps
     steps = torch.arange(num_steps, device=ids.device).unsqueeze(1)
-    for batch in range(num_windows // batch_size):
+    for batch in range(first, num_windows // batch_size):
         positions = starts[batch * batch_size : (batch + 1) * batch_size] + steps
         yield Batch(ids[positions], ids[positions + 1])
 

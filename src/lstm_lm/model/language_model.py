@@ -1,18 +1,20 @@
 """The language model around the cores, and the one place where a core is chosen."""
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from lstm_lm.config import Cell, CoreName, ModelConfig, StartValues
 from lstm_lm.model.builtin import BuiltinGRU, BuiltinLSTM, BuiltinRNN
-from lstm_lm.model.core import CoreState
+from lstm_lm.model.core import CoreState, HiddenState, LSTMState
 from lstm_lm.model.scratch_gru import ScratchGRU
 from lstm_lm.model.scratch_lstm import ScratchLSTM
 from lstm_lm.model.scratch_rnn import ScratchRNN
 from lstm_lm.model.start_values import start_as_chapter
 
 State = tuple[CoreState, ...]  # one per layer
+PlainState = list[tuple[str, list[Tensor]]]  # the same for a file: names and tensors only
 
 
 class LanguageModel(nn.Module):
@@ -58,6 +60,15 @@ class LanguageModel(nn.Module):
 def detach(state: State) -> State:
     """The same values, cut from the graph that computed them."""
     return tuple(type(part)(*(values.detach() for values in part)) for part in state)
+
+
+def to_plain(state: State) -> PlainState:
+    return [(type(part).__name__, list(part)) for part in state]
+
+
+def from_plain(saved: PlainState, device: torch.device) -> State:
+    kinds = {kind.__name__: kind for kind in (LSTMState, HiddenState)}
+    return tuple(kinds[name](*(values.to(device) for values in part)) for name, part in saved)
 
 
 def build_core(config: ModelConfig, input_size: int) -> nn.Module:

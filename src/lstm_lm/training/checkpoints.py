@@ -1,70 +1,147 @@
-"""The newest and the best weights, with what is needed to go on from them."""
+"""When the state of a run is written, and which states are kept.
+
+last.ckpt      the newest
+previous.ckpt  the one before it, should the newest be damaged
+best.ckpt      that with the lowest validation loss
+"""
 
 import contextlib
-import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.io import CheckpointIO
+from torch.utils.tensorboard import SummaryWriter
 
-from lstm_lm.atomic_file import whole_or_absent
-from lstm_lm.errors import Diverged
-from lstm_lm.training.measurements import Measurements
+from lstm_lm.atomic_file import replace_by_copy, replace_by_link
+from lstm_lm.checkpoint_file import load_checkpoint, save_checkpoint
+from lstm_lm.config import CheckpointConfig
+from lstm_lm.errors import Diverged, RunFailed
+from lstm_lm.run_folder import RunFolder
+from lstm_lm.training.event_files import flushed_sizes
+from lstm_lm.training.stop_signals import StopSignals
+from lstm_lm.training.task import NextTokenTask
 
 
 class Checkpoints(Callback):
-    """Writes ``last.ckpt`` after each validation and at the end, ``best.ckpt`` beside it.
+    """Saves every so many steps or minutes, after each epoch, before validation and at the end.
 
-    Best is what has the lowest validation loss. Nothing is written before the weights and every
-    step up to them are known to be finite. The files hold tensors and plain values only, so they
-    load with ``weights_only=True``.
+    Signals that end the run are heeded here, once its state is saved. This must come after all
+    other callbacks, so that they have done with a step. Nothing is written before the weights
+    and every step up to them are known to be finite. The files hold tensors and plain values
+    only, so they load with ``weights_only=True``.
     """
 
-    def __init__(self, folder: Path, measurements: Measurements) -> None:
-        self.last, self.best = folder / "last.ckpt", folder / "best.ckpt"
-        self.measurements = measurements
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: CheckpointConfig,
+        task: NextTokenTask,
+        writer: SummaryWriter,
+        signals: StopSignals,
+        record: Callable[[int], None],
+    ) -> None:
+        self.folder = folder
+        self.config = config
+        self.task = task
+        self.writer = writer
+        self.signals = signals
+        self.record = record  # called with the step when it is saved
         self.best_loss: float | None = None
         self.best_step: int | None = None
         self.saved_step: int | None = None
+        self.saved_at = time.monotonic()
+        self.event_files: dict[str, int] = {}
+        self.is_whole = True  # unless a step has begun to change the weights
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_loss": self.best_loss, "best_step": self.best_step}
+        return {
+            "best_loss": self.best_loss,
+            "best_step": self.best_step,
+            "event_files": self.event_files,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_loss, self.best_step = state_dict["best_loss"], state_dict["best_step"]
 
+    def on_fit_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step > 0:  # resumed
+            self.saved_step = trainer.global_step
+
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        self.is_whole = False
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.is_whole = True
+        if self.is_due(trainer) or self.signals.received is not None:
+            self.save(trainer)
+        self.signals.heed()
+
+    def is_due(self, trainer: Trainer) -> bool:
+        steps, minutes = self.config.every_steps, self.config.every_minutes
+        step = trainer.global_step
+        return (
+            trainer.should_stop
+            or step % self.task.steps_per_epoch == 0
+            or (steps is not None and step % steps == 0)
+            or (minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes)
+        )
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        self.signals.heed()
+
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         loss = trainer.callback_metrics["validation/loss"].item()
-        improved = self.best_loss is None or loss < self.best_loss
-        if improved:
-            # Before saving, so that the file knows of it.
+        if self.best_loss is None or loss < self.best_loss:
             self.best_loss, self.best_step = loss, trainer.global_step
-        self.save(trainer)
-        if improved:
             self.keep_last_as_best()
 
     def keep_last_as_best(self) -> None:
         self.best_step = self.saved_step
-        with whole_or_absent(self.best) as temporary:
-            shutil.copyfile(self.last, temporary)
-
-    def on_train_end(self, trainer: Trainer, *_: Any) -> None:
-        self.save(trainer)
+        replace_by_copy(self.folder.best, self.folder.last)
 
     def on_exception(
         self, trainer: Trainer, module: LightningModule, exception: BaseException
     ) -> None:
-        if not isinstance(exception, Diverged) and trainer.global_step > 0:
-            with contextlib.suppress(Diverged):
+        if self.is_whole and not isinstance(exception, (RunFailed, SystemExit)):
+            with contextlib.suppress(Diverged, OSError):  # the exception itself matters more
                 self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        if self.saved_step == trainer.global_step:
+        """Write the state after the newest step.
+
+        Raises:
+            Diverged: if a step or a weight is not finite.
+            OSError: if it cannot be written; what was saved before stays.
+        """
+        step = trainer.global_step
+        if self.saved_step == step or step == 0:
             return
-        self.measurements.read(trainer.global_step)
-        for name, weight in trainer.lightning_module.named_parameters():
+        self.task.steps.fetch(step)
+        for name, weight in self.task.named_parameters():
             if not weight.isfinite().all():
-                raise Diverged(f"weight {name}", trainer.global_step)
-        with whole_or_absent(self.last) as temporary:
-            trainer.save_checkpoint(temporary)
-        self.saved_step = trainer.global_step
+                raise Diverged(f"weight {name}", step)
+        with self.signals.while_saving():
+            self.event_files = flushed_sizes(self.folder.path, self.writer)
+            if self.folder.last.exists():
+                replace_by_link(self.folder.previous, self.folder.last)
+            trainer.save_checkpoint(self.folder.last)
+            self.saved_step, self.saved_at = step, time.monotonic()
+            self.record(step)
+
+
+class SealedFiles(CheckpointIO):
+    """How Lightning reads and writes checkpoints here."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        save_checkpoint(Path(path), checkpoint)
+
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+        return load_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink()

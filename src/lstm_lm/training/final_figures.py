@@ -4,34 +4,35 @@ import logging
 import math
 from typing import Any
 
+from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.config import DataConfig
 from lstm_lm.data.splits import Splits
-from lstm_lm.errors import Diverged
+from lstm_lm.errors import DamagedFile, Diverged
 from lstm_lm.evaluation import Score, evaluate
 from lstm_lm.model.language_model import LanguageModel
-from lstm_lm.run_folder import load_weights
+from lstm_lm.run_folder import RunFolder, put_weights
 from lstm_lm.training.checkpoints import Checkpoints
 
 log = logging.getLogger(__name__)
 
 
 def final_figures(
-    config: DataConfig, splits: Splits, model: LanguageModel, checkpoints: Checkpoints
+    config: DataConfig,
+    splits: Splits,
+    model: LanguageModel,
+    folder: RunFolder,
+    checkpoints: Checkpoints,
 ) -> dict[str, Any]:
-    """Exact figures: of the final weights on the validation text, of the best on both texts.
-
-    The final weights count among the best even if training ended between two validations.
-    """
+    """Exact figures: of the final weights on the validation text, of the best on both texts."""
     log.info("scoring every token of the held-out text, one after the other")
     final = best = evaluate(model, splits.validation)
     if checkpoints.best_step != checkpoints.saved_step:
-        if checkpoints.best_step is not None:
-            load_weights(model, checkpoints.best)
+        try:
+            put_weights(model, folder.best, load_checkpoint(folder.best))
             best = evaluate(model, splits.validation)
-        if checkpoints.best_step is None or final.loss < best.loss:
+        except DamagedFile as error:
+            log.warning("warning: %s; the final weights take its place", error)
             checkpoints.keep_last_as_best()
-            load_weights(model, checkpoints.best)
-            best = final
     if math.isinf(best.perplexity):
         raise Diverged("validation perplexity", checkpoints.saved_step or 0)
     test = best if splits.test_is_validation else evaluate(model, splits.test)

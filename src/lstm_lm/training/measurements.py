@@ -22,7 +22,7 @@ CHARTS = {
 
 
 class Measurements(Callback):
-    """Reads what the steps measured every ``log_every`` steps, before validation, and at the end.
+    """Reads what the steps measured every ``log_every`` steps, after each epoch and at the end.
 
     ``latest`` holds the newest value of every number. ``train/…`` there is the mean over the
     current epoch, while in TensorBoard each point covers the steps since the one before. Both
@@ -30,7 +30,11 @@ class Measurements(Callback):
     """
 
     def __init__(
-        self, task: NextTokenTask, writer: SummaryWriter, splits: Splits, log_every: int
+        self,
+        task: NextTokenTask,
+        writer: SummaryWriter,
+        splits: Splits,
+        log_every: int,
     ) -> None:
         self.task = task
         self.writer = writer
@@ -40,6 +44,7 @@ class Measurements(Callback):
         self.tokens = 0
         self.tokens_read = 0
         self.training_seconds = 0.0
+        self.seconds_unread = 0.0  # in which steps were made that are not read yet
         self.running_since: float | None = None
         self.epoch_nats = 0.0  # per token, summed over the epoch's steps
         self.epoch_steps = 0
@@ -49,26 +54,44 @@ class Measurements(Callback):
         """Over the whole training."""
         return self.tokens_read / self.training_seconds if self.training_seconds else None
 
-    def on_train_start(self, *_: Any) -> None:
-        self.writer.add_custom_scalars(CHARTS)
+    def state_dict(self) -> dict[str, Any]:
+        self.halt_clock()
+        names = (
+            "tokens",
+            "tokens_read",
+            "training_seconds",
+            "seconds_unread",
+            "epoch_nats",
+            "epoch_steps",
+            "latest",
+        )
+        return {name: getattr(self, name) for name in names} | {"unread": self.task.steps.fetched}
 
-    def on_train_epoch_start(self, *_: Any) -> None:
-        self.epoch_nats, self.epoch_steps = 0.0, 0
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.task.steps.fetched = state_dict.pop("unread")
+        vars(self).update(state_dict)
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == 0:
+            self.writer.add_custom_scalars(CHARTS)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if self.running_since is None:
             self.running_since = time.monotonic()
+        if trainer.global_step % self.task.steps_per_epoch == 0:
+            self.epoch_nats, self.epoch_steps = 0.0, 0
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, *_: Any
     ) -> None:
         self.tokens += batch.targets.numel()
-        if trainer.global_step % self.log_every == 0:
-            self.read(trainer.global_step)
+        step = trainer.global_step
+        if step % self.log_every == 0 or step % self.task.steps_per_epoch == 0:
+            self.read(step)
 
     def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
         self.read(trainer.global_step)
-        self.running_since = None
+        self.halt_clock()
 
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         loss = trainer.callback_metrics["validation/loss"].item()
@@ -78,8 +101,10 @@ class Measurements(Callback):
         self.latest |= metrics
         self.write(metrics, trainer.global_step)
 
-    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
-        self.read(trainer.global_step)
+    def halt_clock(self) -> None:
+        if self.running_since is not None:
+            self.seconds_unread += time.monotonic() - self.running_since
+            self.running_since = None
 
     def read(self, step: int) -> None:
         """Fetch what was measured since the last reading, up to a step.
@@ -91,10 +116,10 @@ class Measurements(Callback):
         if means is None:
             return
         # The reading has waited for the device, so this is the time the steps really took.
-        now = time.monotonic()
-        seconds = now - (self.running_since or now)
+        self.halt_clock()
+        seconds, self.seconds_unread = self.seconds_unread, 0.0
         tokens = self.tokens - self.tokens_read
-        self.running_since = now
+        self.running_since = time.monotonic()
         self.training_seconds += seconds
         self.tokens_read = self.tokens
         self.epoch_nats += means.loss * means.steps

@@ -11,14 +11,14 @@ epochs, steps or minutes alike; see :mod:`lstm_lm.training.budget`.
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, assert_never
+from typing import assert_never
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler, ReduceLROnPlateau
 
 from lstm_lm.config import OptimizerConfig, OptimizerName, Schedule
 
@@ -37,36 +37,28 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig)
             assert_never(unhandled)
 
 
-def build_schedulers(
-    optimizer: Optimizer,
-    config: OptimizerConfig,
-    spent: Callable[[int], float],
-    validate_every: int,
-) -> list[dict[str, Any]]:
-    """Schedulers as Lightning wants them.
+def build_schedule(
+    optimizer: Optimizer, config: OptimizerConfig, spent: Callable[[int], float]
+) -> LRScheduler:
+    """What sets the learning rate of each step.
 
     Args:
         spent: the share of the training budget that is used up after so many steps.
-        validate_every: epochs.
     """
+    if config.schedule is Schedule.plateau:
+        # Like the plateau's, its factor multiplies the rate as it stands, so they may overlap.
+        rise = max(1, config.warmup_steps)
+        return LinearLR(optimizer, start_factor=1 / rise, total_iters=rise - 1)
+    return LambdaLR(optimizer, lambda step: learning_rate_factor(config, step, spent(step)))
+
+
+def build_plateau(optimizer: Optimizer, config: OptimizerConfig) -> ReduceLROnPlateau | None:
+    """What lowers the learning rate when it is told a validation loss that is no better."""
     if config.schedule is not Schedule.plateau:
-        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(config, step, spent(step)))
-        return [{"scheduler": schedule, "interval": "step"}]
-    # Both multiply the rate as it stands, so they may overlap.
-    rise = max(1, config.warmup_steps)
-    warmup = LinearLR(optimizer, start_factor=1 / rise, total_iters=rise - 1)
-    plateau = ReduceLROnPlateau(
+        return None
+    return ReduceLROnPlateau(
         optimizer, factor=config.plateau_factor, patience=config.plateau_patience
     )
-    return [
-        {"scheduler": warmup, "interval": "step"},
-        {
-            "scheduler": plateau,
-            "interval": "epoch",
-            "frequency": validate_every,
-            "monitor": "validation/loss",
-        },
-    ]
 
 
 def learning_rate_factor(config: OptimizerConfig, step: int, spent: float) -> float:

@@ -19,9 +19,10 @@ class Progress(Callback):
         self.refresh_every = refresh_every
         self.bar: tqdm[NoReturn] | None = None
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         self.bar = tqdm(
             total=1.0,
+            initial=self.budget.spent(trainer.global_step),
             disable=None,  # where there is no terminal
             leave=False,
             bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
@@ -37,9 +38,9 @@ class Progress(Callback):
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         latest = self.measurements.latest
         log.info(
-            "epoch %d  step %s  train perplexity %.4g  validation perplexity %.4g  "
+            "epoch %.4g  step %s  train perplexity %.4g  validation perplexity %.4g  "
             "%.4f bits per character  %s tokens per second",
-            trainer.current_epoch + 1,
+            trainer.global_step / self.budget.steps_per_epoch,
             f"{trainer.global_step:,}",
             latest["train/perplexity"],
             latest["validation/perplexity"],

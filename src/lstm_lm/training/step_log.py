@@ -19,23 +19,24 @@ class Means(NamedTuple):
 class StepLog:
     """Losses and gradient norms since the last reading.
 
-    Adding never waits for the device; reading does, once. Every step is checked for being
+    Adding never waits for the device; fetching does, once. Every step is checked for being
     finite, so the first bad one can be named although it is noticed later.
     """
 
     def __init__(self) -> None:
         self.losses: list[Float[Tensor, ""]] = []
         self.gradient_norms: list[Float[Tensor, ""]] = []
+        self.fetched: list[tuple[float, float]] = []  # loss and gradient norm of a step
 
-    def read(self, last_step: int) -> Means | None:
-        """Means over the steps up to ``last_step`` that were not read yet; None without any.
+    def fetch(self, last_step: int) -> None:
+        """Get what the steps up to ``last_step`` measured from the device.
 
         Raises:
             Diverged: if one of them is not finite; names the first.
         """
         steps = len(self.gradient_norms)
         if steps == 0:
-            return None
+            return
         both = torch.stack([*self.losses[:steps], *self.gradient_norms]).tolist()
         self.losses, self.gradient_norms = [], []
         # Step by step: a gradient that overflows spoils the weights, and so the loss after it.
@@ -45,4 +46,17 @@ class StepLog:
             for what, value in ("loss", loss), ("gradient norm", norm):
                 if not math.isfinite(value):
                     raise Diverged(what, step)
-        return Means(sum(both[:steps]) / steps, sum(both[steps:]) / steps, steps)
+            self.fetched.append((loss, norm))
+
+    def read(self, last_step: int) -> Means | None:
+        """Means over the steps up to ``last_step`` that were not read yet; None without any.
+
+        Raises:
+            Diverged: if one of them is not finite; names the first.
+        """
+        self.fetch(last_step)
+        if not self.fetched:
+            return None
+        losses, norms = zip(*self.fetched, strict=True)
+        self.fetched = []
+        return Means(sum(losses) / len(losses), sum(norms) / len(norms), len(losses))

@@ -9,11 +9,17 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lstm_lm.config import Order, RunConfig
 from lstm_lm.data.windows import Batch
 from lstm_lm.model.language_model import LanguageModel, State, detach
-from lstm_lm.training.optimization import build_optimizer, build_schedulers, clip_by_global_norm
+from lstm_lm.training.optimization import (
+    build_optimizer,
+    build_plateau,
+    build_schedule,
+    clip_by_global_norm,
+)
 from lstm_lm.training.step_log import StepLog
 
 
@@ -25,16 +31,22 @@ class NextTokenTask(LightningModule):
     """
 
     def __init__(
-        self, model: LanguageModel, config: RunConfig, spent: Callable[[int], float]
+        self,
+        model: LanguageModel,
+        config: RunConfig,
+        spent: Callable[[int], float],
+        steps_per_epoch: int,
     ) -> None:
         super().__init__()
         self.model = model
         self.config = config
         self.spent = spent
+        self.steps_per_epoch = steps_per_epoch
         self.steps = StepLog()
         self.learning_rate = config.optimizer.learning_rate  # of the newest step
         self.training_state: State | None = None
         self.validation_state: State | None = None
+        self.plateau: ReduceLROnPlateau | None = None
 
     def configure_optimizers(  # type: ignore[override]  # Lightning takes more than it says
         self,
@@ -42,14 +54,14 @@ class NextTokenTask(LightningModule):
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         config = self.config.optimizer
         optimizer = build_optimizer(trained, config)
-        schedulers = build_schedulers(
-            optimizer, config, self.spent, self.config.training.validate_every
-        )
-        return [optimizer], schedulers
+        self.plateau = build_plateau(optimizer, config)
+        return [optimizer], [
+            {"scheduler": build_schedule(optimizer, config, self.spent), "interval": "step"}
+        ]
 
     def training_step(self, batch: Batch, batch_index: int) -> Float[Tensor, ""]:
-        start = None if batch_index == 0 else self.training_state
-        logits, state = self.model(batch.inputs, start)
+        starts_epoch = self.global_step % self.steps_per_epoch == 0
+        logits, state = self.model(batch.inputs, None if starts_epoch else self.training_state)
         if self.config.data.order is Order.consecutive:
             self.training_state = detach(state)
         loss = cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
@@ -73,6 +85,10 @@ class NextTokenTask(LightningModule):
         self.validation_tokens += batch.targets.numel()
 
     def on_validation_epoch_end(self) -> None:
-        # Not for the logger: see measurements. Checkpoints and the plateau schedule look here.
+        # Not for the logger: see measurements. Callbacks look here.
         loss = self.validation_nats / self.validation_tokens
         self.log("validation/loss", loss, logger=False)
+        # Not for Lightning to step, which counts from where this process began.
+        period = self.steps_per_epoch * self.config.training.validate_every
+        if self.plateau is not None and self.global_step % period == 0:
+            self.plateau.step(loss.item())

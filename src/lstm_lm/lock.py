@@ -1,0 +1,57 @@
+"""One process at a time. A lock of the system's, so it ends with its process, however that ends."""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+PATIENCE = 1.0  # seconds; whoever only looks whether the lock is held, holds it for an instant
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Whether this process got the lock; if so, it holds it until the block ends."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield acquire(handle, time.monotonic() + PATIENCE)
+    finally:
+        os.close(handle)
+
+
+def acquire(handle: int, until: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            log.warning("this file system has no locks: see to it that no other process trains")
+            return True
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds the lock now."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:  # without locks nobody can know
+        return True
+    finally:
+        os.close(handle)

@@ -1,0 +1,39 @@
+"""TensorBoard's files of a run, as they were when a checkpoint was written.
+
+What a run wrote after its last checkpoint it writes again when it goes on from there. Without
+cutting it off, whoever reads the files would see those points twice.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from lstm_lm.atomic_file import flush_to_disk
+
+PATTERN = "events.out.tfevents.*"
+
+log = logging.getLogger(__name__)
+
+
+def flushed_sizes(folder: Path, writer: SummaryWriter) -> dict[str, int]:
+    """The files' sizes in bytes, once everything is on disk."""
+    writer.flush()
+    files = sorted(folder.glob(PATTERN))
+    for file in files:
+        flush_to_disk(file)
+    return {file.name: file.stat().st_size for file in files}
+
+
+def cut_back(folder: Path, sizes: dict[str, int]) -> None:
+    """Remove all that was written since the files had these sizes."""
+    for file in folder.glob(PATTERN):
+        if file.name not in sizes:
+            file.unlink()
+    for name, size in sizes.items():
+        file = folder / name
+        if not file.exists() or file.stat().st_size < size:
+            log.warning("%s is not whole: the curves have a gap", file)
+        else:
+            os.truncate(file, size)

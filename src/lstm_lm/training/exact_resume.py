@@ -1,0 +1,105 @@
+"""How a run goes on from a checkpoint as if it had never stopped.
+
+A checkpoint is always the state right after an optimizer step, before anything that follows
+from it, validation included. Going on from it does again what may have been cut off there.
+
+Lightning restores weights, optimizer, schedule and the callbacks' states. Its own counters it
+would restore too, but not exactly (2.6: validation that was due is skipped or goes on in its
+middle, the batches start over). This file sets them instead, and is the only one that knows
+their names; a test names the versions of Lightning that it holds for. A run is a single epoch
+to Lightning, so that its position is one number: the steps done.
+"""
+
+import random
+from typing import Any
+
+import numpy
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from lstm_lm.model.language_model import State, from_plain, to_plain
+from lstm_lm.training.task import NextTokenTask
+
+
+class ExactResume(Callback):
+    """Keeps what is needed to go on beside weights and optimizer, and puts it back.
+
+    That is the state carried to the next batch, the random states, and the plateau schedule. A
+    step that fails half way may have changed the first two, so both are remembered after each
+    step; of the random states only PyTorch's, as no step draws from another.
+    """
+
+    def __init__(self, task: NextTokenTask, validate_every: int) -> None:
+        self.task = task
+        self.validate_every = validate_every  # steps
+        self.carried: State | None = None
+        self.torch_random: dict[str, Any] = {}
+        self.restored: dict[str, Any] | None = None
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.remember()
+
+    def remember(self) -> None:
+        self.carried = self.task.training_state
+        self.torch_random = torch_random_states()
+
+    def state_dict(self) -> dict[str, Any]:
+        plateau = self.task.plateau
+        return {
+            "carried": to_plain(self.carried or ()),
+            "random": self.torch_random | other_random_states(),
+            "learning_rate": self.task.learning_rate,
+            "plateau": None if plateau is None else plateau.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.restored = state_dict
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["loops"] = None  # so that Lightning leaves its counters alone
+        set_steps_done(trainer, checkpoint["global_step"])
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if self.restored is not None:
+            self.task.training_state = from_plain(self.restored["carried"], module.device) or None
+            self.task.learning_rate = self.restored["learning_rate"]
+            if self.task.plateau is not None:
+                self.task.plateau.load_state_dict(self.restored["plateau"])
+            set_random_states(self.restored["random"])
+            # As it would have been right after that step.
+            if trainer.should_stop or trainer.global_step % self.validate_every == 0:
+                validate(trainer)
+        self.remember()
+
+
+def set_steps_done(trainer: Trainer, steps: int) -> None:
+    loop = trainer.fit_loop.epoch_loop
+    loop.automatic_optimization.optim_progress.optimizer.step.total.increment_by(steps)
+    loop.batch_progress.total.increment_by(steps)  # by this it knows when validation is due
+
+
+def validate(trainer: Trainer) -> None:
+    """What Lightning's training loop does between two batches."""
+    trainer.validating = True
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True
+
+
+def torch_random_states() -> dict[str, Any]:
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return {"cpu": torch.get_rng_state(), "gpus": gpus}
+
+
+def other_random_states() -> dict[str, Any]:
+    kind, keys, *rest = numpy.random.get_state()
+    return {"python": random.getstate(), "numpy": (kind, list(map(int, keys)), *rest)}
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if len(states["gpus"]) == torch.cuda.device_count():  # else the devices are not the same
+        torch.cuda.set_rng_state_all(states["gpus"])
+    random.setstate(states["python"])
+    numpy.random.set_state(states["numpy"])

@@ -1,0 +1,179 @@
+"""What one process does of a run: from its beginning or a checkpoint, to whatever end."""
+
+import logging
+import platform
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning import Callback, Trainer
+from torch.utils.tensorboard import SummaryWriter
+
+from lstm_lm.config import RunConfig
+from lstm_lm.data.data_module import TextDataModule
+from lstm_lm.data.splits import Splits
+from lstm_lm.device import device_name
+from lstm_lm.errors import Diverged, RunFailed, Stopped
+from lstm_lm.model.language_model import LanguageModel
+from lstm_lm.run_folder import RunFolder
+from lstm_lm.training.budget import Budget
+from lstm_lm.training.checkpoints import Checkpoints, SealedFiles
+from lstm_lm.training.event_files import cut_back
+from lstm_lm.training.exact_resume import ExactResume
+from lstm_lm.training.final_figures import final_figures
+from lstm_lm.training.measurements import Measurements
+from lstm_lm.training.progress import Progress
+from lstm_lm.training.samples import Samples
+from lstm_lm.training.stop_signals import StopSignals
+from lstm_lm.training.task import NextTokenTask
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Session:
+    """Expects the folder to be held, and its summary to hold what is known of the run so far."""
+
+    config: RunConfig
+    folder: RunFolder
+    data: TextDataModule
+    prompts: list[list[int]]
+    model: LanguageModel
+    device: torch.device
+    signals: StopSignals
+    started: float  # of the monotonic clock
+
+    @property
+    def splits(self) -> Splits:
+        return self.data.splits
+
+    def run(self, path: Path | None = None, checkpoint: dict[str, Any] | None = None) -> None:
+        """Train until the budget is used up, then score the held-out text.
+
+        Args:
+            path: the checkpoint to go on from; None begins at the beginning.
+            checkpoint: what that file holds.
+
+        Raises:
+            RunFailed, Stopped: with the state after the last whole step saved, where it can be.
+        """
+        began = self.started - self.folder.values["seconds"]
+        config, folder = self.config, self.folder
+        folder.record(status="running", device=device_name(self.device), versions=versions())
+        steps_done = 0 if checkpoint is None else checkpoint["global_step"]
+        self.data.training.steps_done = steps_done
+        steps_per_epoch = self.data.training.steps_per_epoch
+        validate_every = steps_per_epoch * config.training.validate_every
+        cut_back(
+            folder.path, checkpoint["callbacks"]["Checkpoints"]["event_files"] if checkpoint else {}
+        )
+        writer = SummaryWriter(str(folder.path))
+        if steps_done == 0 and self.splits.text_note:
+            writer.add_text("text", self.splits.text_note)
+        budget = Budget(config.training, steps_per_epoch)
+        task = NextTokenTask(self.model, config, budget.spent, steps_per_epoch)
+        measurements = Measurements(task, writer, self.splits, config.training.log_every)
+
+        def record(step: int) -> None:
+            folder.record(
+                epochs=step // steps_per_epoch,  # that were completed
+                steps=step,
+                tokens=measurements.tokens,
+                tokens_per_second=measurements.tokens_per_second,
+                seconds=time.monotonic() - began,
+                **{"train/perplexity": measurements.latest.get("train/perplexity")},
+            )
+
+        checkpoints = Checkpoints(folder, config.checkpoint, task, writer, self.signals, record)
+        # In this order: what is measured is shown, and stored when all else is done.
+        callbacks = [
+            budget,
+            measurements,
+            Progress(budget, measurements, config.training.log_every),
+            Samples(config, self.prompts, self.splits.vocabulary, task, writer),
+            ExactResume(task, validate_every),
+            checkpoints,
+        ]
+        trainer = build_trainer(config, folder.path, self.device, validate_every, callbacks)
+        status = "failed"
+        try:
+            with self.signals.while_training():
+                trainer.fit(task, self.data, ckpt_path=path, weights_only=True)
+            self.model.to(self.device).eval()
+            figures = final_figures(config.data, self.splits, self.model, folder, checkpoints)
+            folder.record(**figures)
+            status = "completed"
+        except Diverged as error:
+            folder.values["diverged_step"] = error.step
+            status = "diverged"
+            raise
+        except Stopped:
+            status = "interrupted"
+            raise
+        except OSError as error:
+            raise RunFailed(f"cannot write to {folder.path}: {error.strerror}") from error
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RunFailed(
+                f"out of memory ({first_line(error)}): try a smaller data.batch_size, "
+                "data.num_steps or model.hidden_size"
+            ) from error
+        finally:
+            if status != "completed" and checkpoints.saved_step is not None:
+                log.info("%s; step %s is saved", status, f"{checkpoints.saved_step:,}")
+            folder.values["status"] = status
+            try:
+                record(trainer.global_step or steps_done)
+                writer.close()
+            except OSError as error:
+                log.warning("warning: %s could not be finished: %s", folder.path, error.strerror)
+
+
+def build_trainer(
+    config: RunConfig,
+    folder: Path,
+    device: torch.device,
+    validate_every: int,
+    callbacks: list[Callback],
+) -> Trainer:
+    # Its advice concerns worker processes, loggers and products that this project does without.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    return Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=config.device.devices,
+        precision=config.device.precision,  # type: ignore[arg-type]
+        max_epochs=-1,  # the budget ends it
+        # In steps, as to Lightning all is one epoch.
+        val_check_interval=validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        logger=False,  # measurements and samples write what TensorBoard shows
+        callbacks=callbacks,
+        plugins=[SealedFiles()],
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+    }
