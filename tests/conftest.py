@@ -1,3 +1,4 @@
+import json
 import os
 import random
 from pathlib import Path
@@ -7,7 +8,9 @@ import pytest
 import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.config import RunConfig
 
 # More threads than one only get into each other's way on tests this small.
@@ -83,3 +86,79 @@ def small_run(compose, text_file):
         )
 
     return small_run_with
+
+
+@pytest.fixture
+def tiny_run(small_run):
+    """Thirteen steps an epoch, three epochs, a third of a second."""
+
+    def tiny_run_with(*overrides):
+        return small_run(
+            "data.max_tokens=2000",
+            "data.evaluation_rows=4",
+            "training.epochs=3",
+            "checkpoint.every_minutes=null",
+            *overrides,
+        )
+
+    return tiny_run_with
+
+
+@pytest.fixture
+def assert_same_end():
+    """Whether two runs came to the same, to the last bit."""
+
+    def assert_same_end_of(one: Path, other: Path) -> None:
+        assert_same(end_of(one), end_of(other))
+
+    return assert_same_end_of
+
+
+def end_of(folder):
+    """All that a run comes to, but for how fast it was and where it was cut off."""
+    checkpoint = load_checkpoint(folder / "checkpoints/last.ckpt")
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+    curves = {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if tag != "tokens_per_second"
+    }
+    texts = {
+        tag: [(event.step, event.tensor_proto.string_val[0]) for event in events.Tensors(tag)]
+        for tag in events.Tags()["tensors"]
+    }
+    speeds = [event.step for event in events.Scalars("tokens_per_second")]
+    summary = json.loads((folder / "summary.json").read_text())
+    for name in ("seconds", "tokens_per_second", "status"):
+        del summary[name]
+    states = checkpoint["callbacks"]
+    for callback, name in (
+        ("Budget", "seconds"),
+        ("Checkpoints", "event_files"),
+        ("Measurements", "training_seconds"),
+        ("Measurements", "seconds_unread"),
+    ):
+        del states[callback][name]
+    del states["Measurements"]["latest"]["tokens_per_second"], checkpoint["loops"]
+    del states["ExactResume"]["random"]["python"]  # the type checker of these tests draws from it
+    best = load_checkpoint(folder / "checkpoints/best.ckpt")["state_dict"]
+    return dict(
+        checkpoint=checkpoint, best=best, curves=curves, texts=texts, speeds=speeds, summary=summary
+    )
+
+
+def assert_same(one, other, path="run"):
+    assert type(one) is type(other), path
+    match one:
+        case dict():
+            assert one.keys() == other.keys(), path
+            for key in one:
+                assert_same(one[key], other[key], f"{path}/{key}")
+        case list() | tuple():
+            assert len(one) == len(other), path
+            for index, (left, right) in enumerate(zip(one, other, strict=True)):
+                assert_same(left, right, f"{path}/{index}")
+        case torch.Tensor():
+            assert torch.equal(one, other), path
+        case _:
+            assert one == other, path

@@ -13,9 +13,7 @@ import pytest
 import torch
 from lightning import LightningModule, seed_everything
 from packaging.version import Version
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.errors import Stopped
 from lstm_lm.experiment import resume, train
 from lstm_lm.training.checkpoints import Checkpoints
@@ -38,70 +36,6 @@ def test_the_versions_of_lightning_that_this_holds_for():
     # exact_resume.py sets counters of Lightning that are not public. If this fails, read its
     # loops again, run the tests below, and then name the new version here.
     assert Version("2.6") <= Version(lightning.__version__) < Version("2.7")
-
-
-@pytest.fixture
-def tiny_run(small_run):
-    def tiny_run_with(*overrides):
-        return small_run(
-            "data.max_tokens=2000",
-            "data.evaluation_rows=4",
-            "training.epochs=3",
-            "checkpoint.every_minutes=null",
-            *overrides,
-        )
-
-    return tiny_run_with
-
-
-def end_of(folder):
-    """All that a run comes to, but for how fast it was."""
-    checkpoint = load_checkpoint(folder / "checkpoints/last.ckpt")
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
-    curves = {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-        if tag != "tokens_per_second"
-    }
-    texts = {
-        tag: [(event.step, event.tensor_proto.string_val[0]) for event in events.Tensors(tag)]
-        for tag in events.Tags()["tensors"]
-    }
-    speeds = [event.step for event in events.Scalars("tokens_per_second")]
-    summary = json.loads((folder / "summary.json").read_text())
-    for name in ("seconds", "tokens_per_second", "status"):
-        del summary[name]
-    states = checkpoint["callbacks"]
-    for callback, name in (
-        ("Budget", "seconds"),
-        ("Checkpoints", "event_files"),
-        ("Measurements", "training_seconds"),
-        ("Measurements", "seconds_unread"),
-    ):
-        del states[callback][name]
-    del states["Measurements"]["latest"]["tokens_per_second"], checkpoint["loops"]
-    del states["ExactResume"]["random"]["python"]  # the type checker of these tests draws from it
-    best = load_checkpoint(folder / "checkpoints/best.ckpt")["state_dict"]
-    return dict(
-        checkpoint=checkpoint, best=best, curves=curves, texts=texts, speeds=speeds, summary=summary
-    )
-
-
-def assert_same(one, other, path="run"):
-    assert type(one) is type(other), path
-    match one:
-        case dict():
-            assert one.keys() == other.keys(), path
-            for key in one:
-                assert_same(one[key], other[key], f"{path}/{key}")
-        case list() | tuple():
-            assert len(one) == len(other), path
-            for index, (left, right) in enumerate(zip(one, other, strict=True)):
-                assert_same(left, right, f"{path}/{index}")
-        case torch.Tensor():
-            assert torch.equal(one, other), path
-        case _:
-            assert one == other, path
 
 
 # Where a run can end. Each takes monkeypatch, the step in the middle of which it is, and what to
@@ -218,13 +152,13 @@ def disturb_random_states():
     seed_everything(99, verbose=False)
 
 
-def assert_goes_on_exactly(config, tmp_path, place, error=Cut):
+def assert_goes_on_exactly(config, tmp_path, assert_same_end, place, error=Cut):
     disturb_random_states()
     train(config, tmp_path / "whole")
     cut_off(config, tmp_path / "cut", place, error)
     disturb_random_states()
     resume(tmp_path / "cut", {})
-    assert_same(end_of(tmp_path / "whole"), end_of(tmp_path / "cut"))
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
 
 
 EVERYTHING = (
@@ -242,8 +176,10 @@ EVERYTHING = (
 
 @pytest.mark.parametrize("error", [Cut, ValueError], ids=["killed", "failed"])
 @pytest.mark.parametrize("place", PLACES)
-def test_an_lstm_goes_on_exactly_wherever_it_was_cut_off(place, error, tiny_run, tmp_path):
-    assert_goes_on_exactly(tiny_run(*EVERYTHING), tmp_path, place, error)
+def test_an_lstm_goes_on_exactly_wherever_it_was_cut_off(
+    place, error, tiny_run, tmp_path, assert_same_end
+):
+    assert_goes_on_exactly(tiny_run(*EVERYTHING), tmp_path, assert_same_end, place, error)
 
 
 def test_all_random_states_are_put_back():
@@ -312,9 +248,10 @@ def test_the_cases_are_few_and_meet_in_all_pairs():
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
-def test_whatever_is_trained_goes_on_exactly(case, tiny_run, tmp_path):
+def test_whatever_is_trained_goes_on_exactly(case, tiny_run, tmp_path, assert_same_end):
     case = dict(case)
     place, optimizer = case.pop("place"), case.pop("optimizer").split()
     settings = [f"{name}={value}" for name, value in case.items()]
     settings += [f"optimizer.{setting}" for setting in optimizer]
-    assert_goes_on_exactly(tiny_run("model.num_layers=2", *settings), tmp_path, place)
+    config = tiny_run("model.num_layers=2", *settings)
+    assert_goes_on_exactly(config, tmp_path, assert_same_end, place)

@@ -66,9 +66,11 @@ def to_plain(state: State) -> PlainState:
     return [(type(part).__name__, list(part)) for part in state]
 
 
-def from_plain(saved: PlainState, device: torch.device) -> State:
+def from_plain(saved: PlainState, device: torch.device, dtype: torch.dtype | None = None) -> State:
     kinds = {kind.__name__: kind for kind in (LSTMState, HiddenState)}
-    return tuple(kinds[name](*(values.to(device) for values in part)) for name, part in saved)
+    return tuple(
+        kinds[name](*(values.to(device, dtype) for values in part)) for name, part in saved
+    )
 
 
 def build_core(config: ModelConfig, input_size: int) -> nn.Module:

@@ -47,6 +47,7 @@ class ExactResume(Callback):
         plateau = self.task.plateau
         return {
             "carried": to_plain(self.carried or ()),
+            "precision": self.task.trainer.precision,
             "random": self.torch_random | other_random_states(),
             "learning_rate": self.task.learning_rate,
             "plateau": None if plateau is None else plateau.state_dict(),
@@ -63,7 +64,11 @@ class ExactResume(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self.restored is not None:
-            self.task.training_state = from_plain(self.restored["carried"], module.device) or None
+            # Of another precision now, the state must take on that of the weights.
+            same = self.restored["precision"] == trainer.precision
+            dtype = None if same else next(module.parameters()).dtype
+            carried = from_plain(self.restored["carried"], module.device, dtype)
+            self.task.training_state = carried or None
             self.task.learning_rate = self.restored["learning_rate"]
             if self.task.plateau is not None:
                 self.task.plateau.load_state_dict(self.restored["plateau"])

@@ -36,9 +36,11 @@ class StopSignals:
             self.before = {number: signal.signal(number, self) for number in numbers}
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+        if isinstance(error, Stopped) and error.signal is signal.SIGUSR1:
+            requeue()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         insists = self.received == number == signal.SIGINT

@@ -1,0 +1,445 @@
+"""What a run that goes on may change, and what it does about files that are not as they were."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import LightningModule
+
+from lstm_lm.checkpoint_file import load_checkpoint, save_checkpoint, seal
+from lstm_lm.errors import DamagedFile, SettingsError, Stopped
+from lstm_lm.experiment import resume, train
+from lstm_lm.lock import is_locked, locked
+from lstm_lm.run_folder import RunFolder, restore
+from lstm_lm.training import stop_signals
+from lstm_lm.training.checkpoints import Checkpoints
+from lstm_lm.training.task import NextTokenTask
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def summary_of(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.fixture
+def cut_run(tiny_run, tmp_path):
+    """A run that SIGTERM has ended after step 20 of 39, saved also at steps 13 and 16."""
+
+    def cut(*overrides):
+        with pytest.MonkeyPatch.context() as patch:
+
+            def training_step(self, batch, batch_index):
+                if self.global_step == 19:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return original(self, batch, batch_index)
+
+            original = NextTokenTask.training_step
+            patch.setattr(NextTokenTask, "training_step", training_step)
+            with pytest.raises(Stopped):
+                train(tiny_run("checkpoint.every_steps=16", *overrides), tmp_path / "cut")
+        return tmp_path / "cut"
+
+    return cut
+
+
+# What may change
+
+
+def test_a_completed_run_says_that_there_is_nothing_to_do(tiny_run, tmp_path, caplog):
+    folder = tmp_path / "run"
+    summary = train(tiny_run("training.epochs=2"), folder)
+    before = contents(folder)
+    caplog.set_level("INFO")
+    for changes in ({}, {"training.epochs": 1}, {"samples.tokens": 5}):
+        assert resume(folder, changes) == summary
+        assert "is complete, with 2 epochs, 26 steps: nothing to do" in caplog.messages[-1]
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("schedule", ["constant", "plateau"])
+@pytest.mark.parametrize("shorter", ["training.epochs=2", "training.steps=20"])
+def test_a_completed_run_that_is_extended_equals_a_long_one(
+    schedule, shorter, tiny_run, tmp_path, assert_same_end
+):
+    settings = f"optimizer.schedule={schedule}", "optimizer.plateau_patience=0", "model.dropout=0.3"
+    train(tiny_run(*settings), tmp_path / "long")
+    train(tiny_run(*settings, shorter), tmp_path / "extended")
+    resume(tmp_path / "extended", {"training.epochs": 3, "training.steps": None})
+    assert_same_end(tmp_path / "long", tmp_path / "extended")
+    assert "steps: null" in (tmp_path / "extended/config.yaml").read_text()
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_run_whose_learning_rate_fell_for_its_budget_cannot_be_extended(
+    schedule, cut_run, tiny_run, tmp_path
+):
+    folder = cut_run(f"optimizer.schedule={schedule}")
+    before = contents(folder)
+    with pytest.raises(SettingsError, match=f"schedule={schedule} .* in the 20 steps done"):
+        resume(folder, {"training.epochs": 4})
+    assert contents(folder) == before
+    assert resume(folder, {"training.epochs": 3})["status"] == "completed"
+
+
+def test_another_run_is_refused_with_the_names_of_the_settings(cut_run):
+    folder = cut_run()
+    before = contents(folder)
+    changes = {"model.hidden_size": 17, "optimizer.learning_rate": 0.5, "training.epochs": 9}
+    expected = "cannot change model.hidden_size from 16 to 17, optimizer.learning_rate from 1.0 to"
+    with pytest.raises(SettingsError, match=expected):
+        resume(folder, changes)
+    for changes in ({"seed": 1}, {"data.order": "random"}, {"init_from": "elsewhere"}):
+        with pytest.raises(SettingsError, match=f"cannot change {next(iter(changes))} from"):
+            resume(folder, changes)
+    with pytest.raises(SettingsError, match="must be positive and finite, not -1"):
+        resume(folder, {"training.epochs": -1})
+    assert contents(folder) == before
+
+
+def test_how_a_run_is_watched_may_change(cut_run):
+    folder = cut_run()
+    changes = {"training.log_every": 3, "samples.tokens": 5, "checkpoint.every_steps": 7}
+    assert resume(folder, changes)["status"] == "completed"
+    config = RunFolder(folder).read_config()
+    assert (config.training.log_every, config.samples.tokens) == (3, 5)
+
+
+@pytest.mark.parametrize("core", ["scratch", "builtin"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("32-true", "64-true"),
+        ("64-true", "32-true"),
+        ("32-true", "bf16-mixed"),
+        ("bf16-mixed", "32-true"),
+    ],
+)
+def test_the_precision_may_change(before, after, core, cut_run):
+    folder = cut_run(f"device.precision={before}", f"model.core={core}", "optimizer.name=adam")
+    assert resume(folder, {"device.precision": after})["status"] == "completed"
+    weights = load_checkpoint(folder / "checkpoints/last.ckpt")["state_dict"]
+    kind = torch.float64 if after == "64-true" else torch.float32
+    assert {weight.dtype for weight in weights.values()} == {kind}
+
+
+def test_seconds_and_tokens_add_up(cut_run):
+    folder = cut_run()
+    before = summary_of(folder)
+    assert (before["status"], before["steps"], before["tokens"]) == ("interrupted", 20, 20 * 128)
+    after = resume(folder, {})
+    assert (after["status"], after["steps"], after["tokens"]) == ("completed", 39, 39 * 128)
+    assert after["seconds"] > before["seconds"] > 0
+
+
+def test_a_time_budget_goes_on_with_what_is_left(cut_run, monkeypatch):
+    folder = cut_run("training.epochs=null", "training.minutes=60")
+    file = folder / "checkpoints/last.ckpt"
+    checkpoint = load_checkpoint(file)
+    assert 0 < checkpoint["callbacks"]["Budget"]["seconds"] < 60
+    checkpoint["callbacks"]["Budget"]["seconds"] = 3599.8
+    save_checkpoint(file, checkpoint)
+    summary = resume(folder, {})
+    assert summary["status"] == "completed" and summary["steps"] > 20
+
+
+def test_the_number_of_threads_is_kept(cut_run):
+    folder = cut_run()
+    assert summary_of(folder)["threads"] == 1
+    torch.set_num_threads(2)
+    try:
+        assert resume(folder, {})["threads"] == torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_run_that_goes_on_forgets_what_is_no_longer_true(tiny_run, tmp_path):
+    folder = tmp_path / "run"
+    train(tiny_run("training.epochs=1"), folder)
+    seen = []
+
+    def training_step(self, batch, batch_index):
+        seen.append(summary_of(folder))
+        return original(self, batch, batch_index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        original = NextTokenTask.training_step
+        patch.setattr(NextTokenTask, "training_step", training_step)
+        resume(folder, {"training.epochs": 2})
+    assert (seen[0]["status"], seen[0]["steps"]) == ("running", 13)
+    assert "test/loss" not in seen[0] and "best/step" not in seen[0]
+
+
+# Files that are not as they were
+
+
+def damage(file, how):
+    match how:
+        case "truncated":
+            os.truncate(file, file.stat().st_size // 2)
+        case "without its end":
+            os.truncate(file, file.stat().st_size - 1)
+        case "flipped":
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 4
+            file.write_bytes(content)
+        case "empty":
+            file.write_bytes(b"")
+        case "missing":
+            file.unlink()
+
+
+DAMAGES = ["truncated", "without its end", "flipped", "empty", "missing"]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(
+    how, cut_run, tiny_run, tmp_path, caplog, assert_same_end
+):
+    folder = cut_run("model.dropout=0.2")
+    damage(folder / "checkpoints/last.ckpt", how)
+    caplog.set_level("INFO")
+    resume(folder, {})
+    assert "last.ckpt" in caplog.text and "going back to the one before it" in caplog.text
+    assert "goes on after step 16" in caplog.text
+    train(tiny_run("checkpoint.every_steps=16", "model.dropout=0.2"), tmp_path / "whole")
+    assert_same_end(tmp_path / "whole", folder)
+
+
+@pytest.mark.parametrize("how", DAMAGES[:-1])
+def test_with_both_checkpoints_damaged_nothing_is_done(how, cut_run):
+    folder = cut_run()
+    for name in "last", "previous":
+        damage(folder / f"checkpoints/{name}.ckpt", how)
+    before = contents(folder)
+    with pytest.raises(DamagedFile, match="previous.ckpt is damaged"):
+        resume(folder, {})
+    assert contents(folder) == before
+
+
+def test_a_damaged_best_checkpoint_is_replaced_by_the_final_weights(cut_run, caplog, monkeypatch):
+    folder = cut_run()
+    with monkeypatch.context() as patch:  # nothing is better from now on
+        patch.setattr(Checkpoints, "on_validation_end", lambda *_: None)
+        damage(folder / "checkpoints/best.ckpt", "flipped")
+        summary = resume(folder, {})
+    assert (
+        "best.ckpt is damaged" in caplog.text and "the final weights take its place" in caplog.text
+    )
+    assert summary["best/validation/loss"] == summary["validation/loss"]
+    assert summary["best/step"] == 39
+    restore(folder)
+
+
+class RunsCode:
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("is_plain_pickle", [False, True])
+def test_a_checkpoint_that_would_run_code_is_refused(is_plain_pickle, cut_run, tmp_path):
+    folder, trace = cut_run(), tmp_path / "it ran"
+    file = folder / "checkpoints/last.ckpt"
+    checkpoint = load_checkpoint(file) | {"payload": RunsCode(trace)}
+    if is_plain_pickle:
+        content = pickle.dumps(checkpoint)
+        file.write_bytes(content + seal(content))
+    else:
+        save_checkpoint(file, checkpoint)
+    torch.load(file, weights_only=False) if not is_plain_pickle else pickle.loads(content)
+    assert trace.exists()  # so it is a real one
+    trace.unlink()
+    for load in (lambda: resume(folder, {}), lambda: restore(folder, "last")):
+        with pytest.raises(SettingsError, match="last.ckpt is refused: it is not a checkpoint of"):
+            load()
+    (folder / "checkpoints/best.ckpt").write_bytes(file.read_bytes())
+    with pytest.raises(SettingsError, match="best.ckpt is refused"):
+        restore(folder)
+    assert not trace.exists()
+
+
+def edit_vocabulary(folder):
+    file = folder / "vocabulary.json"
+    tokens = json.loads(file.read_text())
+    tokens[1], tokens[2] = tokens[2], tokens[1]
+    file.write_text(json.dumps(tokens))
+
+
+def edit_config(folder):
+    file = folder / "config.yaml"
+    file.write_text(file.read_text().replace("learning_rate: 1.0", "learning_rate: 2.0"))
+
+
+CHANGES = {
+    "vocabulary.json was changed": edit_vocabulary,
+    "vocabulary.json is damaged": lambda folder: (folder / "vocabulary.json").unlink(),
+    "vocabulary.json is  damaged": lambda folder: (folder / "vocabulary.json").write_text("[1, 2"),
+    "config.yaml is not what this run was started with": edit_config,
+    "config.yaml is damaged": lambda folder: (folder / "config.yaml").write_text("seed: [1"),
+    "is not a run's folder": lambda folder: (folder / "config.yaml").unlink(),
+    "summary.json is damaged": lambda folder: (folder / "summary.json").write_text("{"),
+    "summary.json is  damaged": lambda folder: (folder / "summary.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("reason", CHANGES)
+def test_a_record_that_is_missing_or_was_edited_is_named(reason, cut_run):
+    folder = cut_run()
+    CHANGES[reason](folder)
+    before = contents(folder)
+    with pytest.raises(SettingsError, match=reason.replace("  ", " ")):
+        resume(folder, {})
+    assert contents(folder) == before
+
+
+def test_a_text_that_is_another_now_is_refused(cut_run):
+    folder = cut_run()
+    text = Path(RunFolder(folder).read_config().data.path)
+    text.write_text(text.read_text() + "more")
+    with pytest.raises(SettingsError, match="is not the one this run was trained on"):
+        resume(folder, {})
+
+
+def test_what_a_kill_left_unfinished_is_cleared_away(cut_run):
+    folder = cut_run()
+    for file in (folder / ".summary.json.x.unfinished", folder / "checkpoints/.last.y.unfinished"):
+        file.write_bytes(b"half")
+    resume(folder, {})
+    assert not list(folder.rglob("*.unfinished"))
+
+
+def test_a_folder_that_cannot_be_written_is_refused(cut_run, monkeypatch):
+    folder = cut_run()
+
+    def read_only(path, *_):
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr("lstm_lm.lock.os.open", read_only)
+    with pytest.raises(SettingsError, match="cannot write to .*cut: Read-only file system"):
+        resume(folder, {})
+
+
+# Two at once
+
+
+def test_a_second_process_is_refused_while_the_first_lives(cut_run, tiny_run, monkeypatch):
+    folder = cut_run()
+    monkeypatch.setattr("lstm_lm.lock.PATIENCE", 0.1)
+    hold = (
+        "import sys, time; from pathlib import Path; from lstm_lm.lock import locked\n"
+        "with locked(Path(sys.argv[1])) as got_it: print(got_it, flush=True), time.sleep(60)"
+    )
+    command = [sys.executable, "-c", hold, str(folder / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "True\n"
+        before = contents(folder)
+        for attempt in (
+            lambda: resume(folder, {}),
+            lambda: train(tiny_run(), folder),
+        ):
+            with pytest.raises(SettingsError, match="another process is training in"):
+                attempt()
+        assert contents(folder) == before
+        other.kill()
+    assert not is_locked(folder / ".lock")
+    assert resume(folder, {})["status"] == "completed"
+
+
+def test_running_without_a_living_process_is_interrupted(cut_run):
+    folder = RunFolder(cut_run())
+    summary = folder.read_summary()
+    folder.summary.write_text(json.dumps(summary | {"status": "running"}))
+    assert (
+        folder.read_summary()["status"] == restore(folder.path).summary["status"] == "interrupted"
+    )
+    with locked(folder.lock) as got_it:
+        assert got_it
+        assert folder.read_summary()["status"] == "running"
+
+
+# Signals
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_spoil_what_is_being_saved(first, tiny_run, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+
+    def save_checkpoint_twice_interrupted(path, checkpoint):
+        os.kill(os.getpid(), first)
+        os.kill(os.getpid(), first)
+        save_checkpoint(path, checkpoint)
+
+    monkeypatch.setattr(
+        "lstm_lm.training.checkpoints.save_checkpoint", save_checkpoint_twice_interrupted
+    )
+    with pytest.raises(Stopped):
+        train(tiny_run("checkpoint.every_steps=5"), folder)
+    assert load_checkpoint(folder / "checkpoints/last.ckpt")["global_step"] == 5
+    assert summary_of(folder)["status"] == "interrupted"
+
+
+def test_a_second_control_c_ends_a_step_at_once(tiny_run, tmp_path, monkeypatch):
+    folder, steps = tmp_path / "run", []
+
+    def training_step(self, batch, batch_index):
+        steps.append(self.global_step)
+        if self.global_step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+            steps.append("went on")
+            os.kill(os.getpid(), signal.SIGINT)
+            steps.append("not reached")
+        return original(self, batch, batch_index)
+
+    original = NextTokenTask.training_step
+    monkeypatch.setattr(NextTokenTask, "training_step", training_step)
+    with pytest.raises(Stopped):
+        train(tiny_run("checkpoint.every_steps=5"), folder)
+    assert steps[-1] == "went on"
+    assert load_checkpoint(folder / "checkpoints/last.ckpt")["global_step"] == 5
+
+
+def test_slurm_is_asked_to_run_the_job_again(tiny_run, tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(stop_signals.subprocess, "run", lambda *call, **_: commands.append(call))
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+
+    def training_step(self, batch, batch_index):
+        if self.global_step == 7:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return original(self, batch, batch_index)
+
+    with monkeypatch.context() as patch:
+        original = NextTokenTask.training_step
+        patch.setattr(NextTokenTask, "training_step", training_step)
+        with pytest.raises(Stopped) as error:
+            train(tiny_run(), tmp_path / "run")
+    assert error.value.code == 128 + signal.SIGUSR1
+    assert commands == [(["scontrol", "requeue", "77"],)]
+    assert load_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 8
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "70")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert stop_signals.slurm_job() == "70_3"
+    assert resume(tmp_path / "run", {})["status"] == "completed"
+
+
+def test_an_exception_in_the_update_saves_nothing_half_done(tiny_run, tmp_path, monkeypatch):
+    def optimizer_step(self, *arguments):
+        LightningModule.optimizer_step(self, *arguments)
+        if self.global_step == 8:
+            raise ValueError("broken")
+
+    monkeypatch.setattr(NextTokenTask, "optimizer_step", optimizer_step)
+    with pytest.raises(ValueError, match="broken"):
+        train(tiny_run("checkpoint.every_steps=5"), tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 5
