@@ -7,13 +7,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from lstm_lm.config import Accelerator
+from lstm_lm.config import Accelerator, CoreName
 from lstm_lm.errors import SettingsError
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument(
+        "core",
+        nargs="?",
+        choices=[f"model.core={name}" for name in CoreName],
+        help="another core than the one it was trained with",
+    )
     text = parser.add_mutually_exclusive_group()
     text.add_argument(
         "--split",
@@ -40,7 +46,8 @@ def main() -> None:
     from lstm_lm.evaluation import evaluate, split_of_file, split_of_run
     from lstm_lm.run_folder import restore
 
-    run = restore(arguments.run, arguments.checkpoint)
+    core = arguments.core and CoreName(arguments.core.removeprefix("model.core="))
+    run = restore(arguments.run, arguments.checkpoint, core)
     if arguments.text:
         name, note = arguments.text, None
         split = split_of_file(run, arguments.text)

@@ -9,13 +9,19 @@ import sys
 from itertools import chain, islice, pairwise
 from pathlib import Path
 
-from lstm_lm.config import Accelerator
+from lstm_lm.config import Accelerator, CoreName
 from lstm_lm.errors import SettingsError
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument(
+        "core",
+        nargs="?",
+        choices=[f"model.core={name}" for name in CoreName],
+        help="another core than the one it was trained with",
+    )
     parser.add_argument("--prompt", required=True, help="the text to be continued")
     parser.add_argument("--tokens", type=int, default=200, help="how many to add (default: 200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="default: 0.8")
@@ -40,7 +46,8 @@ def main() -> None:
 
     if arguments.tokens < 0:
         raise SettingsError(f"--tokens must not be negative, not {arguments.tokens}")
-    run = restore(arguments.run, arguments.checkpoint)
+    core = arguments.core and CoreName(arguments.core.removeprefix("model.core="))
+    run = restore(arguments.run, arguments.checkpoint, core)
     data = run.config.data
     if run.summary["text_note"]:
         print(f"learned from {run.summary['text_note']}", file=sys.stderr)

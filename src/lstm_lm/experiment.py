@@ -65,18 +65,21 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
         summary = folder.read_summary()
         refuse_another_run(folder, before, config, summary)
         vocabulary = folder.read_vocabulary(summary["vocabulary_sha256"])
-        torch.set_num_threads(summary["threads"])  # sums are rounded in another order with others
-        session = prepare(config, folder, signals, vocabulary, summary["text_sha256"])
-        path, checkpoint = None, None
+        path, checkpoint, source = None, None, None
         if folder.last.exists() or folder.previous.exists():
             path, checkpoint = load_newest(folder.last, folder.previous)
+        elif config.init_from is not None:
+            source = run_to_start_from(config)
+        torch.set_num_threads(summary["threads"])  # sums are rounded in another order with others
+        session = prepare(config, folder, signals, vocabulary, summary["text_sha256"])
+        if source is not None:
+            start_from(source, session, summary["started_from"])
+        if checkpoint is not None:
             if is_used_up(session, checkpoint, summary):
                 return summary
             refuse_another_schedule(session, before, checkpoint)
         folder.values = without_results(summary)
         folder.write_config(config)
-        if checkpoint is None and config.init_from is not None:
-            start_from(run_to_start_from(config), session, summary["started_from"])
         announce(session, checkpoint, summary)
         session.run(path, checkpoint)
     return folder.values
@@ -105,6 +108,8 @@ def prepare(
 
 def run_to_start_from(config: RunConfig) -> Run:
     """The run whose weights are asked for, with the core that is asked for.
+
+    Making it draws from the random states, so it comes before they are seeded.
 
     Raises:
         SettingsError: if its weights would mean something else here.
