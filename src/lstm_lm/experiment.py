@@ -20,7 +20,7 @@ from lstm_lm.model.language_model import LanguageModel, count_parameters
 from lstm_lm.run_folder import Run, RunFolder, fingerprint, restore, what_is_trained
 from lstm_lm.training.budget import Budget
 from lstm_lm.training.samples import encode_prompts
-from lstm_lm.training.session import Session, first_line
+from lstm_lm.training.session import Session, first_line, versions
 from lstm_lm.training.stop_signals import StopSignals
 
 log = logging.getLogger(__name__)
@@ -202,6 +202,7 @@ def known_before(session: Session, started_from: str | None) -> dict[str, Any]:
         "fingerprint": fingerprint(config, splits.text_sha256, started_from),
         "started_from": started_from,
         "parameters": count_parameters(session.model),
+        "versions": versions(),
         "threads": torch.get_num_threads(),
         "text": config.data.text.value,
         "text_sha256": splits.text_sha256,

@@ -101,16 +101,24 @@ class RunFolder:
         try:
             write_whole(self.vocabulary, vocabulary_json(vocabulary))
             self.record(vocabulary_sha256=vocabulary_sha256(vocabulary), **summary)
-            self.write_config(config)
         except OSError as error:
             raise SettingsError(f"cannot write to {self.path}: {error.strerror}") from error
+        self.write_config(config)
 
     def write_config(self, config: RunConfig) -> None:
+        """Write every setting.
+
+        Raises:
+            SettingsError: if that is not possible.
+        """
         data = config.data
         if data.path is not None:  # so that the run can be evaluated from any folder
             data = dataclasses.replace(data, path=str(Path(data.path).expanduser().absolute()))
         settings = OmegaConf.structured(dataclasses.replace(config, data=data, resume=None))
-        write_whole(self.config, OmegaConf.to_yaml(settings).encode())
+        try:
+            write_whole(self.config, OmegaConf.to_yaml(settings).encode())
+        except OSError as error:
+            raise SettingsError(f"cannot write to {self.path}: {error.strerror}") from error
 
     def record(self, **values: Any) -> None:
         """Add to the summary; a number that is not finite becomes null, as JSON has none."""

@@ -61,6 +61,15 @@ class Session:
         Raises:
             RunFailed, Stopped: with the state after the last whole step saved, where it can be.
         """
+        try:
+            self.train_and_score(path, checkpoint)
+        except OSError as error:  # of reading there is none from here on
+            reason = error.strerror or error
+            raise RunFailed(
+                f"cannot write to {self.folder.path}: {reason}; what was saved before is kept"
+            ) from error
+
+    def train_and_score(self, path: Path | None, checkpoint: dict[str, Any] | None) -> None:
         began = self.started - self.folder.values["seconds"]
         config, folder = self.config, self.folder
         folder.record(status="running", device=device_name(self.device), versions=versions())
@@ -114,8 +123,6 @@ class Session:
         except Stopped:
             status = "interrupted"
             raise
-        except OSError as error:
-            raise RunFailed(f"cannot write to {folder.path}: {error.strerror}") from error
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
