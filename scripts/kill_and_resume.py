@@ -44,8 +44,8 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("settings", nargs="*", help="for train.py, besides those of this test")
     parser.add_argument("--kills", type=int, default=20, help="of each cell and core (default: 20)")
-    parser.add_argument("--cells", nargs="+", default=["lstm", "gru", "rnn"])
-    parser.add_argument("--cores", nargs="+", default=["scratch", "builtin"])
+    parser.add_argument("--cells", default="lstm,gru,rnn", help="default: lstm,gru,rnn")
+    parser.add_argument("--cores", default="scratch,builtin", help="default: scratch,builtin")
     parser.add_argument("--seed", type=int, default=0, help="of the moments to kill")
     parser.add_argument("--keep", type=Path, help="a new folder for the runs, to be kept")
     return parser.parse_args()
@@ -57,8 +57,8 @@ def main() -> int:
     root = arguments.keep or Path(tempfile.mkdtemp(prefix="kill_and_resume_"))
     root.mkdir(parents=True, exist_ok=True)
     failed = False
-    for cell in arguments.cells:
-        for core in arguments.cores:
+    for cell in arguments.cells.split(","):
+        for core in arguments.cores.split(","):
             settings = [*SETTINGS, f"model.cell={cell}", f"model.core={core}", *arguments.settings]
             whole = root / f"{core}_{cell}"
             finish(settings, whole)

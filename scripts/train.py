@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -41,6 +42,8 @@ def main(composed: DictConfig) -> None:
     except BrokenPipeError:  # the run is complete, but nobody reads its report
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Stopped:
+        for number in signal.SIGINT, signal.SIGTERM:  # all is saved, and this process will end
+            signal.signal(number, signal.SIG_IGN)
         say_how_to_go_on(output)
         raise
     except USERS_ERRORS as error:
@@ -220,7 +223,12 @@ def as_setting(key: str, value: object) -> str:
     return shlex.quote(f"{key}='{value}'")
 
 
+def stop(number: int, _: Any) -> None:
+    raise Stopped(number)
+
+
 def run() -> int:
+    signal.signal(signal.SIGTERM, stop)  # until training listens to it
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits with 1
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     ConfigStore.instance().store("schema", RunConfig)

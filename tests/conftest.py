@@ -1,6 +1,8 @@
 import json
 import os
 import random
+import runpy
+import sys
 from pathlib import Path
 
 import hydra
@@ -52,6 +54,7 @@ def pytest_collection_modifyitems(items):
 
 
 CONF = str(Path(__file__).parents[1] / "conf")
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 @pytest.fixture
@@ -102,6 +105,25 @@ def tiny_run(small_run):
         )
 
     return tiny_run_with
+
+
+@pytest.fixture
+def type_command(monkeypatch, capsys, tmp_path):
+    """Run a script here and now, in an empty folder: exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPTS / script), *arguments])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        code = 0
+        try:
+            runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+        except SystemExit as exit_:
+            code = exit_.code
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return run
 
 
 @pytest.fixture

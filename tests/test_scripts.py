@@ -2,7 +2,6 @@
 
 import json
 import re
-import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,25 +14,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lstm_lm.data import corpora, splits
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-
-
-@pytest.fixture
-def type_command(monkeypatch, capsys, tmp_path):
-    """Run a script here and now, in an empty folder: exit code, output, errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(script, *arguments):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPTS / script), *arguments])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-        code = 0
-        try:
-            runpy.run_path(str(SCRIPTS / script), run_name="__main__")
-        except SystemExit as exit_:
-            code = exit_.code
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return run
 
 
 SMALL = [

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lstm_lm.atomic_file import replace_by_copy, replace_by_link
 from lstm_lm.checkpoint_file import load_checkpoint, save_checkpoint
 from lstm_lm.config import CheckpointConfig
-from lstm_lm.errors import Diverged, RunFailed
+from lstm_lm.errors import Diverged, RunFailed, Stopped
 from lstm_lm.run_folder import RunFolder
 from lstm_lm.training.event_files import flushed_sizes
 from lstm_lm.training.stop_signals import StopSignals
@@ -97,6 +97,7 @@ class Checkpoints(Callback):
         if self.best_loss is None or loss < self.best_loss:
             self.best_loss, self.best_step = loss, trainer.global_step
             self.keep_last_as_best()
+        self.signals.heed()
 
     def keep_last_as_best(self) -> None:
         self.best_step = self.saved_step
@@ -105,7 +106,7 @@ class Checkpoints(Callback):
     def on_exception(
         self, trainer: Trainer, module: LightningModule, exception: BaseException
     ) -> None:
-        if self.is_whole and not isinstance(exception, (RunFailed, SystemExit)):
+        if self.is_whole and not isinstance(exception, (RunFailed, Stopped)):
             with contextlib.suppress(Diverged, OSError):  # the exception itself matters more
                 self.save(trainer)
 

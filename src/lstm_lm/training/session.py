@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import signal
 import time
 import warnings
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import lightning
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.config import RunConfig
@@ -123,6 +125,9 @@ class Session:
         except Stopped:
             status = "interrupted"
             raise
+        except SIGTERMException as error:  # Lightning noticed first, and would leave with 0
+            status = "interrupted"
+            raise Stopped(signal.SIGTERM) from error
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

@@ -1,0 +1,281 @@
+"""Stopping and going on as a user types it."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TRAIN = ROOT / "scripts" / "train.py"
+SMALL = [
+    "data.max_tokens=20000",
+    "data.batch_size=8",
+    "data.num_steps=16",
+    "model.hidden_size=16",
+    "samples.tokens=10",
+    "device=cpu",
+]
+LONG = [*SMALL, "training.epochs=1000"]
+
+
+@pytest.fixture
+def train_command(type_command):
+    return lambda *settings: type_command("train.py", *settings)
+
+
+@pytest.fixture
+def run_folder(train_command):
+    code, _, errors = train_command(*SMALL, "training.steps=20", "hydra.run.dir=runs/one")
+    assert (code, errors) == (0, "")
+    return Path("runs/one")
+
+
+def summary_of(folder):
+    return json.loads((Path(folder) / "summary.json").read_text())
+
+
+def test_a_run_is_extended_by_what_was_typed_alone(train_command, run_folder):
+    code, output, errors = train_command("resume=runs/one", "training.steps=30")
+    assert (code, errors) == (0, "")
+    assert "goes on after step 20" in output and "run folder   runs/one" in output
+    summary = summary_of(run_folder)
+    assert (summary["steps"], summary["status"]) == (30, "completed")
+    assert [path.name for path in Path("runs").iterdir()] == ["one"]
+    config = (run_folder / "config.yaml").read_text()
+    assert "hidden_size: 16" in config and "steps: 30" in config and "resume: null" in config
+
+
+def test_groups_that_are_typed_are_applied_with_all_that_is_in_them(train_command, run_folder):
+    code, output, errors = train_command("resume=runs/one", "device=cpu", "samples.prompts=[a]")
+    assert (code, errors) == (0, "") and "nothing to do" in output
+    code, _, errors = train_command("resume=runs/one", "experiment=d2l_scratch")
+    assert code == 2
+    for name in ("data.text", "model.core", "model.hidden_size from 16 to 256", "model.init"):
+        assert name in errors
+    assert "training.epochs" not in errors
+
+
+def test_what_is_typed_counts_even_if_it_is_the_default(train_command, run_folder):
+    code, _, errors = train_command("resume=runs/one", "model.hidden_size=256")
+    assert code == 2
+    assert "cannot change model.hidden_size from 16 to 256: start a new one" in errors
+    assert errors.count("\n") == 1
+
+
+MISTAKES = {
+    "resume=runs/two": "resume=runs/two is not a run's folder: it has no config.yaml",
+    "resume=auto": "resume=auto needs hydra.run.dir=",
+    "resume=runs/one hydra.run.dir=runs/three": "names the folder already: leave out hydra.run.dir",
+    "resume=runs/one model.hiden_size=3": "no setting model.hiden_size",
+    "resume=runs/one device=tpu": "there is no device=tpu",
+    "resume=runs/one training.epochs=many": "training.epochs",
+    "resume=runs/one training.epochs=0": "training.epochs must be positive",
+    "resume=runs/one +nonsense=1": "there is no setting nonsense",
+    "-m resume=runs/one seed=1,2": "resume= goes on with one run: leave out -m",
+    "init_from=runs/two": "runs/two is not a run's folder",
+    "init_from=runs/one model.hidden_size=8": "the weights of runs/one need model.hidden_size=16",
+    "checkpoint.every_steps=0": "checkpoint.every_steps must be positive",
+}
+
+
+@pytest.mark.parametrize("settings", MISTAKES)
+def test_a_mistake_changes_and_creates_nothing(settings, train_command, run_folder, tmp_path):
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    code, output, errors = train_command(*settings.split())
+    assert MISTAKES[settings] in errors
+    assert code == 2 if "-m" not in settings else code == 1
+    if "-m" not in settings:
+        assert errors.startswith("error: ") and errors.count("\n") == 1
+        assert {path for path in tmp_path.rglob("*") if path.is_file()} == before.keys()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_auto_starts_and_goes_on_and_ends(train_command):
+    command = *SMALL, "resume=auto", "hydra.run.dir=job"
+    for steps, seen in ((20, "run     job"), (30, "goes on after step 20"), (30, "nothing to do")):
+        code, output, errors = train_command(*command, f"training.steps={steps}")
+        assert (code, errors) == (0, "")
+        assert seen in output
+        assert summary_of("job")["steps"] == steps
+    code, _, errors = train_command(*command, "training.steps=40", "seed=5")
+    assert code == 2 and "cannot change seed from 0 to 5" in errors
+
+
+def test_a_new_run_takes_the_shape_of_the_one_it_starts_from(train_command, run_folder):
+    code, output, errors = train_command(
+        "init_from=runs/one",
+        "model.core=scratch",
+        "training.steps=3",
+        "hydra.run.dir=runs/two",
+        *(setting for setting in SMALL if "hidden_size" not in setting),
+    )
+    assert (code, errors) == (0, "")
+    assert "started from the best weights of runs/one" in output
+    config = Path("runs/two/config.yaml").read_text()
+    assert "hidden_size: 16" in config and "core: scratch" in config
+
+
+@pytest.mark.parametrize("core", ["scratch", "builtin"])
+def test_a_run_is_used_under_another_core(core, type_command, run_folder):
+    outputs = [
+        type_command("evaluate.py", "runs/one", *core_) for core_ in ([], [f"model.core={core}"])
+    ]
+    assert all((code, errors) == (0, "") for code, _, errors in outputs)
+    losses = [float(output.split("loss")[1].split()[0]) for _, output, _ in outputs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    code, text, errors = type_command(
+        "generate.py", "runs/one", f"model.core={core}", "--prompt", "T", "--greedy"
+    )
+    assert (code, errors) == (0, "") and len(text) > 100
+    code, _, errors = type_command("evaluate.py", "runs/one", "model.core=fast")
+    assert code == 2 and "invalid choice: 'model.core=fast'" in errors
+
+
+class Process:
+    """A training process of its own; it is killed in the end, whatever becomes of the test."""
+
+    def __init__(self, folder, *settings, **environment):
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, str(TRAIN), *settings, f"hydra.run.dir={folder}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+    def wait_until_it_trains(self):
+        end = time.monotonic() + 100
+        while not (self.folder / "checkpoints/last.ckpt").exists():
+            assert self.process.poll() is None, self.process.communicate()[1]
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    def end_by(self, *signals):
+        for number in signals:
+            self.process.send_signal(number)
+            time.sleep(0.3)
+        output, errors = self.process.communicate(timeout=100)
+        return self.process.returncode, output, errors
+
+
+@pytest.mark.parametrize(
+    ("signals", "code"),
+    [
+        ([signal.SIGINT], 130),
+        ([signal.SIGINT, signal.SIGINT], 130),
+        ([signal.SIGTERM], 143),
+        ([signal.SIGTERM, signal.SIGINT], 143),
+    ],
+)
+def test_a_signal_saves_and_says_how_to_go_on(signals, code, tmp_path, monkeypatch, train_command):
+    folder = tmp_path / "run"
+    with Process(folder, *LONG) as training:
+        training.wait_until_it_trains()
+        returned, output, errors = training.end_by(*signals)
+    assert (returned, errors) == (code, "")
+    summary = summary_of(folder)
+    assert summary["status"] == "interrupted"
+    (line,) = [line for line in output.splitlines() if line.startswith("to go on")]
+    python, script, setting = shlex.split(line.removeprefix("to go on"))
+    assert (python, script) == ("python", "scripts/train.py")
+    step = summary["steps"] + 2
+    code, output, errors = train_command(setting, f"training.steps={step}")
+    assert (code, errors) == (0, "")
+    assert summary_of(folder)["steps"] == step
+
+
+@pytest.mark.parametrize("moment", ["while it starts", "in validation", "after validation"])
+def test_a_signal_at_any_moment_ends_a_run_in_good_order(moment, tmp_path):
+    folder = tmp_path / "run"
+    places = {"in validation": "validation_step", "after validation": "on_validation_epoch_end"}
+    code = (
+        "import os, runpy, signal, sys; sys.argv = sys.argv[1:]\n"
+        "from lstm_lm.training.task import NextTokenTask as Task\n"
+        f"name = {places.get(moment)!r}\n"
+        "def kill_in(original):\n"
+        "    def killed(*arguments):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        return original(*arguments)\n"
+        "    return killed\n"
+        "if name: setattr(Task, name, kill_in(getattr(Task, name)))\n"
+        "else: sys.addaudithook(lambda event, arguments: event == 'import' and arguments[0] =="
+        " 'lstm_lm.experiment' and os.kill(os.getpid(), signal.SIGTERM))\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(TRAIN), *LONG, f"hydra.run.dir={folder}"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (143, "")
+    if moment == "while it starts":
+        assert not folder.exists()
+    else:
+        assert summary_of(folder)["status"] == "interrupted"
+        assert f"to go on     python scripts/train.py resume={folder}" in done.stdout
+
+
+def test_slurm_stops_and_requeues_a_job(tmp_path):
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked')
+    (tmp_path / "scontrol").chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "42", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    slurm |= {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_LOCALID": "0"}
+    slurm |= {"SLURM_PROCID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost"}
+    folder = tmp_path / "run"
+    with Process(folder, *LONG, "resume=auto", **slurm) as job:
+        job.wait_until_it_trains()
+        code, output, errors = job.end_by(signal.SIGUSR1)
+    assert (code, errors) == (128 + signal.SIGUSR1, "")
+    assert (tmp_path / "asked").read_text() == "requeue 42\n"
+    steps = summary_of(folder)["steps"]
+    with Process(folder, *LONG, "resume=auto", **slurm) as job:
+        while summary_of(folder)["steps"] <= steps:
+            assert job.process.poll() is None
+            time.sleep(0.02)
+        assert job.end_by(signal.SIGTERM)[0] == 143
+
+
+def test_two_at_once_and_a_kill(tmp_path):
+    folder = tmp_path / "run"
+    with Process(folder, *LONG) as first:
+        first.wait_until_it_trains()
+        with Process(folder, *LONG, "resume=auto") as second:
+            output, errors = second.process.communicate(timeout=100)
+            assert second.process.returncode == 2
+            assert errors == f"error: another process is training in {folder}: wait for its end\n"
+        assert first.process.poll() is None
+        first.process.kill()
+        first.process.wait()
+    assert summary_of(folder)["status"] == "running"  # it could not say otherwise
+    with Process(folder, *LONG, "resume=auto") as third:
+        steps = summary_of(folder)["steps"]
+        while summary_of(folder)["steps"] <= steps:
+            assert third.process.poll() is None
+            time.sleep(0.02)
+
+
+def test_kills_at_random_moments_change_nothing(tmp_path):
+    # The README tells of a longer run of the same script.
+    command = [sys.executable, str(ROOT / "scripts/kill_and_resume.py"), "--kills", "4"]
+    command += ["--cells=lstm", "--cores=builtin", "training.epochs=4"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "4 kills" in done.stdout and "the same bits" in done.stdout
