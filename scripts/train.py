@@ -105,9 +105,10 @@ def typed_settings() -> dict[str, Any]:
 
 def complain(error: Exception) -> int:
     """Say what is wrong; the exit code to leave with."""
-    is_from_hydra = isinstance(error, (HydraException, OmegaConfBaseException))
-    print(f"error: {explain(error) if is_from_hydra else error}", file=sys.stderr)
-    return 2 if is_from_hydra or isinstance(error, SettingsError) else 1
+    from_hydra = isinstance(error, HydraException)  # some of which are OSErrors, too
+    is_plain = isinstance(error, (SettingsError, RunFailed, OSError)) and not from_hydra
+    print(f"error: {error if is_plain else explain(error)}", file=sys.stderr)
+    return 1 if is_plain and not isinstance(error, SettingsError) else 2
 
 
 def as_config(composed: DictConfig) -> RunConfig:
@@ -168,8 +169,11 @@ def explain(error: Exception) -> str:
         return f"cannot read {error.override!r}: settings are given as key=value"
     text = str(cause if isinstance(cause, OmegaConfBaseException) else error)
     key = re.search(r"full_key: (\S+)", text)
+    text = text.removeprefix("SettingsError raised while resolving interpolation: ")
     first_line = text.strip().splitlines()[0]
-    return f"{key[1]}: {first_line}" if key and key[1] not in first_line else first_line
+    if key is None or key[1] in first_line or key[1] == "hydra.run.dir":
+        return first_line
+    return f"{key[1]}: {first_line}"
 
 
 def nearest(wrong: str, right: list[str]) -> str:
@@ -236,6 +240,7 @@ def run() -> int:
     ConfigStore.instance().store(
         "only_what_is_typed", {"defaults": ["_self_", *nothing_chosen], **all_missing(RunConfig)}
     )
+    HydraConfig.instance().cfg = None  # of an earlier run in this process
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     logging.raiseExceptions = False  # a reader that has gone away must not end the run
     for name in ("lstm_lm", "hydra"):
@@ -246,6 +251,10 @@ def run() -> int:
     except (SettingsError, RunFailed):  # of a sweep's job, which has complained already
         return 1
     except (HydraException, OmegaConfBaseException) as error:
+        return complain(error)
+    except ValueError as error:  # as Hydra raises for some command lines
+        if HydraConfig.initialized():
+            raise  # it was understood, so this is no mistake of the user's
         return complain(error)
     except OSError as error:  # from Hydra: no folder to write to
         complain(error)

@@ -409,6 +409,25 @@ def test_a_second_control_c_ends_a_step_at_once(tiny_run, tmp_path, monkeypatch)
     assert load_checkpoint(folder / "checkpoints/last.ckpt")["global_step"] == 5
 
 
+def test_a_sigterm_that_lightning_notices_first_counts_all_the_same(
+    tiny_run, tmp_path, monkeypatch
+):
+    def training_step(self, batch, batch_index):
+        if self.global_step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, batch_index)
+
+    original = NextTokenTask.training_step
+    monkeypatch.setattr(NextTokenTask, "training_step", training_step)
+    monkeypatch.setattr(
+        Checkpoints, "on_train_batch_end", lambda self, *_: self.__dict__.update(is_whole=True)
+    )
+    with pytest.raises(Stopped) as error:
+        train(tiny_run(), tmp_path / "run")
+    assert error.value.code == 143
+    assert load_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 8
+
+
 def test_slurm_is_asked_to_run_the_job_again(tiny_run, tmp_path, monkeypatch):
     commands = []
     monkeypatch.setattr(stop_signals.subprocess, "run", lambda *call, **_: commands.append(call))

@@ -1,0 +1,160 @@
+"""Whatever a user has for text or types as settings: a right count or one clear line."""
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lstm_lm.config import (
+    Cleaning,
+    DataConfig,
+    Level,
+    ModelConfig,
+    RunConfig,
+    TextName,
+    VocabularySource,
+)
+from lstm_lm.data.splits import Split, read_splits
+from lstm_lm.data.text import spell, tokenize
+from lstm_lm.data.vocabulary import Vocabulary
+from lstm_lm.errors import SettingsError
+from lstm_lm.evaluation import evaluate
+from lstm_lm.model.language_model import LanguageModel
+from lstm_lm.run_folder import what_is_trained
+
+in_any_folder = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+# Some texts with few letters and many line ends, others with anything that Unicode has.
+texts = st.text(alphabet="aAbB \n\t\r\x0c'ü<eos>", max_size=300) | st.text(max_size=300)
+levels = st.sampled_from(list(Level))
+cleanings = st.sampled_from(list(Cleaning))
+
+
+@given(texts, levels, cleanings)
+@settings(derandomize=True)
+def test_tokens_spell_the_text_and_ids_the_tokens(text, level, cleaning):
+    tokens = tokenize(text, level, cleaning)
+    if level is Level.character:
+        assert all(len(token) == 1 for token in tokens)
+        if cleaning is Cleaning.none:
+            assert spell(tokens, level) == text
+    else:
+        assert all(token and not token.isspace() for token in tokens)
+    if not tokens:
+        return
+    vocabulary = Vocabulary.from_tokens(tokens)
+    assert vocabulary.decode(vocabulary.encode(tokens)) == tokens
+    assert len(vocabulary) == len({"<unk>", *tokens})
+
+
+@given(
+    content=texts.map(str.encode) | st.binary(max_size=300),
+    level=levels,
+    cleaning=cleanings,
+    validation_size=st.floats(0.01, 20),
+    test_size=st.floats(0, 20),
+    max_tokens=st.none() | st.integers(1, 400),
+    minimum_count=st.integers(1, 3),
+    source=st.sampled_from(list(VocabularySource)),
+)
+@in_any_folder
+def test_any_file_is_split_and_counted_or_refused(
+    content,
+    level,
+    cleaning,
+    validation_size,
+    test_size,
+    max_tokens,
+    minimum_count,
+    source,
+    tmp_path,
+):
+    path = tmp_path / "text"
+    path.write_bytes(content)
+    config = DataConfig(
+        text=TextName.file,
+        path=str(path),
+        level=level,
+        cleaning=cleaning,
+        validation_size=validation_size,
+        test_size=test_size,
+        max_tokens=max_tokens,
+        minimum_count=minimum_count,
+        vocabulary_from=source,
+    )
+    try:
+        splits = read_splits(config)
+    except SettingsError as error:
+        assert str(error) and "\n" not in str(error)
+        return
+    tokens = tokenize(content.decode(), level, cleaning)[:max_tokens]
+    parts = [splits.training, splits.validation]
+    parts += [] if splits.test_is_validation else [splits.test]
+    assert sum(len(part.ids) for part in parts) == len(tokens)
+    counts = Counter(tokens)
+    start = 0
+    for part in parts:
+        own = tokens[start : start + len(part.ids)]
+        start += len(own)
+        spelled = spell(own[1:], level)
+        assert (part.characters, part.bytes) == (len(spelled), len(spelled.encode()))
+        assert part.predictions == len(own) - 1
+        for token, id_ in zip(own, part.ids.tolist(), strict=True):
+            assert splits.vocabulary.tokens[id_] in (token, "<unk>")
+            if splits.vocabulary.tokens[id_] != token:
+                assert source is VocabularySource.training or counts[token] < 3
+
+
+@given(texts.filter(lambda text: len(text) > 1), st.none() | st.integers(1, 50))
+@settings(deadline=None, derandomize=True, max_examples=30)
+def test_every_token_but_the_first_is_scored_whatever_the_text(text, reset_every):
+    vocabulary = Vocabulary.from_tokens(text)
+    split = Split.of(list(text), vocabulary, Level.character)
+    model = LanguageModel(ModelConfig(hidden_size=3, embedding_size=2), len(vocabulary)).eval()
+    for weight in model.parameters():
+        weight.data.zero_()  # so that every token is as likely as any other
+    score = evaluate(model, split, reset_every)
+    assert score.tokens == len(text) - 1
+    assert score.loss == pytest.approx(math.log(len(vocabulary)), rel=1e-6)
+
+
+KEYS = [*what_is_trained(RunConfig()), "resume", "init_from", "data.path", "device.precision"]
+KEYS += [
+    "hydra.run.dir",
+    "data",
+    "experiment",
+    "device",
+    "nonsense",
+    "model",
+    "+model.extra",
+    "~seed",
+]
+# What an operating system hands over as an argument holds no zero byte.
+values = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+numbers = st.integers().map(str) | st.floats().map(str)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(KEYS), values | numbers).map("=".join)
+        | values.filter(lambda value: not value.startswith("-")),
+        min_size=1,
+        max_size=3,
+    )
+)
+@settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
+    max_examples=60,
+)
+def test_any_settings_are_refused_in_one_line(type_command, typed):
+    # The last one is wrong for certain, so nothing is ever trained.
+    code, output, errors = type_command("train.py", *typed, "data.batch_size=0")
+    assert (code, output) == (2, "")
+    assert errors.startswith("error: ") and errors.count("\n") == 1
+    assert not list(Path.cwd().iterdir())
