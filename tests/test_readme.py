@@ -42,7 +42,7 @@ def run(command, folder, **variables):
     return done.stdout
 
 
-@pytest.mark.parametrize("command", scripts("train"))
+@pytest.mark.parametrize("command", [c for c in scripts("train") if "resume" not in c])
 def test_training_commands(command, folder, request):
     if "data=time_machine" in command or "experiment=" in command:
         request.getfixturevalue("real_texts")
@@ -51,7 +51,9 @@ def test_training_commands(command, folder, request):
     if "--help" in command:
         assert "hidden_size" in run(command, folder)
         return
-    output = run(f"{command} {SHORT}", folder)
+    if "$RUN" in command:
+        request.getfixturevalue("run_folder")
+    output = run(f"{command} {SHORT}", folder, RUN="run")
     runs = 9 if "sweep=" in command else 4 if "-m" in shlex.split(command) else 1
     assert output.count("run folder   runs/") == runs
     run("rm -r runs", folder)
@@ -61,6 +63,13 @@ def test_training_commands(command, folder, request):
 def run_folder(folder):
     run("python scripts/train.py training.steps=2 hydra.run.dir=run", folder)
     return "run"
+
+
+def test_commands_that_go_on(folder, run_folder):
+    commands = [command for command in scripts("train") if "resume" in command]
+    ends = ["is complete, with 0 epochs, 2 steps", "goes on after step 2", "run     outputs/job"]
+    for command, steps, end in zip(commands, (2, 3, 3), ends, strict=True):
+        assert end in run(f"{command} training.steps={steps} samples.tokens=5", folder, RUN="run")
 
 
 @pytest.mark.parametrize("command", scripts("evaluate") + scripts("generate"))
