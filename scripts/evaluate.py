@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parse()
     from lstm_lm.device import choose_device  # torch: not for --help
     from lstm_lm.evaluation import evaluate, split_of_file, split_of_run
-    from lstm_lm.run_folder import restore
+    from lstm_lm.restore import restore
 
     core = arguments.core and CoreName(arguments.core.removeprefix("model.core="))
     run = restore(arguments.run, arguments.checkpoint, core)

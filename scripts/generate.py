@@ -42,7 +42,7 @@ def main() -> None:
     from lstm_lm.data.text import spell, tokenize_prompt  # torch: not for --help
     from lstm_lm.device import choose_device
     from lstm_lm.generation import generate
-    from lstm_lm.run_folder import restore
+    from lstm_lm.restore import restore
 
     if arguments.tokens < 0:
         raise SettingsError(f"--tokens must not be negative, not {arguments.tokens}")

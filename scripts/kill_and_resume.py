@@ -34,7 +34,7 @@ SETTINGS = [
     "samples.tokens=20",
     "device=cpu",
 ]
-LIVES = {"starting": 0.2, "training": 0.4, "writing": 0.4}  # how often a kill is meant for which
+LIVES = {"starting": 0.2, "training": 0.3, "writing": 0.5}  # how often a kill is meant for which
 LONGEST = 60  # seconds that a moment for a kill is waited for
 
 
@@ -105,6 +105,8 @@ def kill_and_resume(
         is_complete = False
         while not is_complete and kills.total() < wanted:
             meant_for = draw.choices(list(LIVES), list(LIVES.values()))[0]
+            summary, left_over = cut / "summary.json", unfinished(cut)
+            before = modified(summary)
             process = subprocess.Popen(
                 command(settings, cut), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
             )
@@ -114,7 +116,11 @@ def kill_and_resume(
             check_summary(cut)
             is_complete = process.returncode == 0  # it was quicker
             if process.returncode == -9:
-                kills[where_it_was(cut, meant_for)] += 1
+                if unfinished(cut) - left_over:
+                    kills["while writing"] += 1
+                else:
+                    has_begun = modified(summary) != before
+                    kills["while training" if has_begun else "while starting"] += 1
             elif not is_complete:
                 sys.exit(f"{cut} failed with exit code {process.returncode}:\n{errors}")
         finish(settings, cut)
@@ -147,14 +153,8 @@ def modified(file: Path) -> int:
     return file.stat().st_mtime_ns if file.exists() else 0
 
 
-def unfinished(folder: Path) -> list[Path]:
-    return [*folder.glob(".*.unfinished"), *folder.glob("checkpoints/.*.unfinished")]
-
-
-def where_it_was(folder: Path, meant_for: str) -> str:
-    if unfinished(folder):
-        return "while writing"
-    return "while starting" if meant_for == "starting" else "while training"
+def unfinished(folder: Path) -> set[Path]:
+    return {*folder.glob(".*.unfinished"), *folder.glob("checkpoints/.*.unfinished")}
 
 
 def check_summary(folder: Path) -> None:

@@ -38,9 +38,9 @@ def main(composed: DictConfig) -> None:
     output = Path(HydraConfig.get().runtime.output_dir)
     output = output.relative_to(Path.cwd()) if output.is_relative_to(Path.cwd()) else output
     try:
-        report(train_or_resume(composed, output), output)
-    except BrokenPipeError:  # the run is complete, but nobody reads its report
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        summary = train_or_resume(composed, output)
+        with readers_may_be_gone():
+            report(summary, output)
     except Stopped:
         for number in signal.SIGINT, signal.SIGTERM:  # all is saved, and this process will end
             signal.signal(number, signal.SIG_IGN)
@@ -58,25 +58,27 @@ def main(composed: DictConfig) -> None:
 
 
 def train_or_resume(composed: DictConfig, output: Path) -> dict[str, Any]:
-    config = as_config(composed)
-    goes_on = config.resume is not None and check_resume(config.resume, output)
-    typed = typed_settings() if goes_on or config.init_from is not None else {}
+    refuse_unknown_settings(composed)
+    goes_on = composed.resume is not None and check_resume(composed.resume, output)
+    typed = typed_settings() if goes_on or composed.init_from is not None else {}
     from lstm_lm.experiment import resume, train  # torch and Lightning: not for --help
     from lstm_lm.run_folder import RunFolder
 
     if goes_on:
         return resume(output, {key: value for key, value in typed.items() if key != "resume"})
-    if config.init_from is not None:
+    if composed.init_from is not None:
         of_model = {key: value for key, value in typed.items() if key.startswith("model.")}
-        config.model = RunFolder(Path(config.init_from)).read_config(of_model).model
-    return train(config, output)
+        source = RunFolder(Path(composed.init_from)).read_config(of_model)
+        composed.model = OmegaConf.structured(source.model)
+    return train(cast(RunConfig, OmegaConf.to_object(composed)), output)
 
 
 def check_resume(resume: str, output: Path) -> bool:
     """Whether there is a run to go on with in the output folder."""
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         raise SettingsError("resume= goes on with one run: leave out -m")
-    is_named = any(key.startswith("hydra.run.dir=") for key in HydraConfig.get().overrides.hydra)
+    typed = [key.lstrip("+") for key in HydraConfig.get().overrides.hydra]
+    is_named = any(key.startswith("hydra.run.dir=") for key in typed)
     if resume == "auto" and not is_named:
         raise SettingsError("resume=auto needs hydra.run.dir=<the run's folder, or where to begin>")
     if resume != "auto" and is_named:
@@ -111,12 +113,11 @@ def complain(error: Exception) -> int:
     return 1 if is_plain and not isinstance(error, SettingsError) else 2
 
 
-def as_config(composed: DictConfig) -> RunConfig:
+def refuse_unknown_settings(composed: DictConfig) -> None:
     known = set(settings(RunConfig))
     for key, _ in leaves(composed):
         if key not in known:  # which +key=value lets through
             raise SettingsError(f"there is no setting {key}; {nearest(key, sorted(known))}")
-    return cast(RunConfig, OmegaConf.to_object(composed))
 
 
 def report(summary: dict[str, Any], output: Path) -> None:
@@ -215,9 +216,20 @@ def all_missing(group: type) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def readers_may_be_gone() -> Iterator[None]:
+    """What is printed is lost, if nobody reads it any more; what was done is not."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def say_how_to_go_on(output: Path) -> None:
-    if (output / "checkpoints" / "last.ckpt").exists():
-        print(f"to go on     python scripts/train.py {as_setting('resume', output)}")
+    with readers_may_be_gone():
+        if (output / "checkpoints" / "last.ckpt").exists():
+            print(f"to go on     python scripts/train.py {as_setting('resume', output)}")
 
 
 def as_setting(key: str, value: object) -> str:

@@ -22,8 +22,8 @@ from lstm_lm.data.text import spell, tokenize
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
 from lstm_lm.evaluation import evaluate
+from lstm_lm.fingerprint import what_is_trained
 from lstm_lm.model.language_model import LanguageModel
-from lstm_lm.run_folder import what_is_trained
 
 in_any_folder = settings(
     deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True

@@ -14,9 +14,10 @@ from lstm_lm.data.splits import read_splits
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
 from lstm_lm.evaluation import evaluate, split_of_run
 from lstm_lm.experiment import train
+from lstm_lm.fingerprint import fingerprint
 from lstm_lm.generation import generate
 from lstm_lm.model.language_model import LanguageModel
-from lstm_lm.run_folder import fingerprint, restore
+from lstm_lm.restore import restore
 from lstm_lm.training import samples, session
 from lstm_lm.training.task import NextTokenTask
 

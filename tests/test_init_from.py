@@ -9,7 +9,7 @@ from lstm_lm.config import CoreName
 from lstm_lm.errors import SettingsError
 from lstm_lm.evaluation import evaluate, split_of_run
 from lstm_lm.experiment import resume, train
-from lstm_lm.run_folder import restore
+from lstm_lm.restore import restore
 from lstm_lm.training.checkpoints import Checkpoints
 from lstm_lm.training.task import NextTokenTask
 

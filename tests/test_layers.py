@@ -8,6 +8,7 @@ LEVELS = [
     {"config", "checkpoint_file"},
     {
         "device",
+        "fingerprint",
         "data.download",
         "data.text",
         "data.vocabulary",
@@ -24,6 +25,7 @@ LEVELS = [
     },
     {"data.splits", "model.language_model"},
     {"data.data_module", "run_folder"},
+    {"restore"},
     {"evaluation", "generation"},
     {
         "training.budget",
@@ -41,6 +43,7 @@ LEVELS = [
     },
     {"training.final_figures", "training.progress"},
     {"training.session"},
+    {"init_from", "resume_rules"},
     {"experiment"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}

@@ -68,6 +68,21 @@ def test_what_is_typed_counts_even_if_it_is_the_default(train_command, run_folde
     assert errors.count("\n") == 1
 
 
+def test_only_the_settings_of_the_run_decide_what_is_possible(train_command, text_file):
+    text = "data=text_file", f"data.path={text_file}"
+    code, _, _ = train_command(*text, *SMALL[1:], "training.steps=5", "hydra.run.dir=runs/one")
+    assert code == 0
+    Path(text_file).rename("moved.txt")
+    code, output, errors = train_command(
+        "resume=runs/one", "training.epochs=null", "training.steps=7", "data.path=moved.txt"
+    )
+    assert (code, errors) == (0, "")
+    assert summary_of("runs/one")["steps"] == 7
+    assert str(Path("moved.txt").absolute()) in Path("runs/one/config.yaml").read_text()
+    code, output, _ = train_command("resume=runs/one", "data.path=moved.txt")
+    assert code == 0 and "nothing to do" in output
+
+
 MISTAKES = {
     "resume=runs/two": "resume=runs/two is not a run's folder: it has no config.yaml",
     "resume=auto": "resume=auto needs hydra.run.dir=",
@@ -118,6 +133,10 @@ def test_a_new_run_takes_the_shape_of_the_one_it_starts_from(train_command, run_
     )
     assert (code, errors) == (0, "")
     assert "started from the best weights of runs/one" in output
+    code, output, errors = train_command(
+        "resume=runs/two", f"init_from={Path('runs/one').absolute()}"
+    )
+    assert (code, errors) == (0, "") and "nothing to do" in output
     config = Path("runs/two/config.yaml").read_text()
     assert "hidden_size: 16" in config and "core: scratch" in config
 
@@ -156,7 +175,9 @@ class Process:
 
     def __exit__(self, *_):
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        self.process.stdout.close()
+        self.process.stderr.close()
 
     def wait_until_it_trains(self):
         end = time.monotonic() + 100
@@ -229,6 +250,17 @@ def test_a_signal_at_any_moment_ends_a_run_in_good_order(moment, tmp_path):
     else:
         assert summary_of(folder)["status"] == "interrupted"
         assert f"to go on     python scripts/train.py resume={folder}" in done.stdout
+
+
+def test_a_signal_counts_even_if_nobody_reads_what_is_printed(tmp_path):
+    folder = tmp_path / "run"
+    with Process(folder, *LONG) as training:
+        training.wait_until_it_trains()
+        training.process.stdout.close()
+        training.process.send_signal(signal.SIGTERM)
+        assert training.process.wait(timeout=100) == 143
+        assert training.process.stderr.read() == ""
+    assert summary_of(folder)["status"] == "interrupted"
 
 
 def test_slurm_stops_and_requeues_a_job(tmp_path):

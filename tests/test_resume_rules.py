@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,14 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import LightningModule
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lstm_lm import atomic_file
 from lstm_lm.checkpoint_file import load_checkpoint, save_checkpoint, seal
-from lstm_lm.errors import DamagedFile, SettingsError, Stopped
+from lstm_lm.errors import DamagedFile, RunFailed, SettingsError, Stopped
 from lstm_lm.experiment import resume, train
 from lstm_lm.lock import is_locked, locked
-from lstm_lm.run_folder import RunFolder, restore
+from lstm_lm.restore import restore
+from lstm_lm.run_folder import RunFolder
 from lstm_lm.training import stop_signals
 from lstm_lm.training.checkpoints import Checkpoints
+from lstm_lm.training.stop_signals import StopSignals
 from lstm_lm.training.task import NextTokenTask
 
 
@@ -66,16 +71,42 @@ def test_a_completed_run_says_that_there_is_nothing_to_do(tiny_run, tmp_path, ca
 
 
 @pytest.mark.parametrize("schedule", ["constant", "plateau"])
-@pytest.mark.parametrize("shorter", ["training.epochs=2", "training.steps=20"])
 def test_a_completed_run_that_is_extended_equals_a_long_one(
-    schedule, shorter, tiny_run, tmp_path, assert_same_end
+    schedule, tiny_run, tmp_path, assert_same_end
 ):
     settings = f"optimizer.schedule={schedule}", "optimizer.plateau_patience=0", "model.dropout=0.3"
     train(tiny_run(*settings), tmp_path / "long")
-    train(tiny_run(*settings, shorter), tmp_path / "extended")
-    resume(tmp_path / "extended", {"training.epochs": 3, "training.steps": None})
+    train(tiny_run(*settings, "training.epochs=2"), tmp_path / "extended")
+    resume(tmp_path / "extended", {"training.epochs": 3})
     assert_same_end(tmp_path / "long", tmp_path / "extended")
-    assert "steps: null" in (tmp_path / "extended/config.yaml").read_text()
+
+
+def test_an_extended_run_knows_of_the_validation_where_it_was_to_end(tiny_run, tmp_path):
+    settings = "optimizer.schedule=plateau", "optimizer.plateau_patience=0", "model.dropout=0.3"
+    train(tiny_run(*settings), tmp_path / "long")
+    folder = tmp_path / "extended"
+    train(tiny_run(*settings, "training.steps=20"), folder)
+    with pytest.MonkeyPatch.context() as patch:  # whatever comes later is worse
+        patch.setattr(Checkpoints, "on_validation_end", lambda *_: None)
+        summary = resume(folder, {"training.epochs": 3, "training.steps": None})
+    long, extended = (
+        load_checkpoint(tmp_path / name / "checkpoints/last.ckpt") for name in ("long", "extended")
+    )
+    for name, weight in long["state_dict"].items():
+        assert torch.equal(weight, extended["state_dict"][name])
+    assert summary["best/step"] == 20
+    assert load_checkpoint(folder / "checkpoints/best.ckpt")["global_step"] == 20
+    events = EventAccumulator(str(folder)).Reload().Scalars("validation/loss")
+    assert [event.step for event in events] == [13, 20, 26, 39]
+    assert "steps: null" in (folder / "config.yaml").read_text()
+
+
+def test_figures_that_are_asked_for_later_are_made(tiny_run, tmp_path):
+    folder = tmp_path / "run"
+    before = train(tiny_run("training.epochs=1"), folder)
+    after = resume(folder, {"data.reset_every": 10})
+    assert after["test/loss"] == before["test/loss"] != after["test/reset/loss"]
+    assert (after["steps"], after["tokens"]) == (before["steps"], before["tokens"])
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
@@ -146,7 +177,7 @@ def test_a_time_budget_goes_on_with_what_is_left(cut_run, monkeypatch):
     checkpoint = load_checkpoint(file)
     assert 0 < checkpoint["callbacks"]["Budget"]["seconds"] < 60
     checkpoint["callbacks"]["Budget"]["seconds"] = 3599.8
-    save_checkpoint(file, checkpoint)
+    save_checkpoint(file, checkpoint, folder / "checkpoints/previous.ckpt")
     summary = resume(folder, {})
     assert summary["status"] == "completed" and summary["steps"] > 20
 
@@ -225,6 +256,75 @@ def test_with_both_checkpoints_damaged_nothing_is_done(how, cut_run):
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize("how", ["truncated", "missing"])
+def test_after_going_back_every_checkpoint_is_good_again(how, tiny_run, tmp_path, assert_same_end):
+    # The one before is of the end of an epoch, so going on begins with a validation, which is
+    # the best yet; then the process is killed in its first save.
+    folder = tmp_path / "run"
+    train(tiny_run("training.epochs=2"), folder)
+    (folder / "checkpoints/previous.ckpt").unlink()
+    (folder / "checkpoints/best.ckpt").rename(folder / "checkpoints/previous.ckpt")
+    damage(folder / "checkpoints/last.ckpt", how)
+
+    def killed(*_):
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lstm_lm.training.checkpoints.save_checkpoint", killed)
+        patch.setattr(Checkpoints, "on_exception", lambda *_: None)
+        with pytest.raises(Killed):
+            resume(folder, {"training.epochs": 3})
+    for name in "last", "previous", "best":
+        load_checkpoint(folder / f"checkpoints/{name}.ckpt")
+    resume(folder, {})
+    train(tiny_run(), tmp_path / "whole")
+    assert_same_end(tmp_path / "whole", folder)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_save_that_fails_leaves_two_different_checkpoints(tiny_run, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+
+    def no_space(path, *_):
+        if path.name.startswith(".last") and (folder / "checkpoints/previous.ckpt").exists():
+            raise OSError(28, "No space left on device", str(path))
+        flush(path)
+
+    flush = atomic_file.flush_to_disk
+    monkeypatch.setattr("lstm_lm.checkpoint_file.flush_to_disk", no_space)
+    with pytest.raises(RunFailed, match="cannot go on: No space left on device"):
+        train(tiny_run("checkpoint.every_steps=5"), folder)
+    steps = [
+        load_checkpoint(folder / f"checkpoints/{name}.ckpt")["global_step"]
+        for name in ("previous", "last")
+    ]
+    assert steps == [5, 10]
+
+
+def test_checkpoints_of_another_run_are_refused(tiny_run, cut_run, tmp_path):
+    folder, other = cut_run(), tmp_path / "other"
+    train(tiny_run("seed=3"), other)
+    shutil.copy(other / "checkpoints/last.ckpt", folder / "checkpoints/last.ckpt")
+    with pytest.raises(DamagedFile, match="last.ckpt is a checkpoint of another run"):
+        resume(folder, {})
+    (other / "config.yaml").unlink()
+    before = contents(other)
+    with pytest.raises(SettingsError, match="has checkpoints, of a run without config.yaml"):
+        train(tiny_run(), other)
+    assert contents(other) == before
+
+
+def test_event_files_of_others_are_left_alone(tiny_run, tmp_path):
+    (tmp_path / "run").mkdir()
+    file = tmp_path / "run/events.out.tfevents.1.other.1.0"
+    file.write_text("of another program")
+    train(tiny_run("training.steps=1"), tmp_path / "run")
+    assert file.read_text() == "of another program"
+
+
 def test_a_damaged_best_checkpoint_is_replaced_by_the_final_weights(cut_run, caplog, monkeypatch):
     folder = cut_run()
     with monkeypatch.context() as patch:  # nothing is better from now on
@@ -256,7 +356,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(is_plain_pickle, cut_run, t
         content = pickle.dumps(checkpoint)
         file.write_bytes(content + seal(content))
     else:
-        save_checkpoint(file, checkpoint)
+        save_checkpoint(file, checkpoint, folder / "checkpoints/previous.ckpt")
     torch.load(file, weights_only=False) if not is_plain_pickle else pickle.loads(content)
     assert trace.exists()  # so it is a real one
     trace.unlink()
@@ -281,6 +381,12 @@ def edit_config(folder):
     file.write_text(file.read_text().replace("learning_rate: 1.0", "learning_rate: 2.0"))
 
 
+def forget_threads(folder):
+    summary = summary_of(folder)
+    del summary["threads"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
 CHANGES = {
     "vocabulary.json was changed": edit_vocabulary,
     "vocabulary.json is damaged": lambda folder: (folder / "vocabulary.json").unlink(),
@@ -288,6 +394,7 @@ CHANGES = {
     "config.yaml is not what this run was started with": edit_config,
     "config.yaml is damaged": lambda folder: (folder / "config.yaml").write_text("seed: [1"),
     "is not a run's folder": lambda folder: (folder / "config.yaml").unlink(),
+    "summary.json does not say threads": forget_threads,
     "summary.json is damaged": lambda folder: (folder / "summary.json").write_text("{"),
     "summary.json is  damaged": lambda folder: (folder / "summary.json").unlink(),
 }
@@ -375,10 +482,10 @@ def test_running_without_a_living_process_is_interrupted(cut_run):
 def test_a_second_signal_does_not_spoil_what_is_being_saved(first, tiny_run, tmp_path, monkeypatch):
     folder = tmp_path / "run"
 
-    def save_checkpoint_twice_interrupted(path, checkpoint):
+    def save_checkpoint_twice_interrupted(*arguments):
         os.kill(os.getpid(), first)
         os.kill(os.getpid(), first)
-        save_checkpoint(path, checkpoint)
+        save_checkpoint(*arguments)
 
     monkeypatch.setattr(
         "lstm_lm.training.checkpoints.save_checkpoint", save_checkpoint_twice_interrupted
@@ -426,6 +533,46 @@ def test_a_sigterm_that_lightning_notices_first_counts_all_the_same(
         train(tiny_run(), tmp_path / "run")
     assert error.value.code == 143
     assert load_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 8
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+def test_the_second_control_c_counts_whatever_came_between():
+    with StopSignals() as signals, pytest.raises(Stopped) as error:
+        with signals.while_training():
+            send(signal.SIGTERM)
+            send(signal.SIGINT)
+            send(signal.SIGTERM)
+            with signals.while_saving():
+                send(signal.SIGINT)
+            with pytest.raises(Stopped):
+                send(signal.SIGINT)
+    assert error.value.code == 143  # what came first
+
+
+def test_a_signal_at_the_end_of_training_is_not_forgotten():
+    with StopSignals() as signals:
+        with pytest.raises(Stopped), signals.while_training():
+            send(signal.SIGTERM)
+        with pytest.raises(Stopped):
+            send(signal.SIGINT)
+
+
+def test_a_run_that_cannot_even_begin_to_go_on_keeps_its_figures(cut_run, monkeypatch):
+    folder = cut_run()
+    before = summary_of(folder)
+
+    def broken(*_):
+        raise ValueError("broken")
+
+    monkeypatch.setattr(NextTokenTask, "on_fit_start", broken)
+    with pytest.raises(ValueError, match="broken"):
+        resume(folder, {})
+    after = summary_of(folder)
+    assert after["status"] == "failed"
+    assert (after["steps"], after["tokens"]) == (before["steps"], before["tokens"])
 
 
 def test_slurm_is_asked_to_run_the_job_again(tiny_run, tmp_path, monkeypatch):

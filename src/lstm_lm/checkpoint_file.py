@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from lstm_lm.atomic_file import whole_or_absent
+from lstm_lm.atomic_file import flush_to_disk, replace_by_link, whole_or_absent
 from lstm_lm.errors import DamagedFile, SettingsError
 
 MARK = b"\nsha256 "
@@ -23,14 +23,18 @@ MARK = b"\nsha256 "
 log = logging.getLogger(__name__)
 
 
-def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Write a sealed file; the one that was there stays until the new one is complete."""
+def save_checkpoint(path: Path, checkpoint: dict[str, Any], previous: Path) -> None:
+    """Write a sealed file; the one that was there stays, under the name ``previous``."""
     archive = io.BytesIO()
     torch.save(checkpoint, archive)
     content = archive.getbuffer()
-    with whole_or_absent(path) as temporary, open(temporary, "wb") as stream:
-        stream.write(content)
-        stream.write(seal(content))
+    with whole_or_absent(path) as temporary:
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+            stream.write(seal(content))
+        flush_to_disk(temporary)
+        if path.exists():  # only now that the new one is complete
+            replace_by_link(previous, path)
 
 
 def seal(content: bytes | memoryview) -> bytes:

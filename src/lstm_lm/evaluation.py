@@ -16,7 +16,7 @@ from lstm_lm.data.text import tokenize
 from lstm_lm.data.windows import as_rows, evaluation_steps
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel
-from lstm_lm.run_folder import Run
+from lstm_lm.restore import Run
 
 ROWS = 64  # stretches scored side by side where the state is reset
 

@@ -18,35 +18,32 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
 
 from lstm_lm.atomic_file import remove_unfinished, write_whole
-from lstm_lm.checkpoint_file import load_checkpoint, load_newest
-from lstm_lm.config import CoreName, RunConfig
+from lstm_lm.config import RunConfig
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.lock import is_locked, locked
-from lstm_lm.model.language_model import LanguageModel
 
-# Where a text lies, what is written meanwhile, on what and for how long a run trains do not change
-# what is trained. How it is validated does: the plateau schedule and the best weights follow it.
-NOT_IN_FINGERPRINT = {
-    "resume",
-    "init_from",
-    "data.root",
-    "data.path",
-    "data.reset_every",
-    "training.epochs",
-    "training.steps",
-    "training.minutes",
-    "training.log_every",
-    "checkpoint",
-    "samples",
+# Without these a summary cannot be read back.
+KNOWN_FROM_THE_START = {
+    "status",
+    "fingerprint",
+    "started_from",
+    "vocabulary_sha256",
+    "text_sha256",
+    "text_note",
+    "test_is_validation",
     "device",
+    "threads",
+    "versions",
+    "epochs",
+    "steps",
+    "seconds",
 }
 
 
@@ -80,6 +77,8 @@ class RunFolder:
                 self.checkpoints.mkdir(parents=True, exist_ok=True)
                 is_ours = stack.enter_context(locked(self.lock))
             except OSError as error:
+                with contextlib.suppress(OSError):
+                    self.checkpoints.rmdir()
                 raise SettingsError(f"cannot write to {self.path}: {error.strerror}") from error
             if not is_ours:
                 raise SettingsError(f"another process is training in {self.path}: wait for its end")
@@ -98,6 +97,11 @@ class RunFolder:
                 f"{self.path} holds a run already: choose another hydra.run.dir, or go on with "
                 f"resume={self.path}"
             )
+        if any(self.checkpoints.glob("*.ckpt")):
+            raise SettingsError(
+                f"{self.path} has checkpoints, of a run without {self.config.name}: choose another "
+                "hydra.run.dir"
+            )
         try:
             write_whole(self.vocabulary, vocabulary_json(vocabulary))
             self.record(vocabulary_sha256=vocabulary_sha256(vocabulary), **summary)
@@ -111,10 +115,9 @@ class RunFolder:
         Raises:
             SettingsError: if that is not possible.
         """
-        data = config.data
-        if data.path is not None:  # so that the run can be evaluated from any folder
-            data = dataclasses.replace(data, path=str(Path(data.path).expanduser().absolute()))
-        settings = OmegaConf.structured(dataclasses.replace(config, data=data, resume=None))
+        settings = OmegaConf.structured(
+            dataclasses.replace(with_absolute_paths(config), resume=None)
+        )
         try:
             write_whole(self.config, OmegaConf.to_yaml(settings).encode())
         except OSError as error:
@@ -137,10 +140,16 @@ class RunFolder:
         """
         try:
             summary = json.loads(self.summary.read_text())
-            if summary["status"] == "running" and not is_locked(self.lock):
-                summary["status"] = "interrupted"
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            missing = KNOWN_FROM_THE_START - summary.keys()
+        except (OSError, ValueError, AttributeError) as error:
             raise DamagedFile(f"{self.summary} is damaged: {error}") from error
+        if missing:
+            raise DamagedFile(
+                f"{self.summary} does not say {', '.join(sorted(missing))}: it was edited, or "
+                "written by another version of lstm_lm"
+            )
+        if summary["status"] == "running" and not is_locked(self.lock):
+            summary["status"] = "interrupted"
         return summary
 
     def read_vocabulary(self, sha256: str) -> Vocabulary:
@@ -172,7 +181,19 @@ class RunFolder:
             raise DamagedFile(f"{self.config} is damaged: {str(error).splitlines()[0]}") from error
         for key, value in (changes or {}).items():
             OmegaConf.update(saved, key, value)
-        return cast(RunConfig, OmegaConf.to_object(saved))
+        return with_absolute_paths(cast(RunConfig, OmegaConf.to_object(saved)))
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The same from whatever folder it is read."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).expanduser().absolute())
+
+    data = dataclasses.replace(
+        config.data, path=absolute(config.data.path), root=absolute(config.data.root)
+    )
+    return dataclasses.replace(config, data=data, init_from=absolute(config.init_from))
 
 
 def vocabulary_json(vocabulary: Vocabulary) -> bytes:
@@ -181,87 +202,3 @@ def vocabulary_json(vocabulary: Vocabulary) -> bytes:
 
 def vocabulary_sha256(vocabulary: Vocabulary) -> str:
     return hashlib.sha256(vocabulary_json(vocabulary)).hexdigest()
-
-
-def what_is_trained(config: RunConfig) -> dict[str, Any]:
-    """The settings that belong to the fingerprint, by their dotted names."""
-    settings = flatten(dataclasses.asdict(config))
-    return {
-        name: value
-        for name, value in settings.items()
-        if name not in NOT_IN_FINGERPRINT and name.split(".")[0] not in NOT_IN_FINGERPRINT
-    }
-
-
-def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def fingerprint(config: RunConfig, text_sha256: str, started_from: str | None = None) -> str:
-    """What is trained, in sixteen hexadecimal digits.
-
-    Args:
-        started_from: a checksum of the weights it began with, if they were another run's.
-    """
-    content = json.dumps([what_is_trained(config), text_sha256, started_from], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run as its folder has it."""
-
-    config: RunConfig
-    vocabulary: Vocabulary
-    model: LanguageModel  # in evaluation mode
-    summary: dict[str, Any]
-
-
-def restore(path: Path, checkpoint: str = "best", core: CoreName | None = None) -> Run:
-    """A run read back from its folder, with the weights of one of its checkpoints.
-
-    Args:
-        core: the core to run it on, if not the one it was trained with.
-
-    Raises:
-        SettingsError: if the folder is no run's, or something in it is missing or damaged.
-    """
-    folder = RunFolder(path)
-    config = folder.read_config({} if core is None else {"model.core": core})
-    file = folder.checkpoints / f"{checkpoint}.ckpt"
-    if not file.is_file():
-        others = sorted({found.stem for found in folder.checkpoints.glob("*.ckpt")} - {"previous"})
-        instead = f"choose --checkpoint {others[0]}" if others else "no weights were saved"
-        raise SettingsError(f"{path} has no {checkpoint} checkpoint: {instead}")
-    summary = folder.read_summary()
-    vocabulary = folder.read_vocabulary(summary["vocabulary_sha256"])
-    model = LanguageModel(config.model, len(vocabulary))
-    if config.device.precision == "64-true":
-        model = model.double()
-    if file == folder.last:
-        put_weights(model, *load_newest(folder.last, folder.previous))
-    else:
-        put_weights(model, file, load_checkpoint(file))
-    return Run(config, vocabulary, model.eval(), summary)
-
-
-def put_weights(model: LanguageModel, path: Path, checkpoint: dict[str, Any]) -> None:
-    """Put a checkpoint's weights into a model; nothing else of it is used.
-
-    Raises:
-        SettingsError: if they are another model's; names the file they came from.
-    """
-    try:
-        saved = checkpoint["state_dict"]
-        model.load_state_dict({name.removeprefix("model."): part for name, part in saved.items()})
-    except (KeyError, RuntimeError, AttributeError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingsError(
-            f"{path} is not of a model as {path.parents[1]} has it: {reason}"
-        ) from error

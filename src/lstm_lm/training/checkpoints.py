@@ -15,8 +15,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch.utils.tensorboard import SummaryWriter
 
-from lstm_lm.atomic_file import replace_by_copy, replace_by_link
-from lstm_lm.checkpoint_file import load_checkpoint, save_checkpoint
+from lstm_lm.atomic_file import replace_by_copy
+from lstm_lm.checkpoint_file import save_checkpoint
 from lstm_lm.config import CheckpointConfig
 from lstm_lm.errors import Diverged, RunFailed, Stopped
 from lstm_lm.run_folder import RunFolder
@@ -61,6 +61,7 @@ class Checkpoints(Callback):
             "best_loss": self.best_loss,
             "best_step": self.best_step,
             "event_files": self.event_files,
+            "fingerprint": self.folder.values["fingerprint"],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -95,8 +96,10 @@ class Checkpoints(Callback):
     def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         loss = trainer.callback_metrics["validation/loss"].item()
         if self.best_loss is None or loss < self.best_loss:
-            self.best_loss, self.best_step = loss, trainer.global_step
+            self.best_loss = loss
             self.keep_last_as_best()
+        if trainer.should_stop:
+            self.write(trainer)  # once more: if the run is made longer, it knows of this validation
         self.signals.heed()
 
     def keep_last_as_best(self) -> None:
@@ -124,25 +127,32 @@ class Checkpoints(Callback):
         for name, weight in self.task.named_parameters():
             if not weight.isfinite().all():
                 raise Diverged(f"weight {name}", step)
+        self.write(trainer)
+
+    def write(self, trainer: Trainer) -> None:
         with self.signals.while_saving():
             self.event_files = flushed_sizes(self.folder.path, self.writer)
-            if self.folder.last.exists():
-                replace_by_link(self.folder.previous, self.folder.last)
             trainer.save_checkpoint(self.folder.last)
-            self.saved_step, self.saved_at = step, time.monotonic()
-            self.record(step)
+            self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
+            self.record(trainer.global_step)
 
 
 class SealedFiles(CheckpointIO):
-    """How Lightning reads and writes checkpoints here."""
+    """How checkpoints are written here; what is to be read is in memory already."""
+
+    def __init__(self, folder: RunFolder, checkpoint: dict[str, Any] | None) -> None:
+        self.folder = folder
+        self.checkpoint = checkpoint
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        save_checkpoint(Path(path), checkpoint)
+        save_checkpoint(Path(path), checkpoint, self.folder.previous)
 
-    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
-        return load_checkpoint(Path(path))
+    def load_checkpoint(self, *_: Any, **__: Any) -> dict[str, Any]:
+        if self.checkpoint is None:
+            raise RuntimeError("this run began without a checkpoint")
+        return self.checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink()

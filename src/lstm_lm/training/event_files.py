@@ -7,6 +7,7 @@ cutting it off, whoever reads the files would see those points twice.
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -26,8 +27,9 @@ def flushed_sizes(folder: Path, writer: SummaryWriter) -> dict[str, int]:
     return {file.name: file.stat().st_size for file in files}
 
 
-def cut_back(folder: Path, sizes: dict[str, int]) -> None:
-    """Remove all that was written since the files had these sizes."""
+def cut_back(folder: Path, checkpoint: dict[str, Any] | None) -> None:
+    """Remove all that was written since a checkpoint was, or all there is."""
+    sizes = {} if checkpoint is None else checkpoint["callbacks"]["Checkpoints"]["event_files"]
     for file in folder.glob(PATTERN):
         if file.name not in sizes:
             file.unlink()

@@ -1,7 +1,8 @@
 """How a run goes on from a checkpoint as if it had never stopped.
 
-A checkpoint is always the state right after an optimizer step, before anything that follows
-from it, validation included. Going on from it does again what may have been cut off there.
+A checkpoint is the state right after an optimizer step, before anything that follows from it,
+validation included. Going on from it does again what may have been cut off there. Only after
+its last validation is the state of a run saved once more.
 
 Lightning restores weights, optimizer, schedule and the callbacks' states. Its own counters it
 would restore too, but not exactly (2.6: validation that was due is skipped or goes on in its
@@ -34,10 +35,14 @@ class ExactResume(Callback):
         self.validate_every = validate_every  # steps
         self.carried: State | None = None
         self.torch_random: dict[str, Any] = {}
+        self.validated_step: int | None = None
         self.restored: dict[str, Any] | None = None
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.remember()
+
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+        self.validated_step = trainer.global_step
 
     def remember(self) -> None:
         self.carried = self.task.training_state
@@ -50,6 +55,7 @@ class ExactResume(Callback):
             "precision": self.task.trainer.precision,
             "random": self.torch_random | other_random_states(),
             "learning_rate": self.task.learning_rate,
+            "validated_step": self.validated_step,
             "plateau": None if plateau is None else plateau.state_dict(),
         }
 
@@ -63,20 +69,24 @@ class ExactResume(Callback):
         set_steps_done(trainer, checkpoint["global_step"])
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        if self.restored is not None:
-            # Of another precision now, the state must take on that of the weights.
-            same = self.restored["precision"] == trainer.precision
-            dtype = None if same else next(module.parameters()).dtype
-            carried = from_plain(self.restored["carried"], module.device, dtype)
-            self.task.training_state = carried or None
-            self.task.learning_rate = self.restored["learning_rate"]
-            if self.task.plateau is not None:
-                self.task.plateau.load_state_dict(self.restored["plateau"])
-            set_random_states(self.restored["random"])
-            # As it would have been right after that step.
-            if trainer.should_stop or trainer.global_step % self.validate_every == 0:
-                validate(trainer)
+        if self.restored is None:
+            self.remember()
+            return
+        # Of another precision now, the state must take on that of the weights.
+        same = self.restored["precision"] == trainer.precision
+        dtype = None if same else next(module.parameters()).dtype
+        carried = from_plain(self.restored["carried"], module.device, dtype)
+        self.task.training_state = carried or None
+        self.task.learning_rate = self.restored["learning_rate"]
+        if self.task.plateau is not None:
+            self.task.plateau.load_state_dict(self.restored["plateau"])
+        set_random_states(self.restored["random"])
         self.remember()
+        # As would have been done right after that step, if it was not.
+        step = trainer.global_step
+        is_due = trainer.should_stop or step % self.validate_every == 0
+        if is_due and self.restored["validated_step"] != step:
+            validate(trainer)
 
 
 def set_steps_done(trainer: Trainer, steps: int) -> None:
@@ -93,8 +103,9 @@ def validate(trainer: Trainer) -> None:
 
 
 def torch_random_states() -> dict[str, Any]:
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return {"cpu": torch.get_rng_state(), "gpus": gpus}
+    """Those of the CPU and of the GPU that is trained on, if one is."""
+    gpu = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    return {"cpu": torch.get_rng_state(), "gpu": gpu}
 
 
 def other_random_states() -> dict[str, Any]:
@@ -104,7 +115,7 @@ def other_random_states() -> dict[str, Any]:
 
 def set_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["cpu"])
-    if len(states["gpus"]) == torch.cuda.device_count():  # else the devices are not the same
-        torch.cuda.set_rng_state_all(states["gpus"])
+    if states["gpu"] is not None and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(states["gpu"])
     random.setstate(states["python"])
     numpy.random.set_state(states["numpy"])

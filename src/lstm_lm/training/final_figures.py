@@ -10,7 +10,8 @@ from lstm_lm.data.splits import Splits
 from lstm_lm.errors import DamagedFile, Diverged
 from lstm_lm.evaluation import Score, evaluate
 from lstm_lm.model.language_model import LanguageModel
-from lstm_lm.run_folder import RunFolder, put_weights
+from lstm_lm.restore import put_weights
+from lstm_lm.run_folder import RunFolder
 from lstm_lm.training.checkpoints import Checkpoints
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ import signal
 import time
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -24,7 +23,6 @@ from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.run_folder import RunFolder
 from lstm_lm.training.budget import Budget
 from lstm_lm.training.checkpoints import Checkpoints, SealedFiles
-from lstm_lm.training.event_files import cut_back
 from lstm_lm.training.exact_resume import ExactResume
 from lstm_lm.training.final_figures import final_figures
 from lstm_lm.training.measurements import Measurements
@@ -53,37 +51,32 @@ class Session:
     def splits(self) -> Splits:
         return self.data.splits
 
-    def run(self, path: Path | None = None, checkpoint: dict[str, Any] | None = None) -> None:
+    def run(self, checkpoint: dict[str, Any] | None = None) -> None:
         """Train until the budget is used up, then score the held-out text.
 
         Args:
-            path: the checkpoint to go on from; None begins at the beginning.
-            checkpoint: what that file holds.
+            checkpoint: what to go on from; None begins at the beginning.
 
         Raises:
             RunFailed, Stopped: with the state after the last whole step saved, where it can be.
         """
         try:
-            self.train_and_score(path, checkpoint)
-        except OSError as error:  # of reading there is none from here on
-            reason = error.strerror or error
+            self.train_and_score(checkpoint)
+        except OSError as error:
+            reason = f"{error.strerror or error} ({error.filename or self.folder.path})"
             raise RunFailed(
-                f"cannot write to {self.folder.path}: {reason}; what was saved before is kept"
+                f"the run cannot go on: {reason}; what was saved before is kept"
             ) from error
 
-    def train_and_score(self, path: Path | None, checkpoint: dict[str, Any] | None) -> None:
+    def train_and_score(self, checkpoint: dict[str, Any] | None) -> None:
         began = self.started - self.folder.values["seconds"]
         config, folder = self.config, self.folder
         folder.record(status="running", device=device_name(self.device), versions=versions())
-        steps_done = 0 if checkpoint is None else checkpoint["global_step"]
-        self.data.training.steps_done = steps_done
+        self.data.training.steps_done = 0 if checkpoint is None else checkpoint["global_step"]
         steps_per_epoch = self.data.training.steps_per_epoch
         validate_every = steps_per_epoch * config.training.validate_every
-        cut_back(
-            folder.path, checkpoint["callbacks"]["Checkpoints"]["event_files"] if checkpoint else {}
-        )
         writer = SummaryWriter(str(folder.path))
-        if steps_done == 0 and self.splits.text_note:
+        if checkpoint is None and self.splits.text_note:
             writer.add_text("text", self.splits.text_note)
         budget = Budget(config.training, steps_per_epoch)
         task = NextTokenTask(self.model, config, budget.spent, steps_per_epoch)
@@ -109,11 +102,13 @@ class Session:
             ExactResume(task, validate_every),
             checkpoints,
         ]
-        trainer = build_trainer(config, folder.path, self.device, validate_every, callbacks)
+        files = SealedFiles(folder, checkpoint)
+        trainer = build_trainer(config, self.device, validate_every, callbacks, files)
+        newest = None if checkpoint is None else folder.last
         status = "failed"
         try:
             with self.signals.while_training():
-                trainer.fit(task, self.data, ckpt_path=path, weights_only=True)
+                trainer.fit(task, self.data, ckpt_path=newest)
             self.model.to(self.device).eval()
             figures = final_figures(config.data, self.splits, self.model, folder, checkpoints)
             folder.record(**figures)
@@ -138,9 +133,11 @@ class Session:
         finally:
             if status != "completed" and checkpoints.saved_step is not None:
                 log.info("%s; step %s is saved", status, f"{checkpoints.saved_step:,}")
-            folder.values["status"] = status
             try:
-                record(trainer.global_step or steps_done)
+                if measurements.tokens > 0:  # else nothing is known beside what is there already
+                    folder.values["status"] = status
+                    record(trainer.global_step)
+                folder.record(status=status)
                 writer.close()
             except OSError as error:
                 log.warning("warning: %s could not be finished: %s", folder.path, error.strerror)
@@ -148,10 +145,10 @@ class Session:
 
 def build_trainer(
     config: RunConfig,
-    folder: Path,
     device: torch.device,
     validate_every: int,
     callbacks: list[Callback],
+    files: SealedFiles,
 ) -> Trainer:
     # Its advice concerns worker processes, loggers and products that this project does without.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -167,8 +164,8 @@ def build_trainer(
         num_sanity_val_steps=0,
         logger=False,  # measurements and samples write what TensorBoard shows
         callbacks=callbacks,
-        plugins=[SealedFiles()],
-        default_root_dir=folder,
+        plugins=[files],
+        default_root_dir=files.folder.path,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -24,6 +24,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.interrupted = False  # by Ctrl-C
         self.training = False
         self.saving = False
         self.before: dict[int, Any] = {}
@@ -43,12 +44,12 @@ class StopSignals:
             requeue()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        insists = self.received == number == signal.SIGINT
-        self.received = number
-        if not (self.training or self.saving) or (insists and not self.saving):
-            raise Stopped(number)
-        if self.training:
-            log.info("%s: stopping after this step", signal.Signals(number).name)
+        insists = number == signal.SIGINT and self.interrupted
+        self.interrupted |= number == signal.SIGINT
+        self.received = self.received or number  # what came first decides how it ends
+        if not self.saving and (insists or not self.training):
+            raise Stopped(self.received)
+        log.info("%s: stopping after this step", signal.Signals(number).name)
 
     def heed(self) -> None:
         """Stop here, if a signal has come."""
@@ -61,9 +62,9 @@ class StopSignals:
         self.training = True
         try:
             yield
-            self.heed()
         finally:
             self.training = False
+        self.heed()
 
     @contextmanager
     def while_saving(self) -> Iterator[None]:

@@ -1,0 +1,53 @@
+"""A new run that starts from the weights of another."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+from lstm_lm.config import RunConfig
+from lstm_lm.errors import SettingsError
+from lstm_lm.restore import Run, restore
+from lstm_lm.training.session import Session
+
+# What must be the same for weights to mean the same.
+SHAPE = "cell", "hidden_size", "num_layers", "embedding_size", "second_bias", "reset_gate"
+
+log = logging.getLogger(__name__)
+
+
+def run_to_start_from(config: RunConfig) -> Run:
+    """The run whose weights are asked for, with the core that is asked for.
+
+    Making it draws from the random states, so it comes before they are seeded.
+
+    Raises:
+        SettingsError: if its weights would mean something else here.
+    """
+    source = restore(Path(str(config.init_from)), core=config.model.core)
+    here, there = vars(config.model), vars(source.config.model)
+    differing = [f"model.{name}={there[name]}" for name in SHAPE if here[name] != there[name]]
+    if config.data.level != source.config.data.level:
+        differing.append(f"data.level={source.config.data.level}")
+    if differing:
+        raise SettingsError(
+            f"init_from: the weights of {config.init_from} need {' '.join(differing)}"
+        )
+    return source
+
+
+def start_from(source: Run, session: Session, expected: str | None = None) -> str:
+    """Copy the weights of a run; their checksum, which must be as expected."""
+    session.model.load_state_dict(source.model.state_dict())
+    digest = hashlib.sha256()
+    for name, weight in sorted(source.model.state_dict().items()):
+        digest.update(name.encode() + weight.numpy().tobytes())
+    if expected not in (None, digest.hexdigest()):
+        raise SettingsError("init_from: the best weights there are no longer those of then")
+    training = session.splits.training
+    if unknown := int((training.ids == 0).sum()):
+        log.warning(
+            "warning: %.2g %% of the training text is not in the vocabulary of %s",
+            100 * unknown / len(training.ids),
+            session.config.init_from,
+        )
+    return digest.hexdigest()

@@ -1,0 +1,66 @@
+"""Trained models read back from the folders of their runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lstm_lm.checkpoint_file import load_checkpoint, load_newest
+from lstm_lm.config import CoreName, RunConfig
+from lstm_lm.data.vocabulary import Vocabulary
+from lstm_lm.errors import SettingsError
+from lstm_lm.model.language_model import LanguageModel
+from lstm_lm.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as its folder has it."""
+
+    config: RunConfig
+    vocabulary: Vocabulary
+    model: LanguageModel  # in evaluation mode
+    summary: dict[str, Any]
+
+
+def restore(path: Path, checkpoint: str = "best", core: CoreName | None = None) -> Run:
+    """A run read back from its folder, with the weights of one of its checkpoints.
+
+    Args:
+        core: the core to run it on, if not the one it was trained with.
+
+    Raises:
+        SettingsError: if the folder is no run's, or something in it is missing or damaged.
+    """
+    folder = RunFolder(path)
+    config = folder.read_config({} if core is None else {"model.core": core})
+    file = folder.checkpoints / f"{checkpoint}.ckpt"
+    if not file.is_file():
+        others = sorted({found.stem for found in folder.checkpoints.glob("*.ckpt")} - {"previous"})
+        instead = f"choose --checkpoint {others[0]}" if others else "no weights were saved"
+        raise SettingsError(f"{path} has no {checkpoint} checkpoint: {instead}")
+    summary = folder.read_summary()
+    vocabulary = folder.read_vocabulary(summary["vocabulary_sha256"])
+    model = LanguageModel(config.model, len(vocabulary))
+    if config.device.precision == "64-true":
+        model = model.double()
+    if file == folder.last:
+        put_weights(model, *load_newest(folder.last, folder.previous))
+    else:
+        put_weights(model, file, load_checkpoint(file))
+    return Run(config, vocabulary, model.eval(), summary)
+
+
+def put_weights(model: LanguageModel, path: Path, checkpoint: dict[str, Any]) -> None:
+    """Put a checkpoint's weights into a model; nothing else of it is used.
+
+    Raises:
+        SettingsError: if they are another model's; names the file they came from.
+    """
+    try:
+        saved = checkpoint["state_dict"]
+        model.load_state_dict({name.removeprefix("model."): part for name, part in saved.items()})
+    except (KeyError, RuntimeError, AttributeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(
+            f"{path} is not of a model as {path.parents[1]} has it: {reason}"
+        ) from error
