@@ -11,12 +11,19 @@ import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.config import RunConfig
 
 # More threads than one only get into each other's way on tests this small.
 torch.set_num_threads(1)
+
+
+# TensorBoard reads a folder's files in the order of their names, which end in the second, the
+# process and a number. Between processes seconds pass; here only the number tells them apart, and
+# with equally many digits its order is right.
+event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 
 
 @pytest.fixture(autouse=True)
