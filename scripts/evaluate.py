@@ -37,7 +37,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--data-root", metavar="FOLDER", help="where the run's text is kept")
     parser.add_argument("--device", type=Accelerator, choices=list(Accelerator), default="auto")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
     parser.add_argument("--device", type=Accelerator, choices=list(Accelerator), default="cpu")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
 
 USERS_ERRORS = SettingsError, RunFailed, OmegaConfBaseException, OSError
 
+STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 GROUPS = "data", "device", "sweep", "experiment"
 
 
@@ -42,7 +43,7 @@ def main(composed: DictConfig) -> None:
         with readers_may_be_gone():
             report(summary, output)
     except Stopped:
-        for number in signal.SIGINT, signal.SIGTERM:  # all is saved, and this process will end
+        for number in STOPPING:  # all is saved, and this process will end
             signal.signal(number, signal.SIG_IGN)
         say_how_to_go_on(output)
         raise
@@ -61,9 +62,12 @@ def train_or_resume(composed: DictConfig, output: Path) -> dict[str, Any]:
     refuse_unknown_settings(composed)
     goes_on = composed.resume is not None and check_resume(composed.resume, output)
     typed = typed_settings() if goes_on or composed.init_from is not None else {}
-    from lstm_lm.experiment import resume, train  # torch and Lightning: not for --help
+    # Here, as --help needs no torch. A signal could break an import, or be lost in it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    from lstm_lm.experiment import resume, train
     from lstm_lm.run_folder import RunFolder
 
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     if goes_on:
         return resume(output, {key: value for key, value in typed.items() if key != "resume"})
     if composed.init_from is not None:
@@ -90,7 +94,11 @@ def run_folder(resume: str | None, fresh: str) -> str:
     """For ``hydra.run.dir``: where a run is to be. Hydra creates it before anybody can object."""
     if resume is None or resume == "auto":
         return fresh
-    if not (Path(resume) / "config.yaml").is_file():
+    try:
+        is_run = (Path(resume) / "config.yaml").is_file()
+    except OSError as error:
+        raise SettingsError(f"cannot read {resume}: {error.strerror}") from error
+    if not is_run:
         raise SettingsError(f"resume={resume} is not a run's folder: it has no config.yaml")
     return resume
 
@@ -139,7 +147,7 @@ def report(summary: dict[str, Any], output: Path) -> None:
         print("The validation text doubles as test text.")
     if summary["text_note"]:
         print(summary["text_note"])
-    logs = output.parent if output.is_absolute() else output.parts[0]
+    logs = next((above for above in output.parents if above.name == "outputs"), output.parent)
     print(
         f"{summary['tokens_per_second']:,.0f} tokens per second, "
         f"{summary['seconds']:.0f} seconds in all\n\n"
@@ -167,7 +175,10 @@ def explain(error: Exception) -> str:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return f"there is no {group}={choice}; {nearest(choice, list(error.options))}"
     if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}: settings are given as key=value"
+        return (
+            f"cannot read {error.override!r}: settings are given as key=value, a value with "
+            "special characters as \"key='value'\""
+        )
     text = str(cause if isinstance(cause, OmegaConfBaseException) else error)
     key = re.search(r"full_key: (\S+)", text)
     text = text.removeprefix("SettingsError raised while resolving interpolation: ")
@@ -228,15 +239,18 @@ def readers_may_be_gone() -> Iterator[None]:
 
 def say_how_to_go_on(output: Path) -> None:
     with readers_may_be_gone():
-        if (output / "checkpoints" / "last.ckpt").exists():
+        if (output / "config.yaml").exists():
             print(f"to go on     python scripts/train.py {as_setting('resume', output)}")
+        else:
+            print("stopped before training began")
 
 
 def as_setting(key: str, value: object) -> str:
     """As it must be typed, for the shell and for Hydra."""
     if re.fullmatch(r"[\w./+-]+", str(value)):
         return f"{key}={value}"
-    return shlex.quote(f"{key}='{value}'")
+    quoted = str(value).replace("'", "\\'")
+    return shlex.quote(f"{key}='{quoted}'")
 
 
 def stop(number: int, _: Any) -> None:
@@ -244,7 +258,8 @@ def stop(number: int, _: Any) -> None:
 
 
 def run() -> int:
-    signal.signal(signal.SIGTERM, stop)  # until training listens to it
+    for number in signal.SIGTERM, signal.SIGINT:  # until training listens to them
+        signal.signal(number, stop)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits with 1
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     ConfigStore.instance().store("schema", RunConfig)
@@ -271,9 +286,6 @@ def run() -> int:
     except OSError as error:  # from Hydra: no folder to write to
         complain(error)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     return 0
 
 

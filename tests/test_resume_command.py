@@ -64,7 +64,7 @@ def test_groups_that_are_typed_are_applied_with_all_that_is_in_them(train_comman
 def test_what_is_typed_counts_even_if_it_is_the_default(train_command, run_folder):
     code, _, errors = train_command("resume=runs/one", "model.hidden_size=256")
     assert code == 2
-    assert "cannot change model.hidden_size from 16 to 256: start a new one" in errors
+    assert "cannot change model.hidden_size from 16 to 256: start a new run" in errors
     assert errors.count("\n") == 1
 
 
@@ -81,6 +81,27 @@ def test_only_the_settings_of_the_run_decide_what_is_possible(train_command, tex
     assert str(Path("moved.txt").absolute()) in Path("runs/one/config.yaml").read_text()
     code, output, _ = train_command("resume=runs/one", "data.path=moved.txt")
     assert code == 0 and "nothing to do" in output
+
+
+def test_a_run_goes_on_in_the_current_folder(train_command, run_folder, monkeypatch):
+    monkeypatch.chdir(run_folder)
+    code, output, errors = train_command("resume=.", "training.steps=21")
+    assert (code, errors) == (0, "")
+    assert "tensorboard --logdir ." in output
+
+
+@pytest.mark.parametrize("name", ["it's", "a=b", "a, b", "ü(1)"])
+def test_a_folder_with_any_name_is_given_as_it_must_be_typed(name, train_command, tmp_path):
+    folder = tmp_path / name
+    with Process(str(folder).replace("'", "\\'").join("''"), *LONG) as training:
+        training.folder = folder
+        training.wait_until_it_trains()
+        _, output, errors = training.end_by(signal.SIGTERM)
+    assert errors == ""
+    (line,) = [line for line in output.splitlines() if line.startswith("to go on")]
+    setting = shlex.split(line)[-1]
+    code, output, errors = train_command(setting, f"training.steps={summary_of(folder)['steps']}")
+    assert (code, errors) == (0, "")
 
 
 MISTAKES = {
@@ -150,7 +171,7 @@ def test_a_run_is_used_under_another_core(core, type_command, run_folder):
     losses = [float(output.split("loss")[1].split()[0]) for _, output, _ in outputs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     code, text, errors = type_command(
-        "generate.py", "runs/one", f"model.core={core}", "--prompt", "T", "--greedy"
+        "generate.py", "runs/one", "--prompt", "T", "--greedy", f"model.core={core}"
     )
     assert (code, errors) == (0, "") and len(text) > 100
     code, _, errors = type_command("evaluate.py", "runs/one", "model.core=fast")
@@ -201,6 +222,7 @@ class Process:
         ([signal.SIGINT, signal.SIGINT], 130),
         ([signal.SIGTERM], 143),
         ([signal.SIGTERM, signal.SIGINT], 143),
+        ([signal.SIGHUP], 129),
     ],
 )
 def test_a_signal_saves_and_says_how_to_go_on(signals, code, tmp_path, monkeypatch, train_command):
@@ -218,6 +240,14 @@ def test_a_signal_saves_and_says_how_to_go_on(signals, code, tmp_path, monkeypat
     code, output, errors = train_command(setting, f"training.steps={step}")
     assert (code, errors) == (0, "")
     assert summary_of(folder)["steps"] == step
+
+
+def test_a_signal_is_not_lost_while_modules_are_imported(tmp_path):
+    for delay in (0.5, 0.7, 1.0, 1.4, 2.0):
+        with Process(tmp_path / "run", *LONG) as training:
+            time.sleep(delay)
+            code, output, errors = training.end_by(signal.SIGTERM)
+            assert (code, errors) == (143, ""), delay
 
 
 @pytest.mark.parametrize("moment", ["while it starts", "in validation", "after validation"])

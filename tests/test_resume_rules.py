@@ -389,14 +389,14 @@ def forget_threads(folder):
 
 CHANGES = {
     "vocabulary.json was changed": edit_vocabulary,
-    "vocabulary.json is damaged": lambda folder: (folder / "vocabulary.json").unlink(),
-    "vocabulary.json is  damaged": lambda folder: (folder / "vocabulary.json").write_text("[1, 2"),
+    "vocabulary.json cannot be read": lambda folder: (folder / "vocabulary.json").unlink(),
+    "vocabulary.json is damaged": lambda folder: (folder / "vocabulary.json").write_text("[1, 2"),
     "config.yaml is not what this run was started with": edit_config,
     "config.yaml is damaged": lambda folder: (folder / "config.yaml").write_text("seed: [1"),
     "is not a run's folder": lambda folder: (folder / "config.yaml").unlink(),
     "summary.json does not say threads": forget_threads,
     "summary.json is damaged": lambda folder: (folder / "summary.json").write_text("{"),
-    "summary.json is  damaged": lambda folder: (folder / "summary.json").unlink(),
+    "summary.json cannot be read": lambda folder: (folder / "summary.json").unlink(),
 }
 
 
@@ -405,7 +405,7 @@ def test_a_record_that_is_missing_or_was_edited_is_named(reason, cut_run):
     folder = cut_run()
     CHANGES[reason](folder)
     before = contents(folder)
-    with pytest.raises(SettingsError, match=reason.replace("  ", " ")):
+    with pytest.raises(SettingsError, match=reason):
         resume(folder, {})
     assert contents(folder) == before
 
@@ -540,24 +540,33 @@ def send(number):
 
 
 def test_the_second_control_c_counts_whatever_came_between():
-    with StopSignals() as signals, pytest.raises(Stopped) as error:
-        with signals.while_training():
-            send(signal.SIGTERM)
+    with pytest.raises(Stopped) as error, StopSignals() as signals:
+        send(signal.SIGTERM)
+        send(signal.SIGINT)
+        send(signal.SIGHUP)
+        with signals.while_saving():
             send(signal.SIGINT)
-            send(signal.SIGTERM)
-            with signals.while_saving():
-                send(signal.SIGINT)
-            with pytest.raises(Stopped):
-                send(signal.SIGINT)
+        send(signal.SIGINT)
+        raise AssertionError("not reached")
     assert error.value.code == 143  # what came first
 
 
-def test_a_signal_at_the_end_of_training_is_not_forgotten():
+def test_where_nothing_is_half_done_a_signal_counts_at_once():
     with StopSignals() as signals:
-        with pytest.raises(Stopped), signals.while_training():
+        with pytest.raises(Stopped), signals.at_once():
             send(signal.SIGTERM)
-        with pytest.raises(Stopped):
-            send(signal.SIGINT)
+        with pytest.raises(Stopped), signals.at_once():  # it has come already
+            raise AssertionError("not reached")
+
+
+def test_a_run_that_nohup_has_started_goes_on_without_its_terminal(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            send(signal.SIGHUP)
+            signals.heed()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_run_that_cannot_even_begin_to_go_on_keeps_its_figures(cut_run, monkeypatch):

@@ -77,6 +77,9 @@ def load_newest(last: Path, previous: Path) -> tuple[Path, dict[str, Any]]:
     except DamagedFile as error:
         if not previous.exists():
             raise
-        checkpoint = load_checkpoint(previous)
+        try:
+            checkpoint = load_checkpoint(previous)
+        except DamagedFile as another:
+            raise DamagedFile(f"{error}; {another}: there is nothing to go on from") from another
         log.warning("warning: %s; going back to the one before it, %s", error, previous)
         return previous, checkpoint

@@ -24,6 +24,7 @@ from lstm_lm.resume_rules import (
     refuse_another_checkpoint,
     refuse_another_run,
     refuse_another_schedule,
+    refuse_lost_checkpoints,
     without_results,
 )
 from lstm_lm.run_folder import RunFolder
@@ -50,6 +51,7 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
         session = prepare(config, RunFolder(output), signals, vocabulary)
         started_from = None if source is None else start_from(source, session)
         splits = session.splits
+        signals.heed()
         with session.folder.held():
             session.folder.create(config, splits.vocabulary, known_before(session, started_from))
             announce(session)
@@ -79,7 +81,9 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
         if folder.last.exists() or folder.previous.exists():
             path, checkpoint = load_newest(folder.last, folder.previous)
             refuse_another_checkpoint(path, checkpoint, summary)
-        elif config.init_from is not None:
+        else:
+            refuse_lost_checkpoints(folder, summary)
+        if checkpoint is None and config.init_from is not None:
             source = run_to_start_from(config)
         torch.set_num_threads(summary["threads"])  # sums are rounded in another order with others
         session = prepare(config, folder, signals, vocabulary, summary["text_sha256"])
@@ -97,6 +101,7 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
                 )
                 return summary
             refuse_another_schedule(before, config, steps_per_epoch, checkpoint)
+        signals.heed()
         folder.values = without_results(summary)
         folder.write_config(config)
         if path == folder.previous:
@@ -161,6 +166,8 @@ def announce(
     if summary is not None:
         step = 0 if checkpoint is None else checkpoint["global_step"]
         log.info("        goes on after step %s", f"{step:,}")
+        if step < summary["steps"]:
+            log.info("        the %s steps done were not all saved", f"{summary['steps']:,}")
         before = summary["versions"]["torch"], summary["device"]
         now = torch.__version__, device_name(session.device)
         if before != now:

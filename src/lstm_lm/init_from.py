@@ -7,6 +7,7 @@ from pathlib import Path
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import SettingsError
 from lstm_lm.restore import Run, restore
+from lstm_lm.run_folder import RunFolder
 from lstm_lm.training.session import Session
 
 # What must be the same for weights to mean the same.
@@ -23,7 +24,10 @@ def run_to_start_from(config: RunConfig) -> Run:
     Raises:
         SettingsError: if its weights would mean something else here.
     """
-    source = restore(Path(str(config.init_from)), core=config.model.core)
+    folder = RunFolder(Path(str(config.init_from)))
+    if folder.holds_a_run() and not folder.best.exists():
+        raise SettingsError(f"init_from: {folder.path} has no best weights, it was not validated")
+    source = restore(folder.path, core=config.model.core)
     here, there = vars(config.model), vars(source.config.model)
     differing = [f"model.{name}={there[name]}" for name in SHAPE if here[name] != there[name]]
     if config.data.level != source.config.data.level:

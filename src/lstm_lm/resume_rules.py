@@ -27,8 +27,13 @@ def refuse_another_run(
     changed = [f"{name} from {old[name]} to {new[name]}" for name in old if old[name] != new[name]]
     if changed:
         raise SettingsError(
-            f"a run that goes on cannot change {', '.join(changed)}: start a new one, from the "
-            f"weights of this one with init_from={folder.path}"
+            f"a run that goes on cannot change {', '.join(changed)}: start a new run; with "
+            f"init_from={folder.path} it begins with these weights, as far as their shape allows"
+        )
+    if summary["status"] == "diverged" and before.device == config.device:
+        raise SettingsError(
+            f"{folder.path} diverged at step {summary['diverged_step']:,}, and would again: start "
+            "a new run with a smaller optimizer.learning_rate or optimizer.clip_norm"
         )
 
 
@@ -41,6 +46,18 @@ def refuse_another_checkpoint(
     """
     if checkpoint["callbacks"]["Checkpoints"]["fingerprint"] != summary["fingerprint"]:
         raise DamagedFile(f"{path} is a checkpoint of another run")
+
+
+def refuse_lost_checkpoints(folder: RunFolder, summary: dict[str, Any]) -> None:
+    """
+    Raises:
+        DamagedFile: if a run that had saved its state has no checkpoint to go on from.
+    """
+    if summary["status"] == "completed" or folder.best.exists():
+        raise DamagedFile(
+            f"{folder.checkpoints} has neither last.ckpt nor previous.ckpt, so nothing to go on "
+            "from: start a new run"
+        )
 
 
 def nothing_to_do(

@@ -63,7 +63,14 @@ class RunFolder:
         self.values: dict[str, Any] = {}
 
     def holds_a_run(self) -> bool:
-        return self.config.is_file()  # which is written last
+        """
+        Raises:
+            SettingsError: if the folder cannot be read.
+        """
+        try:
+            return self.config.is_file()  # which is written last
+        except OSError as error:
+            raise SettingsError(f"cannot read {self.path}: {error.strerror}") from error
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -130,7 +137,8 @@ class RunFolder:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in self.values.items()
         }
-        write_whole(self.summary, json.dumps(finite, indent=2, allow_nan=False).encode())
+        content = json.dumps(finite, indent=2, allow_nan=False) + "\n"
+        write_whole(self.summary, content.encode())
 
     def read_summary(self) -> dict[str, Any]:
         """The summary; a run that a crash has cut off is interrupted, whatever it says there.
@@ -141,7 +149,9 @@ class RunFolder:
         try:
             summary = json.loads(self.summary.read_text())
             missing = KNOWN_FROM_THE_START - summary.keys()
-        except (OSError, ValueError, AttributeError) as error:
+        except OSError as error:
+            raise DamagedFile(f"{self.summary} cannot be read: {error.strerror}") from error
+        except (ValueError, AttributeError) as error:
             raise DamagedFile(f"{self.summary} is damaged: {error}") from error
         if missing:
             raise DamagedFile(
@@ -160,7 +170,9 @@ class RunFolder:
         """
         try:
             vocabulary = Vocabulary(json.loads(self.vocabulary.read_bytes()))
-        except (OSError, ValueError, TypeError) as error:
+        except OSError as error:
+            raise DamagedFile(f"{self.vocabulary} cannot be read: {error.strerror}") from error
+        except (ValueError, TypeError) as error:
             raise DamagedFile(f"{self.vocabulary} is damaged: {error}") from error
         if vocabulary_sha256(vocabulary) != sha256:
             raise DamagedFile(f"{self.vocabulary} was changed: ids no longer mean what they did")

@@ -6,6 +6,7 @@ best.ckpt      that with the lowest validation loss
 """
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +17,15 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.atomic_file import replace_by_copy
-from lstm_lm.checkpoint_file import save_checkpoint
+from lstm_lm.checkpoint_file import load_checkpoint, save_checkpoint
 from lstm_lm.config import CheckpointConfig
-from lstm_lm.errors import Diverged, RunFailed, Stopped
+from lstm_lm.errors import DamagedFile, Diverged, RunFailed, Stopped
 from lstm_lm.run_folder import RunFolder
 from lstm_lm.training.event_files import flushed_sizes
 from lstm_lm.training.stop_signals import StopSignals
 from lstm_lm.training.task import NextTokenTask
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoints(Callback):
@@ -70,6 +73,18 @@ class Checkpoints(Callback):
     def on_fit_start(self, trainer: Trainer, *_: Any) -> None:
         if trainer.global_step > 0:  # resumed
             self.saved_step = trainer.global_step
+            if self.best_step is not None and not self.best_is_there():
+                log.warning("warning: from now on the best is looked for anew")
+                self.best_loss = self.best_step = None
+
+    def best_is_there(self) -> bool:
+        """Whether best.ckpt is what this state knows, or newer, which will come about again."""
+        try:
+            found = load_checkpoint(self.folder.best)["global_step"]
+        except DamagedFile as error:
+            log.warning("warning: %s", error)
+            return False
+        return found == self.best_step or found > (self.saved_step or 0)
 
     def on_before_optimizer_step(self, *_: Any) -> None:
         self.is_whole = False

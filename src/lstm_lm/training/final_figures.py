@@ -29,7 +29,9 @@ def final_figures(
     final = best = evaluate(model, splits.validation)
     if checkpoints.best_step != checkpoints.saved_step:
         try:
-            put_weights(model, folder.best, load_checkpoint(folder.best))
+            checkpoint = load_checkpoint(folder.best)
+            put_weights(model, folder.best, checkpoint)
+            checkpoints.best_step = checkpoint["global_step"]
             best = evaluate(model, splits.validation)
         except DamagedFile as error:
             log.warning("warning: %s; the final weights take its place", error)

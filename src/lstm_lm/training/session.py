@@ -107,10 +107,10 @@ class Session:
         newest = None if checkpoint is None else folder.last
         status = "failed"
         try:
-            with self.signals.while_training():
-                trainer.fit(task, self.data, ckpt_path=newest)
+            trainer.fit(task, self.data, ckpt_path=newest)
             self.model.to(self.device).eval()
-            figures = final_figures(config.data, self.splits, self.model, folder, checkpoints)
+            with self.signals.at_once():
+                figures = final_figures(config.data, self.splits, self.model, folder, checkpoints)
             folder.record(**figures)
             status = "completed"
         except Diverged as error:
@@ -131,8 +131,10 @@ class Session:
                 "data.num_steps or model.hidden_size"
             ) from error
         finally:
-            if status != "completed" and checkpoints.saved_step is not None:
-                log.info("%s; step %s is saved", status, f"{checkpoints.saved_step:,}")
+            if status != "completed":
+                step = checkpoints.saved_step
+                saved = "nothing" if step is None else f"step {step:,}"
+                log.info("%s; %s is saved", status, saved)
             try:
                 if measurements.tokens > 0:  # else nothing is known beside what is there already
                     folder.values["status"] = status

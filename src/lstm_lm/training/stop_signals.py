@@ -1,7 +1,8 @@
-"""Signals that end a run: Ctrl-C, SIGTERM, and SIGUSR1 by which SLURM warns before its time is up.
+"""Signals that end a run: Ctrl-C, SIGTERM, the terminal's end (SIGHUP), and SIGUSR1 by which SLURM
+warns before a job's time is up.
 
-Training heeds them after the step that is being made, so that what is saved is whole. A second
-Ctrl-C ends it at once, without saving; it waits only for a file that is being written.
+They wait until nothing is half done: a step, a file, an import. A second Ctrl-C does not, without
+saving what was not saved yet; only a file that is being written is finished.
 """
 
 import logging
@@ -20,17 +21,19 @@ log = logging.getLogger(__name__)
 
 
 class StopSignals:
-    """While this context lasts, the signals raise :class:`Stopped`: at once, or where it suits."""
+    """While this context lasts, signals wait until :meth:`heed` raises :class:`Stopped`."""
 
     def __init__(self) -> None:
         self.received: int | None = None
         self.interrupted = False  # by Ctrl-C
-        self.training = False
+        self.waiting = True
         self.saving = False
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
         numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+            numbers.append(signal.SIGHUP)
         if slurm_job() is not None:
             numbers.append(signal.SIGUSR1)
         if threading.current_thread() is threading.main_thread():  # others cannot listen
@@ -47,9 +50,10 @@ class StopSignals:
         insists = number == signal.SIGINT and self.interrupted
         self.interrupted |= number == signal.SIGINT
         self.received = self.received or number  # what came first decides how it ends
-        if not self.saving and (insists or not self.training):
+        if not self.saving and (insists or not self.waiting):
             raise Stopped(self.received)
-        log.info("%s: stopping after this step", signal.Signals(number).name)
+        again = "; again to stop at once" if number == signal.SIGINT else ""
+        log.info("%s: stopping after this step%s", signal.Signals(number).name, again)
 
     def heed(self) -> None:
         """Stop here, if a signal has come."""
@@ -57,14 +61,14 @@ class StopSignals:
             raise Stopped(self.received)
 
     @contextmanager
-    def while_training(self) -> Iterator[None]:
-        """Let signals wait until :meth:`heed`."""
-        self.training = True
+    def at_once(self) -> Iterator[None]:
+        """Let signals end what is long and leaves nothing half done."""
+        self.heed()
+        self.waiting = False
         try:
             yield
         finally:
-            self.training = False
-        self.heed()
+            self.waiting = True
 
     @contextmanager
     def while_saving(self) -> Iterator[None]:
