@@ -44,7 +44,7 @@ LEVELS = [
     {"training.final_figures", "training.progress"},
     {"training.session"},
     {"init_from", "resume_rules"},
-    {"experiment"},
+    {"experiment", "sweep.sweep_folder"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 SOURCE = Path(__file__).parents[1] / "src" / "lstm_lm"

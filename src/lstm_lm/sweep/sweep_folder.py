@@ -1,0 +1,116 @@
+"""A sweep's own record: its grid, and every job that it ever had.
+
+    sweep.json      what is below, written whole at every change
+    000_h128_lr1/   one run's folder for each job, by its number and what sets it apart
+    .lock           held by the process that runs the sweep
+
+A job is what it trains, its fingerprint, and the device it trains on. Its number only says when
+it came. How a job stands, its run's folder knows best, if there is one.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lstm_lm.atomic_file import remove_unfinished, write_whole
+from lstm_lm.errors import DamagedFile, SettingsError
+from lstm_lm.lock import is_locked, locked
+from lstm_lm.run_folder import RunFolder
+
+
+@dataclass
+class Job:
+    number: int
+    name: str  # of its folder, in that of the sweep
+    fingerprint: str
+    settings: dict[str, Any]  # all of them, by their dotted names
+    status: str = "waiting"  # and then as a run's; failed, too, if it never came to be one
+    tries: int = 0
+    error: str | None = None  # why it failed, in one line
+
+    @property
+    def identity(self) -> str:
+        """What it trains, and on what."""
+        return identity(self.fingerprint, self.settings)
+
+
+@dataclass
+class Sweep:
+    grid: dict[str, list[str]]  # what was swept, as it was typed
+    threads: int  # of each job, for as long as the sweep lives: others would round otherwise
+    jobs: list[Job] = field(default_factory=list)
+
+
+class SweepFolder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = path / "sweep.json"
+        self.lock = path / ".lock"
+
+    def run_folder(self, job: Job) -> RunFolder:
+        return RunFolder(self.path / job.name)
+
+    def holds_a_sweep(self) -> bool:
+        return self.file.is_file()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from running this sweep.
+
+        Raises:
+            SettingsError: if one does already, or the folder cannot be written.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                is_ours = stack.enter_context(locked(self.lock))
+            except OSError as error:
+                raise SettingsError(f"cannot write to {self.path}: {error.strerror}") from error
+            if not is_ours:
+                raise SettingsError(f"another process runs this sweep: {self.path}")
+            remove_unfinished(self.path)
+            yield
+
+    def write(self, sweep: Sweep) -> None:
+        content = json.dumps(dataclasses.asdict(sweep), indent=1, allow_nan=False) + "\n"
+        write_whole(self.file, content.encode())
+
+    def read(self) -> Sweep:
+        """The sweep, each job with the status that its run's folder has.
+
+        Raises:
+            DamagedFile: if it cannot be read.
+        """
+        try:
+            record = json.loads(self.file.read_text())
+            jobs = [Job(**job) for job in record.pop("jobs")]
+            sweep = Sweep(**record, jobs=jobs)
+        except OSError as error:
+            raise DamagedFile(f"{self.file} cannot be read: {error.strerror}") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DamagedFile(f"{self.file} is damaged: {error}") from error
+        for job in sweep.jobs:
+            job.status = self.status(job)
+        return sweep
+
+    def status(self, job: Job) -> str:
+        folder = self.run_folder(job)
+        try:
+            found = folder.read_summary()["status"] if folder.holds_a_run() else "waiting"
+        except DamagedFile:
+            found = "waiting"
+        if found in ("waiting", "interrupted"):
+            if job.status == "failed":
+                return "failed"
+            if job.status == "running" and found == "waiting" and is_locked(self.lock):
+                return "running"
+        return found
+
+
+def identity(fingerprint: str, settings: dict[str, Any]) -> str:
+    device = {name: settings[name] for name in sorted(settings) if name.startswith("device.")}
+    return json.dumps([fingerprint, device])
