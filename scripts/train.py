@@ -1,10 +1,10 @@
-"""Train one model, or with ``-m`` one after another. ``--help`` lists every setting.
+"""Train one model, or with ``-m`` many side by side. ``--help`` lists every setting.
 
-Exit codes: 0 completed, 1 failed or diverged, 2 bad settings, 130 Ctrl-C, 143 SIGTERM.
+Exit codes: 0 completed, 1 failed or diverged, in a sweep any job of it, 2 bad settings,
+130 Ctrl-C, 143 SIGTERM.
 """
 
 import contextlib
-import difflib
 import logging
 import os
 import re
@@ -12,26 +12,38 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from hydra_plugins.lstm_lm_launcher.launcher import ONE_RUN
+from hydra_plugins.lstm_lm_launcher.settings import (
+    nearest,
+    refuse_unknown_settings,
+    register,
+    run_config,
+    settings,
+    typed_settings,
+)
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
+
+
+class JobFailed(Exception):
+    """A job of a sweep, which has complained already."""
+
 
 USERS_ERRORS = SettingsError, RunFailed, OmegaConfBaseException, OSError
 
 STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-GROUPS = "data", "device", "sweep", "experiment"
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -52,35 +64,34 @@ def main(composed: DictConfig) -> None:
         if isinstance(error, RunFailed) and not isinstance(error, Diverged):
             say_how_to_go_on(output)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
-            raise  # Hydra goes on with the next job
+            raise JobFailed from error  # another launcher goes on with the next one
         raise SystemExit(code) from error
     finally:
         remove_while_empty(output)  # Hydra has made it before it was known whether it is needed
 
 
 def train_or_resume(composed: DictConfig, output: Path) -> dict[str, Any]:
-    refuse_unknown_settings(composed)
+    of_sweep = HydraConfig.get().mode is RunMode.MULTIRUN  # and of a launcher that is not ours
     goes_on = composed.resume is not None and check_resume(composed.resume, output)
-    typed = typed_settings() if goes_on or composed.init_from is not None else {}
+    typed = HydraConfig.get().overrides.task
     # Here, as --help needs no torch. A signal could break an import, or be lost in it.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    from lstm_lm.experiment import resume, train
-    from lstm_lm.run_folder import RunFolder
+    from lstm_lm.experiment import resume, train, train_or_go_on
 
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     if goes_on:
-        return resume(output, {key: value for key, value in typed.items() if key != "resume"})
-    if composed.init_from is not None:
-        of_model = {key: value for key, value in typed.items() if key.startswith("model.")}
-        source = RunFolder(Path(composed.init_from)).read_config(of_model)
-        composed.model = OmegaConf.structured(source.model)
-    return train(cast(RunConfig, OmegaConf.to_object(composed)), output)
+        refuse_unknown_settings(composed)
+        changes = typed_settings(typed)
+        del changes["resume"]
+        return resume(output, changes)
+    config = run_config(composed, typed)
+    return train_or_go_on(config, output) if of_sweep else train(config, output)
 
 
 def check_resume(resume: str, output: Path) -> bool:
     """Whether there is a run to go on with in the output folder."""
     if HydraConfig.get().mode is RunMode.MULTIRUN:
-        raise SettingsError("resume= goes on with one run: leave out -m")
+        raise SettingsError(ONE_RUN)
     typed = [key.lstrip("+") for key in HydraConfig.get().overrides.hydra]
     is_named = any(key.startswith("hydra.run.dir=") for key in typed)
     if resume == "auto" and not is_named:
@@ -103,29 +114,12 @@ def run_folder(resume: str | None, fresh: str) -> str:
     return resume
 
 
-def typed_settings() -> dict[str, Any]:
-    """What the command line sets by itself, groups included, without any default."""
-    overrides = list(HydraConfig.get().overrides.task)
-    return {
-        key: value
-        for key, value in leaves(hydra.compose("only_what_is_typed", overrides))
-        if value != MISSING
-    }
-
-
 def complain(error: Exception) -> int:
     """Say what is wrong; the exit code to leave with."""
     from_hydra = isinstance(error, HydraException)  # some of which are OSErrors, too
     is_plain = isinstance(error, (SettingsError, RunFailed, OSError)) and not from_hydra
     print(f"error: {error if is_plain else explain(error)}", file=sys.stderr)
     return 1 if is_plain and not isinstance(error, SettingsError) else 2
-
-
-def refuse_unknown_settings(composed: DictConfig) -> None:
-    known = set(settings(RunConfig))
-    for key, _ in leaves(composed):
-        if key not in known:  # which +key=value lets through
-            raise SettingsError(f"there is no setting {key}; {nearest(key, sorted(known))}")
 
 
 def report(summary: dict[str, Any], output: Path) -> None:
@@ -154,6 +148,13 @@ def report(summary: dict[str, Any], output: Path) -> None:
         f"run folder   {output}\n"
         f"curves       tensorboard --logdir {logs}\n"
     )
+
+
+def forget_if_unused(sweep_dir: Path | None) -> None:
+    """Remove what Hydra writes before it is known whether there will be a sweep."""
+    if sweep_dir is not None and not (sweep_dir / "sweep.json").exists():
+        (sweep_dir / "multirun.yaml").unlink(missing_ok=True)
+        remove_while_empty(sweep_dir)
 
 
 def remove_while_empty(folder: Path) -> None:
@@ -186,45 +187,6 @@ def explain(error: Exception) -> str:
     if key is None or key[1] in first_line or key[1] == "hydra.run.dir":
         return first_line
     return f"{key[1]}: {first_line}"
-
-
-def nearest(wrong: str, right: list[str]) -> str:
-    """The names most like a wrong one: by their last part, else as a whole."""
-    last = {name: name.rpartition(".")[2] for name in right}
-    close = difflib.get_close_matches(wrong.rpartition(".")[2], last.values(), cutoff=0.75)
-    names = [name for part in dict.fromkeys(close) for name in right if last[name] == part]
-    if names := names or difflib.get_close_matches(wrong, right):
-        return f"did you mean {', '.join(names)}?"
-    return f"there are {', '.join(right)}" if len(right) < 20 else "--help lists every setting"
-
-
-def settings(group: type, prefix: str = "") -> Iterator[str]:
-    for field in fields(group):
-        if isinstance(field.type, type) and is_dataclass(field.type):
-            yield from settings(field.type, f"{prefix}{field.name}.")
-        else:
-            yield f"{prefix}{field.name}"
-
-
-def leaves(group: DictConfig) -> Iterator[tuple[str, Any]]:
-    def below(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from below(value, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name}", value
-
-    yield from below(cast(dict[str, Any], OmegaConf.to_container(group, resolve=True)), "")
-
-
-def all_missing(group: type) -> dict[str, Any]:
-    """The settings of a config class, none of which has a value."""
-    return {
-        field.name: all_missing(field.type)
-        if isinstance(field.type, type) and is_dataclass(field.type)
-        else MISSING
-        for field in fields(group)
-    }
 
 
 @contextlib.contextmanager
@@ -262,12 +224,12 @@ def run() -> int:
         signal.signal(number, stop)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits with 1
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
-    ConfigStore.instance().store("schema", RunConfig)
-    nothing_chosen = [{group: None} for group in GROUPS]
-    ConfigStore.instance().store(
-        "only_what_is_typed", {"defaults": ["_self_", *nothing_chosen], **all_missing(RunConfig)}
-    )
+    register()
     HydraConfig.instance().cfg = None  # of an earlier run in this process
+    Plugins.instance()  # loads the launcher's module anew, so it is imported after that
+    from hydra_plugins.lstm_lm_launcher.launcher import LocalLauncher
+
+    LocalLauncher.sweep_dir, LocalLauncher.all_completed = None, True
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     logging.raiseExceptions = False  # a reader that has gone away must not end the run
     for name in ("lstm_lm", "hydra"):
@@ -275,8 +237,10 @@ def run() -> int:
     try:
         with logging_redirect_tqdm():
             main()
-    except (SettingsError, RunFailed):  # of a sweep's job, which has complained already
+    except JobFailed:
         return 1
+    except SettingsError as error:
+        return complain(error)
     except (HydraException, OmegaConfBaseException) as error:
         return complain(error)
     except ValueError as error:  # as Hydra raises for some command lines
@@ -286,7 +250,9 @@ def run() -> int:
     except OSError as error:  # from Hydra: no folder to write to
         complain(error)
         return 2
-    return 0
+    finally:
+        forget_if_unused(LocalLauncher.sweep_dir)
+    return 0 if LocalLauncher.all_completed else 1
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import ast
 from pathlib import Path
 
 LEVELS = [
-    {"errors", "atomic_file", "lock"},
-    {"config", "checkpoint_file"},
+    {"errors", "atomic_file", "lock", "child_process"},
+    {"config", "checkpoint_file", "sweep.job_names"},
     {
         "device",
         "fingerprint",
@@ -44,7 +44,10 @@ LEVELS = [
     {"training.final_figures", "training.progress"},
     {"training.session"},
     {"init_from", "resume_rules"},
-    {"experiment", "sweep.sweep_folder"},
+    {"experiment", "sweep.sweep_folder", "sweep.gpu_slots", "sweep.table"},
+    {"sweep.job", "sweep.plan", "sweep.processes"},
+    {"sweep.runner"},
+    {"sweep.run_sweep"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 SOURCE = Path(__file__).parents[1] / "src" / "lstm_lm"

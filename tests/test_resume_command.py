@@ -125,11 +125,10 @@ def test_a_mistake_changes_and_creates_nothing(settings, train_command, run_fold
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     code, output, errors = train_command(*settings.split())
     assert MISTAKES[settings] in errors
-    assert code == 2 if "-m" not in settings else code == 1
-    if "-m" not in settings:
-        assert errors.startswith("error: ") and errors.count("\n") == 1
-        assert {path for path in tmp_path.rglob("*") if path.is_file()} == before.keys()
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+    assert code == 2
+    assert errors.startswith("error: ") and errors.count("\n") == 1
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before.keys()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
     assert all(path.read_bytes() == content for path, content in before.items())
 
 

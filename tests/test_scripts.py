@@ -132,53 +132,6 @@ def test_a_diverging_run_exits_with_one(type_command, text_file):
     assert errors.startswith("error: diverged: the ") and errors.count("\n") == 1
 
 
-def test_several_runs_by_one_command(type_command, text_file, tmp_path):
-    code, _, errors = type_command(
-        "train.py",
-        "-m",
-        "data=text_file",
-        f"data.path={text_file}",
-        *SMALL,
-        "hydra.sweep.dir=sweep",
-        "model.hidden_size=8,16",
-    )
-    assert (code, errors) == (0, "")
-    for number in "01":
-        assert (tmp_path / "sweep" / number / "checkpoints/best.ckpt").exists()
-
-
-def test_the_sweep_of_hidden_size_and_learning_rate(type_command, text_file, tmp_path):
-    small = [setting for setting in SMALL if "hidden_size" not in setting]
-    code, output, errors = type_command(
-        "train.py",
-        "sweep=hidden_size_and_learning_rate",
-        "data=text_file",
-        f"data.path={text_file}",
-        *small,
-        "training.steps=1",
-        "hydra.sweep.dir=sweep",
-    )
-    assert (code, errors) == (0, "")
-    runs = [json.loads(path.read_text()) for path in tmp_path.glob("sweep/*/summary.json")]
-    assert len(runs) == len({run["fingerprint"] for run in runs}) == 9
-
-
-def test_a_job_that_cannot_be_hides_no_other(type_command, text_file, tmp_path):
-    code, _, errors = type_command(
-        "train.py",
-        "-m",
-        "data=text_file",
-        f"data.path={text_file}",
-        *SMALL,
-        "hydra.sweep.dir=sweep",
-        "model.hidden_size=0,8,-3",
-    )
-    assert code == 1
-    assert "hidden_size must be positive and finite, not 0" in errors
-    assert "hidden_size must be positive and finite, not -3" in errors
-    assert (tmp_path / "sweep/1/checkpoints/best.ckpt").exists()
-
-
 def test_figures_with_the_state_reset_are_reported_too(type_command, text_file):
     _, output, _ = type_command(
         "train.py", "data=text_file", f"data.path={text_file}", *SMALL, "data.reset_every=50"

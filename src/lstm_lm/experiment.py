@@ -1,5 +1,6 @@
 """From a config to a finished run, or on from a run's folder. Joins all the other modules."""
 
+import dataclasses
 import logging
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from lstm_lm.data.splits import read_splits
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.device import choose_device, device_name
 from lstm_lm.errors import SettingsError
-from lstm_lm.fingerprint import fingerprint
+from lstm_lm.fingerprint import fingerprint, flatten
 from lstm_lm.init_from import run_to_start_from, start_from
 from lstm_lm.model.language_model import LanguageModel, count_parameters
 from lstm_lm.resume_rules import (
@@ -27,7 +28,7 @@ from lstm_lm.resume_rules import (
     refuse_lost_checkpoints,
     without_results,
 )
-from lstm_lm.run_folder import RunFolder
+from lstm_lm.run_folder import RunFolder, with_absolute_paths
 from lstm_lm.training.event_files import cut_back
 from lstm_lm.training.samples import encode_prompts
 from lstm_lm.training.session import Session, first_line, versions
@@ -110,6 +111,13 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
         announce(session, checkpoint, summary)
         session.run(checkpoint)
     return folder.values
+
+
+def train_or_go_on(config: RunConfig, output: Path) -> dict[str, Any]:
+    """As :func:`train`, or as :func:`resume` if the folder has this run already."""
+    if not RunFolder(output).holds_a_run():
+        return train(config, output)
+    return resume(output, flatten(dataclasses.asdict(with_absolute_paths(config))))
 
 
 def prepare(

@@ -42,10 +42,8 @@ def run_to_start_from(config: RunConfig) -> Run:
 def start_from(source: Run, session: Session, expected: str | None = None) -> str:
     """Copy the weights of a run; their checksum, which must be as expected."""
     session.model.load_state_dict(source.model.state_dict())
-    digest = hashlib.sha256()
-    for name, weight in sorted(source.model.state_dict().items()):
-        digest.update(name.encode() + weight.numpy().tobytes())
-    if expected not in (None, digest.hexdigest()):
+    sha256 = weights_sha256(source)
+    if expected not in (None, sha256):
         raise SettingsError("init_from: the best weights there are no longer those of then")
     training = session.splits.training
     if unknown := int((training.ids == 0).sum()):
@@ -54,4 +52,11 @@ def start_from(source: Run, session: Session, expected: str | None = None) -> st
             100 * unknown / len(training.ids),
             session.config.init_from,
         )
+    return sha256
+
+
+def weights_sha256(source: Run) -> str:
+    digest = hashlib.sha256()
+    for name, weight in sorted(source.model.state_dict().items()):
+        digest.update(name.encode() + weight.numpy().tobytes())
     return digest.hexdigest()

@@ -7,6 +7,8 @@
     checkpoints/best.ckpt      that where validation loss was lowest
     summary.json               status and figures; written whole at every change, so always true
     events.out.tfevents.*      for TensorBoard
+    progress.json              how far it is, while it runs
+    log.txt                    in a sweep: what it printed
     .lock                      held by the process that trains
 
 Nothing outside the folder is needed to use a model; to evaluate it or to go on, its text.
@@ -59,6 +61,8 @@ class RunFolder:
         self.last = self.checkpoints / "last.ckpt"
         self.previous = self.checkpoints / "previous.ckpt"
         self.best = self.checkpoints / "best.ckpt"
+        self.progress = path / "progress.json"
+        self.log = path / "log.txt"
         self.lock = path / ".lock"
         self.values: dict[str, Any] = {}
 
@@ -194,6 +198,17 @@ class RunFolder:
         for key, value in (changes or {}).items():
             OmegaConf.update(saved, key, value)
         return with_absolute_paths(cast(RunConfig, OmegaConf.to_object(saved)))
+
+
+def config_of(settings: dict[str, Any]) -> RunConfig:
+    """
+    Args:
+        settings: all of them, by their dotted names.
+    """
+    config = OmegaConf.structured(RunConfig)
+    for key, value in settings.items():
+        OmegaConf.update(config, key, value)
+    return cast(RunConfig, OmegaConf.to_object(config))
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

@@ -1,23 +1,37 @@
-"""How far a run has come: a bar at a terminal, and a line after each validation anywhere."""
+"""How far a run has come: a bar at a terminal, a line after each validation anywhere, and a small
+file for whoever watches from outside, such as a sweep.
+"""
 
+import contextlib
+import json
 import logging
+import os
+import time
 from typing import Any, NoReturn
 
 from lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
+from lstm_lm.atomic_file import UNFINISHED
+from lstm_lm.run_folder import RunFolder
 from lstm_lm.training.budget import Budget
 from lstm_lm.training.measurements import Measurements
+
+TELL_EVERY = 1.0  # seconds
 
 log = logging.getLogger(__name__)
 
 
 class Progress(Callback):
-    def __init__(self, budget: Budget, measurements: Measurements, refresh_every: int) -> None:
+    def __init__(
+        self, folder: RunFolder, budget: Budget, measurements: Measurements, refresh_every: int
+    ) -> None:
+        self.folder = folder
         self.budget = budget
         self.measurements = measurements
         self.refresh_every = refresh_every
         self.bar: tqdm[NoReturn] | None = None
+        self.told_at = -TELL_EVERY
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         self.bar = tqdm(
@@ -34,6 +48,8 @@ class Progress(Callback):
             self.bar.update(self.budget.spent(trainer.global_step) - self.bar.n)
             if trainer.global_step % self.refresh_every == 0:
                 self.show_perplexity(trainer)
+        if time.monotonic() - self.told_at >= TELL_EVERY:
+            self.tell(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         latest = self.measurements.latest
@@ -48,6 +64,7 @@ class Progress(Callback):
             f"{self.measurements.tokens_per_second or 0:,.0f}",
         )
         self.show_perplexity(trainer)
+        self.tell(trainer)
 
     def on_train_end(self, *_: Any) -> None:
         self.close()
@@ -58,6 +75,8 @@ class Progress(Callback):
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
+        with contextlib.suppress(OSError):
+            self.folder.progress.unlink()
 
     def show_perplexity(self, trainer: Trainer) -> None:
         latest = self.measurements.latest
@@ -65,3 +84,19 @@ class Progress(Callback):
             self.bar.set_postfix_str(
                 f"  step {trainer.global_step:,}  perplexity {latest['train/perplexity']:.4g}"
             )
+
+    def tell(self, trainer: Trainer) -> None:
+        """Replace the file. It need not survive the machine, nor does its absence matter."""
+        self.told_at = time.monotonic()
+        latest = self.measurements.latest
+        progress = {
+            "share": self.budget.spent(trainer.global_step),  # of the budget
+            "epoch": trainer.global_step / self.budget.steps_per_epoch,
+            "train/perplexity": latest.get("train/perplexity"),
+            "validation/perplexity": latest.get("validation/perplexity"),
+            "tokens_per_second": self.measurements.tokens_per_second,
+        }
+        with contextlib.suppress(OSError):
+            unfinished = self.folder.path / f".progress{UNFINISHED}"
+            unfinished.write_text(json.dumps(progress))
+            os.replace(unfinished, self.folder.progress)

@@ -97,7 +97,7 @@ class Session:
         callbacks = [
             budget,
             measurements,
-            Progress(budget, measurements, config.training.log_every),
+            Progress(folder, budget, measurements, config.training.log_every),
             Samples(config, self.prompts, self.splits.vocabulary, task, writer),
             ExactResume(task, validate_every),
             checkpoints,

@@ -1,0 +1,101 @@
+"""The launcher of ``conf/train.yaml``: a sweep's jobs side by side, each in a process of its own.
+
+Hydra hands over all jobs at once. Each is composed and checked before the first one starts.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from hydra_plugins.lstm_lm_launcher.settings import run_config
+from lstm_lm.config import RunConfig, require_not_negative, require_positive
+from lstm_lm.errors import SettingsError
+
+ONE_RUN = (
+    "resume= goes on with one run: leave out -m; a sweep goes on when its command is given again "
+    "with hydra.sweep.dir=<its folder>"
+)
+
+
+@dataclass
+class LocalLauncherConfig:
+    _target_: str = "hydra_plugins.lstm_lm_launcher.launcher.LocalLauncher"
+    jobs: int | None = None  # on the CPU at once; null: as many as fill its cores
+    jobs_per_gpu: int = 1
+    retries: int = 1  # of a job that fails, within one command; a job that diverged is not tried
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="local", node=LocalLauncherConfig, provider="lstm_lm"
+)
+
+
+class LocalLauncher(Launcher):
+    # Hydra hands nothing back to the script.
+    sweep_dir: ClassVar[Path | None] = None
+    all_completed: ClassVar[bool] = True
+
+    def __init__(self, jobs: int | None, jobs_per_gpu: int, retries: int) -> None:
+        self.jobs, self.jobs_per_gpu, self.retries = jobs, jobs_per_gpu, retries
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        LocalLauncher.sweep_dir = Path(str(config.hydra.sweep.dir))
+        LocalLauncher.all_completed = True
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run the jobs to their ends; each returns its best validation perplexity.
+
+        One that failed or diverged returns infinity, so that a sweeper that searches goes on.
+        """
+        require_positive("hydra.launcher", jobs=self.jobs, jobs_per_gpu=self.jobs_per_gpu)
+        require_not_negative("hydra.launcher", retries=self.retries)
+        configs = [self.compose(overrides) for overrides in job_overrides]
+        from lstm_lm.sweep.run_sweep import run_sweep  # torch: not for --help
+
+        sweep_dir = Path(str(self.config.hydra.sweep.dir))
+        perplexities = run_sweep(
+            configs,
+            job_overrides,
+            sweep_dir,
+            to_go_on=command_to_go_on(sweep_dir),
+            jobs_at_once=self.jobs,
+            jobs_per_gpu=self.jobs_per_gpu,
+            retries=self.retries,
+        )
+        LocalLauncher.all_completed &= None not in perplexities
+        return [
+            JobReturn(
+                overrides=overrides,
+                status=JobStatus.COMPLETED,
+                _return_value=float("inf") if perplexity is None else perplexity,
+            )
+            for overrides, perplexity in zip(job_overrides, perplexities, strict=True)
+        ]
+
+    def compose(self, overrides: Sequence[str]) -> RunConfig:
+        composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(composed):
+            del composed["hydra"]
+        OmegaConf.set_struct(composed, True)
+        if composed.resume is not None:
+            raise SettingsError(ONE_RUN)
+        return run_config(composed, overrides)
+
+
+def command_to_go_on(sweep_dir: Path) -> str:
+    typed = [word for word in sys.argv[1:] if not word.startswith("hydra.sweep.dir=")]
+    return shlex.join(["python", *sys.argv[:1], *typed, f"hydra.sweep.dir={sweep_dir}"])

@@ -1,0 +1,67 @@
+"""Places on this machine's GPUs, one for each job that works there.
+
+A place is a lock of the system's on a file that all sweeps of the machine share. The job's own
+process holds it, so it is free again when that ends, however it ends.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+
+from lstm_lm.lock import acquire
+
+
+def visible_gpus() -> list[str]:
+    """As ``CUDA_VISIBLE_DEVICES`` takes them."""
+    count = torch.cuda.device_count()
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(number) for number in range(count)] if listed is None else listed.split(",")
+    return [name.strip() for name in names][:count]
+
+
+class GpuSlots:
+    """
+    Args:
+        per_gpu: jobs that may share a GPU.
+    """
+
+    def __init__(self, gpus: list[str], per_gpu: int, folder: Path | None = None) -> None:
+        self.gpus, self.per_gpu = gpus, per_gpu
+        self.folder = folder or Path(tempfile.gettempdir()) / "lstm_lm_gpu_slots"
+
+    def take(self, count: int) -> dict[str, int] | None:
+        """So many GPUs, each with the open lock to hand on to the job; None if too few are free.
+
+        The emptiest come first.
+        """
+        taken: dict[str, int] = {}
+        for place in range(self.per_gpu):
+            for gpu in self.gpus:
+                if len(taken) < count and gpu not in taken:
+                    handle = self.lock(f"gpu_{gpu}.{place}".replace("/", "-"))
+                    if handle is not None:
+                        taken[gpu] = handle
+        if len(taken) == count:
+            return taken
+        release(taken)
+        return None
+
+    def lock(self, name: str) -> int | None:
+        before = os.umask(0)  # other users' sweeps wait here, too
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o666)
+        finally:
+            os.umask(before)
+        if acquire(handle, until=0.0):  # now or never
+            return handle
+        os.close(handle)
+        return None
+
+
+def release(taken: dict[str, int]) -> None:
+    """Let go of this process's hold; a job that was started with it still has its own."""
+    for handle in taken.values():
+        os.close(handle)

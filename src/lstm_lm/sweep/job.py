@@ -1,0 +1,44 @@
+"""One job of a sweep, in a process of its own: ``python -m lstm_lm.sweep.job SWEEP NUMBER``.
+
+What it prints goes to the job's log. Exit codes are those of ``scripts/train.py``.
+"""
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from lstm_lm.child_process import end_with_parent
+from lstm_lm.errors import RunFailed, SettingsError, Stopped
+
+STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+def main() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # one could break an import
+    end_with_parent()
+    for number in STOPPING:
+        signal.signal(number, stop)
+    from lstm_lm.experiment import train_or_go_on
+    from lstm_lm.run_folder import config_of
+    from lstm_lm.sweep.sweep_folder import SweepFolder
+
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
+    logging.getLogger("lstm_lm").setLevel(logging.INFO)
+    folder = SweepFolder(Path(sys.argv[1]))
+    job = next(job for job in folder.read().jobs if job.number == int(sys.argv[2]))
+    try:
+        train_or_go_on(config_of(job.settings), folder.run_folder(job).path)
+    except (SettingsError, RunFailed) as error:
+        print(f"error: {error}", flush=True)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)
+
+
+def stop(number: int, _: Any) -> None:
+    raise Stopped(number)
+
+
+if __name__ == "__main__":
+    main()

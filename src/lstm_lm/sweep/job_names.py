@@ -1,0 +1,42 @@
+"""Folders of jobs, named so that a list of them can be read: 003_h256_lr0.3."""
+
+import re
+from collections.abc import Sequence
+
+SHORT = {
+    "data.batch_size": "b",
+    "data.num_steps": "t",
+    "model.embedding_size": "e",
+    "model.hidden_size": "h",
+    "model.num_layers": "layers",
+    "optimizer.clip_norm": "clip",
+    "optimizer.learning_rate": "lr",
+}
+LONGEST = 100  # characters; file systems allow 255
+
+
+def choices(overrides: Sequence[str]) -> dict[str, str]:
+    """What is chosen for each setting or group: ``["model.core=scratch"]`` → by its name."""
+    pairs = (override.lstrip("+").partition("=") for override in overrides)
+    return {key: value for key, _, value in pairs}
+
+
+def differing(jobs: Sequence[dict[str, str]]) -> dict[str, list[str]]:
+    """The settings in which jobs differ, each with all its values in order."""
+    names = dict.fromkeys(name for job in jobs for name in job)
+    values = {name: list(dict.fromkeys(job.get(name, "") for job in jobs)) for name in names}
+    return {name: several for name, several in values.items() if len(several) > 1}
+
+
+def job_name(number: int, job: dict[str, str], names: Sequence[str]) -> str:
+    """The number and what sets a job apart, without anything Hydra or a shell would take amiss."""
+    parts = [f"{number:03}"] + [shorten(name, job[name]) for name in names if name in job]
+    return "_".join(parts)[:LONGEST].rstrip("._-")
+
+
+def shorten(name: str, value: str) -> str:
+    plain = re.sub(r"[^\w.+-]+", "-", value).strip("-.")
+    speaks_for_itself = plain[:1].isalpha() and plain not in ("true", "false", "null")
+    if name in SHORT:
+        return SHORT[name] + plain
+    return plain if speaks_for_itself else name.rpartition(".")[2].replace("_", "-") + plain

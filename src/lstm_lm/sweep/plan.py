@@ -1,0 +1,140 @@
+"""Which jobs a sweep has, and which of them are left to do."""
+
+import contextlib
+import dataclasses
+import logging
+import re
+from collections.abc import Sequence
+
+from lstm_lm.config import DataConfig, RunConfig
+from lstm_lm.data.data_module import TextDataModule
+from lstm_lm.data.splits import Splits, read_splits
+from lstm_lm.data.vocabulary import Vocabulary
+from lstm_lm.errors import DamagedFile
+from lstm_lm.fingerprint import fingerprint, flatten
+from lstm_lm.init_from import run_to_start_from, weights_sha256
+from lstm_lm.run_folder import RunFolder, with_absolute_paths
+from lstm_lm.sweep.job_names import choices, differing, job_name
+from lstm_lm.sweep.sweep_folder import Job, Sweep, SweepFolder, identity
+from lstm_lm.training.samples import encode_prompts
+
+log = logging.getLogger(__name__)
+
+# Settings that do not change what a text's splits are.
+NOT_OF_SPLITS = "batch_size", "num_steps", "order", "evaluation_rows", "reset_every"
+
+
+class Texts:
+    """Reads each text once, however many jobs learn from it."""
+
+    def __init__(self) -> None:
+        self.splits: dict[str, Splits] = {}
+
+    def read(self, config: RunConfig, vocabulary: Vocabulary | None) -> Splits:
+        default = DataConfig()
+        same = {name: getattr(default, name) for name in NOT_OF_SPLITS}
+        key = f"{dataclasses.replace(config.data, **same)} {config.init_from}"
+        if key not in self.splits:
+            self.splits = {key: read_splits(config.data, vocabulary)}  # others are let go
+        return self.splits[key]
+
+
+def fingerprints(configs: Sequence[RunConfig]) -> list[str]:
+    """What each of them trains.
+
+    Raises:
+        SettingsError: if one of them cannot be trained, for its text, prompts or ``init_from``.
+    """
+    texts, weights = Texts(), dict[str, tuple[Vocabulary, str]]()
+
+    def of(config: RunConfig) -> str:
+        vocabulary, started_from = None, None
+        if config.init_from is not None:
+            key = f"{config.init_from} {config.model} {config.data.level}"
+            if key not in weights:
+                source = run_to_start_from(config)
+                weights[key] = source.vocabulary, weights_sha256(source)
+            vocabulary, started_from = weights[key]
+        splits = texts.read(config, vocabulary)
+        TextDataModule(splits, config.data, config.seed)
+        encode_prompts(config, splits)
+        return fingerprint(config, splits.text_sha256, started_from)
+
+    return [of(config) for config in configs]
+
+
+def plan(
+    folder: SweepFolder,
+    configs: Sequence[RunConfig],
+    trained: Sequence[str],
+    overrides: Sequence[Sequence[str]],
+    threads: int,
+) -> tuple[Sweep, list[Job]]:
+    """The sweep with all jobs that it ever had, and that of each config.
+
+    Args:
+        trained: the fingerprints of the configs.
+        threads: of each job, if the sweep is new.
+    """
+    sweep = known_sweep(folder, threads)
+    chosen = [choices(of_job) for of_job in overrides]
+    several = differing(chosen)
+    for name, values in several.items():
+        sweep.grid[name] = list(dict.fromkeys([*sweep.grid.get(name, []), *values]))
+    known = {job.identity: job for job in sweep.jobs}
+    number = next_number(folder, sweep)
+    wanted = []
+    for config, of_job, its_fingerprint in zip(configs, chosen, trained, strict=True):
+        settings = flatten(dataclasses.asdict(with_absolute_paths(config)))
+        key = identity(its_fingerprint, settings)
+        if key not in known:
+            name = job_name(number, of_job, list(several))
+            known[key] = Job(number, name, its_fingerprint, settings)
+            sweep.jobs.append(known[key])
+            number += 1
+        known[key].settings = settings  # how long to train may have changed
+        wanted.append(known[key])
+    return sweep, wanted
+
+
+def known_sweep(folder: SweepFolder, threads: int) -> Sweep:
+    """What is there from earlier; should the record be lost, as its runs' folders have it."""
+    if folder.holds_a_sweep():
+        try:
+            return folder.read()
+        except DamagedFile as error:
+            log.warning("warning: %s; its jobs are looked for in their folders", error)
+    sweep = Sweep({}, threads)
+    for path in sorted(folder.path.iterdir()):
+        run = RunFolder(path)
+        if (number := re.match(r"\d+", path.name)) and run.holds_a_run():
+            with contextlib.suppress(DamagedFile):
+                settings, summary = (
+                    flatten(dataclasses.asdict(run.read_config())),
+                    run.read_summary(),
+                )
+                sweep.threads = summary["threads"]
+                status, trained = summary["status"], summary["fingerprint"]
+                sweep.jobs.append(Job(int(number[0]), path.name, trained, settings, status))
+    return sweep
+
+
+def next_number(folder: SweepFolder, sweep: Sweep) -> int:
+    """Above all that are taken, also by folders that the record does not know."""
+    names = (path.name for path in folder.path.iterdir())
+    taken = [int(number[0]) for name in names if (number := re.match(r"\d+", name))]
+    return max([*taken, *(job.number for job in sweep.jobs)], default=-1) + 1
+
+
+def is_done(folder: SweepFolder, job: Job, config: RunConfig) -> bool:
+    """Whether nothing is left to do for a job, or nothing can be done."""
+    if job.status == "diverged":  # as it would again
+        return True
+    if job.status != "completed":
+        return False
+    try:
+        before = folder.run_folder(job).read_config()
+    except DamagedFile:
+        return False
+    old, new = ((c.training.epochs, c.training.steps, c.training.minutes) for c in (before, config))
+    return old == new and before.data == with_absolute_paths(config).data

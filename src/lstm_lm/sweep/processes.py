@@ -1,0 +1,114 @@
+"""A job as a process: started, looked at, stopped, and what became of it."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from lstm_lm.errors import DamagedFile
+from lstm_lm.sweep.gpu_slots import release
+from lstm_lm.sweep.sweep_folder import Job, SweepFolder
+
+BAD_SETTINGS = 2  # as an exit code
+LAST_WORDS = 4096  # bytes of its log that are looked at for why a job failed
+
+
+class JobProcess:
+    """
+    Args:
+        places: how many of the CPU's it takes; none on a GPU.
+        gpus: those it works on, each with the lock to hand on.
+    """
+
+    def __init__(
+        self, folder: SweepFolder, job: Job, threads: int, places: int, gpus: dict[str, int]
+    ) -> None:
+        self.run_folder = folder.run_folder(job)
+        self.job = job
+        self.places = places
+        self.started = time.monotonic()
+        self.share_at_start: float | None = None
+        self.is_stopping = False
+        environment = os.environ | {
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+        }
+        self.run_folder.path.mkdir(exist_ok=True)
+        with open(self.run_folder.log, "ab") as log:
+            self.log_start = log.tell()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "lstm_lm.sweep.job", str(folder.path), str(job.number)],
+                stdin=subprocess.PIPE,  # see child_process
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=list(gpus.values()),
+                start_new_session=True,  # Ctrl-C is for the sweep, which stops its jobs itself
+            )
+        release(gpus)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def stop(self) -> None:
+        """Let the job save and end."""
+        if not self.is_stopping:
+            self.is_stopping = True
+            self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process now; its run stays as it was saved last."""
+        self.is_stopping = True
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def progress(self) -> dict[str, Any]:
+        """What the run tells of itself; empty before its first step."""
+        try:
+            progress = json.loads(self.run_folder.progress.read_text())
+        except (OSError, ValueError):
+            return {}
+        if self.share_at_start is None:
+            self.share_at_start = progress["share"]
+        return progress
+
+    def outcome(self) -> tuple[str, str | None]:
+        """The job's status once the process has ended, and why it failed."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        code = self.process.wait()
+        if code == 0:
+            return "completed", None
+        if code > 128 or (code < 0 and self.is_stopping):
+            return "interrupted", None
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+            return "failed", f"ended by {name}{hint}"
+        with contextlib.suppress(DamagedFile):
+            if self.run_folder.read_summary()["status"] == "diverged":
+                return "diverged", self.last_words()
+        return "failed", self.last_words()
+
+    @property
+    def is_worth_a_retry(self) -> bool:
+        """Whether it failed of something that may not come again."""
+        return self.job.status == "failed" and self.process.returncode != BAD_SETTINGS
+
+    def last_words(self) -> str:
+        with open(self.run_folder.log, "rb") as log:
+            log.seek(max(self.log_start, os.path.getsize(self.run_folder.log) - LAST_WORDS))
+            lines = log.read().decode(errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        return last.strip().removeprefix("error: ")

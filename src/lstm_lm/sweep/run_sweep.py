@@ -1,0 +1,95 @@
+"""All jobs of a sweep → each done once, and a report."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from lstm_lm.config import Accelerator, RunConfig
+from lstm_lm.errors import DamagedFile
+from lstm_lm.sweep.gpu_slots import GpuSlots, visible_gpus
+from lstm_lm.sweep.plan import fingerprints, is_done, plan
+from lstm_lm.sweep.runner import Runner, cores
+from lstm_lm.sweep.sweep_folder import Job, SweepFolder
+from lstm_lm.sweep.table import as_lines
+from lstm_lm.training.stop_signals import StopSignals
+
+log = logging.getLogger(__name__)
+
+
+def run_sweep(
+    configs: Sequence[RunConfig],
+    overrides: Sequence[Sequence[str]],
+    path: Path,
+    *,
+    to_go_on: str,
+    jobs_at_once: int | None,
+    jobs_per_gpu: int,
+    retries: int,
+) -> list[float | None]:
+    """Run what is not done yet; the best validation perplexity of each job that completed.
+
+    Args:
+        overrides: what was typed for each of the configs; folders are named by it.
+        path: the sweep's folder; what is there from earlier is not done again.
+        to_go_on: the command to show, should something be left to do.
+        jobs_at_once: on the CPU; None fills its cores.
+
+    Raises:
+        SettingsError: before anything is started, if one of the jobs cannot be done.
+        Stopped: after a signal, with all jobs saved.
+    """
+    folder = SweepFolder(path)
+    gpus = visible_gpus()
+    at_once = jobs_at_once or min(cores(), processes_on_cpu(configs, gpus))
+    with StopSignals() as signals:
+        trained = fingerprints(configs)
+        signals.heed()
+        with folder.held():
+            threads = max(1, cores() // at_once)
+            sweep, jobs = plan(folder, configs, trained, overrides, threads)
+            if jobs_at_once is None:
+                at_once = max(1, cores() // sweep.threads)
+            folder.write(sweep)
+            pairs = {job.number: (job, config) for job, config in zip(jobs, configs, strict=True)}
+            wanted = [job for job, _ in pairs.values()]
+            to_do = [job for job, config in pairs.values() if not is_done(folder, job, config)]
+            log.info("sweep   %s", path)
+            log.info(
+                "        %d jobs, %d of them done before; on the CPU %d at once, %d threads each",
+                len(wanted),
+                len(wanted) - len(to_do),
+                at_once,
+                sweep.threads,
+            )
+            runner = Runner(folder, sweep, at_once, GpuSlots(gpus, jobs_per_gpu), retries)
+            try:
+                runner.run(wanted, to_do, signals)
+            finally:
+                say_how_it_ended(runner, wanted, to_go_on)
+    return [perplexity(folder, job) for job in jobs]
+
+
+def processes_on_cpu(configs: Sequence[RunConfig], gpus: Sequence[str]) -> int:
+    """Of all jobs that will work there."""
+    on_cpu = {Accelerator.cpu} if gpus else {Accelerator.cpu, Accelerator.auto}
+    counts = [c.device.devices for c in configs if c.device.accelerator in on_cpu]
+    return max(1, sum(counts))
+
+
+def say_how_it_ended(runner: Runner, wanted: Sequence[Job], to_go_on: str) -> None:
+    log.info("")
+    for line in as_lines([runner.row(job) for job in wanted]):
+        log.info("%s", line)
+    for error in dict.fromkeys(job.error for job in wanted if job.error is not None):
+        log.info("%s: %s", ", ".join(job.name for job in wanted if job.error == error), error)
+    if any(job.status not in ("completed", "diverged") for job in wanted):
+        log.info("\nto go on     %s", to_go_on)
+
+
+def perplexity(folder: SweepFolder, job: Job) -> float | None:
+    if job.status != "completed":
+        return None
+    try:
+        return folder.run_folder(job).read_summary().get("best/validation/perplexity")
+    except DamagedFile:
+        return None

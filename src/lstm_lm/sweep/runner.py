@@ -1,0 +1,173 @@
+"""Runs what is left of a sweep, filling the machine: CPU and GPU jobs at the same time."""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Sequence
+
+from lstm_lm.config import Accelerator
+from lstm_lm.errors import DamagedFile
+from lstm_lm.lock import is_locked
+from lstm_lm.sweep.gpu_slots import GpuSlots
+from lstm_lm.sweep.processes import JobProcess
+from lstm_lm.sweep.sweep_folder import Job, Sweep, SweepFolder
+from lstm_lm.sweep.table import LiveTable, Row
+from lstm_lm.training.stop_signals import StopSignals
+
+LOOK_EVERY = 0.2  # seconds
+
+log = logging.getLogger(__name__)
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Runner:
+    """
+    Args:
+        places: for jobs on the CPU, one for each of a job's processes.
+        retries: of a job that failed.
+    """
+
+    def __init__(
+        self, folder: SweepFolder, sweep: Sweep, places: int, slots: GpuSlots, retries: int
+    ) -> None:
+        self.folder, self.sweep = folder, sweep
+        self.places, self.slots, self.retries = places, slots, retries
+        self.running: list[JobProcess] = []
+        self.rows: dict[int, Row] = {}  # of jobs that do not run
+
+    def run(self, wanted: Sequence[Job], to_do: Sequence[Job], signals: StopSignals) -> None:
+        """Run jobs to their ends, or until a signal comes; none is left running.
+
+        Args:
+            wanted: all that are to be shown.
+            to_do: those of them that are to be run.
+        """
+        waiting = list(to_do)
+        for job in waiting:
+            job.status, job.error = "waiting", None
+        tries = dict.fromkeys((job.number for job in waiting), 0)
+        try:
+            with LiveTable() as table:
+                while waiting or self.running:
+                    for process in [process for process in self.running if process.has_ended]:
+                        job = process.job
+                        self.end(process, table)
+                        tries[job.number] += 1
+                        if process.is_worth_a_retry and tries[job.number] <= self.retries:
+                            waiting.append(job)
+                    if signals.received is not None:
+                        waiting = []
+                        for process in self.running:
+                            process.stop()
+                    self.start_what_fits(waiting, table)
+                    table.show([self.row(job) for job in wanted])
+                    time.sleep(LOOK_EVERY)
+        finally:
+            for process in list(self.running):
+                process.kill()
+                self.end(process)
+        signals.heed()
+
+    def start_what_fits(self, waiting: list[Job], table: LiveTable) -> None:
+        """Start waiting jobs, in order on each kind of device, and take them off the list."""
+        taken = sum(process.places for process in self.running)
+        is_full = {"cpu": False, "gpu": False}
+        for job in list(waiting):
+            devices = job.settings["device.devices"]
+            needs_gpu = job.settings["device.accelerator"] == Accelerator.gpu
+            may_use_gpu = job.settings["device.accelerator"] == Accelerator.auto
+            kind = "gpu" if needs_gpu or (may_use_gpu and self.slots.gpus) else "cpu"
+            if kind == "gpu" and devices > len(self.slots.gpus):
+                waiting.remove(job)
+                found = (
+                    f"only {len(self.slots.gpus)} of {devices} GPUs"
+                    if self.slots.gpus
+                    else "no GPU"
+                )
+                self.fail(job, f"{found} here", table)
+                continue
+            if is_full[kind] or is_locked(self.folder.run_folder(job).lock):
+                continue  # the lock is that of a process which is about to end
+            places = min(devices, self.places) if kind == "cpu" else 0
+            gpus = self.slots.take(devices) if kind == "gpu" else {}
+            if gpus is None or taken + places > self.places:
+                is_full[kind] = True
+                continue
+            waiting.remove(job)
+            taken += places
+            self.start(job, places, gpus, table)
+
+    def start(self, job: Job, places: int, gpus: dict[str, int], table: LiveTable) -> None:
+        try:
+            process = JobProcess(self.folder, job, self.sweep.threads, places, gpus)
+        except OSError as error:
+            self.fail(job, f"cannot be started: {error.strerror}", table)
+            return
+        job.status, job.tries = "running", job.tries + 1
+        self.rows.pop(job.number, None)
+        self.running.append(process)
+        self.record()
+        on = f" on GPU {', '.join(gpus)}" if gpus else ""
+        table.say(f"{job.name}  started{on}")
+
+    def end(self, process: JobProcess, table: LiveTable | None = None) -> None:
+        job = process.job
+        self.running.remove(process)
+        job.status, job.error = process.outcome()
+        self.record()
+        if table is not None:
+            cells = self.row(job).cells()
+            error = "" if job.error is None else f"  {job.error}"
+            table.say(
+                f"{job.name}  {job.status}  epoch {cells[2] or 0}  perplexity {cells[3] or '-'}  "
+                f"{cells[4] or 0} tokens per second{error}"
+            )
+
+    def fail(self, job: Job, error: str, table: LiveTable) -> None:
+        job.status, job.error = "failed", error
+        self.record()
+        table.say(f"{job.name}  failed  {error}")
+
+    def record(self) -> None:
+        try:
+            self.folder.write(self.sweep)
+        except OSError as error:  # the runs' own folders say how they stand, too
+            log.warning("warning: cannot write %s: %s", self.folder.file, error.strerror)
+
+    def row(self, job: Job) -> Row:
+        process = next((process for process in self.running if process.job is job), None)
+        if process is not None:
+            return row_of_process(process)
+        if job.number not in self.rows:
+            self.rows[job.number] = row_of_folder(self.folder, job)
+        return self.rows[job.number]
+
+
+def row_of_process(process: JobProcess) -> Row:
+    progress = process.progress()
+    row = Row(process.job.name, "running", seconds=process.seconds)
+    if progress:
+        row.epoch = progress["epoch"]
+        row.perplexity = progress["validation/perplexity"] or progress["train/perplexity"]
+        row.tokens_per_second = progress["tokens_per_second"]
+        done = progress["share"] - (process.share_at_start or 0.0)
+        if done > 0:
+            row.seconds_left = process.seconds * (1 - progress["share"]) / done
+    return row
+
+
+def row_of_folder(folder: SweepFolder, job: Job) -> Row:
+    row = Row(job.name, job.status)
+    with contextlib.suppress(DamagedFile):
+        if folder.run_folder(job).holds_a_run():
+            summary = folder.run_folder(job).read_summary()
+            row.epoch = summary["epochs"]
+            row.perplexity = summary.get("best/validation/perplexity")
+            row.tokens_per_second = summary.get("tokens_per_second")
+            row.seconds = summary["seconds"]
+    return row

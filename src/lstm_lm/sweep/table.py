@@ -1,0 +1,101 @@
+"""What a sweep shows meanwhile: a live table at a terminal, a line for each change elsewhere."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+# The most telling first, should they not all fit on the screen.
+STATUSES = "running", "failed", "diverged", "interrupted", "completed", "waiting"
+COLOURS = {"running": "cyan", "completed": "green", "waiting": "dim"}
+COLUMNS = "status", "epoch", "perplexity", "tokens/s", "time", "left"
+SPARE_LINES = 6  # of the screen
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Row:
+    """How a job stands; what is not known is None."""
+
+    name: str
+    status: str
+    epoch: float | None = None
+    perplexity: float | None = None  # of the validation text, before its first of the training one
+    tokens_per_second: float | None = None
+    seconds: float | None = None
+    seconds_left: float | None = None
+
+    def cells(self) -> list[str]:
+        return [
+            self.name,
+            self.status,
+            "" if self.epoch is None else f"{self.epoch:.3g}",
+            "" if self.perplexity is None else f"{self.perplexity:.4g}",
+            "" if self.tokens_per_second is None else f"{self.tokens_per_second:,.0f}",
+            duration(self.seconds),
+            duration(self.seconds_left),
+        ]
+
+
+def duration(seconds: float | None) -> str:
+    """Hours, minutes and seconds, as a clock shows them."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class LiveTable:
+    def __init__(self) -> None:
+        self.console = Console()
+        self.live: Live | None = None
+
+    def __enter__(self) -> "LiveTable":
+        if self.console.is_terminal:
+            self.live = Live(console=self.console, auto_refresh=False, transient=True)
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def say(self, line: str) -> None:
+        if self.live is None:
+            log.info("%s", line)
+
+    def show(self, rows: Sequence[Row]) -> None:
+        if self.live is not None:
+            self.live.update(self.table(rows), refresh=True)
+
+    def table(self, rows: Sequence[Row]) -> Table:
+        counts = {status: sum(row.status == status for row in rows) for status in STATUSES}
+        caption = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
+        table = Table(caption=caption, caption_justify="left")
+        table.add_column("job")
+        for column in COLUMNS:
+            table.add_column(column, justify="left" if column == "status" else "right")
+        most_telling = sorted(rows, key=lambda row: STATUSES.index(row.status))
+        fitting = {row.name for row in most_telling[: max(1, self.console.height - SPARE_LINES)]}
+        for row in rows:
+            if row.name in fitting:
+                table.add_row(*row.cells(), style=COLOURS.get(row.status, "red"))
+        return table
+
+
+def as_lines(rows: Sequence[Row]) -> list[str]:
+    """The same as plain text, below one another."""
+    cells = [["job", *COLUMNS[:-1]], *(row.cells()[:-1] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            text.ljust(width) if column < 2 else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]

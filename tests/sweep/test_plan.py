@@ -1,0 +1,99 @@
+import json
+import re
+
+import pytest
+
+from lstm_lm.errors import SettingsError
+from lstm_lm.experiment import train
+from lstm_lm.run_folder import config_of
+from lstm_lm.sweep.plan import fingerprints, plan
+from lstm_lm.sweep.sweep_folder import SweepFolder
+
+
+@pytest.fixture
+def plan_sweep(tiny_run, tmp_path):
+    """Plan a grid, given as values by names, and keep it as a sweep does."""
+    folder = SweepFolder(tmp_path / "sweep")
+    folder.path.mkdir()
+
+    def plan_grid(*jobs, threads=1):
+        overrides = [job.split() for job in jobs]
+        configs = [tiny_run(*job) for job in overrides]
+        sweep, wanted = plan(folder, configs, fingerprints(configs), overrides, threads)
+        folder.write(sweep)
+        return sweep, wanted
+
+    return plan_grid
+
+
+def test_jobs_have_a_number_a_name_and_every_setting(plan_sweep):
+    sweep, jobs = plan_sweep(*(f"seed=1 model.hidden_size={size}" for size in (8, 16)))
+    assert [job.name for job in jobs] == ["000_h8", "001_h16"]
+    assert [job.settings["model.hidden_size"] for job in jobs] == [8, 16]
+    assert jobs[0].settings["data.batch_size"] == 8
+    assert sweep.grid == {"model.hidden_size": ["8", "16"]}
+
+
+def test_new_values_get_the_next_numbers_wherever_they_are_put(plan_sweep):
+    plan_sweep(*(f"model.hidden_size={size}" for size in (8, 16)))
+    sweep, jobs = plan_sweep(*(f"model.hidden_size={size}" for size in (8, 12, 16, 4)))
+    assert [job.name for job in jobs] == ["000_h8", "002_h12", "001_h16", "003_h4"]
+    assert sweep.grid == {"model.hidden_size": ["8", "16", "12", "4"]}
+
+
+def test_a_number_taken_by_a_folder_alone_is_not_given_away(plan_sweep, tmp_path):
+    (tmp_path / "sweep/007_h8").mkdir()
+    _, jobs = plan_sweep("seed=0", "seed=1")
+    assert [job.number for job in jobs] == [8, 9]
+
+
+def test_the_device_is_part_of_a_job_and_how_long_it_trains_is_not(plan_sweep):
+    _, (job,) = plan_sweep("device=cpu")
+    _, (on_gpu, longer) = plan_sweep("device=gpu", "device=cpu training.epochs=9")
+    assert (on_gpu.number, longer.number) == (1, job.number)
+    assert longer.settings["training.epochs"] == 9
+
+
+def test_the_same_job_twice_is_one(plan_sweep):
+    sweep, jobs = plan_sweep("optimizer.learning_rate=1", "optimizer.learning_rate=1.0")
+    assert len(sweep.jobs) == 1 and jobs[0] is jobs[1]
+
+
+def test_threads_stay_those_of_the_first_time(plan_sweep):
+    plan_sweep("seed=0", threads=3)
+    assert plan_sweep("seed=0", threads=1)[0].threads == 3
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"jobs": [{}]}', None])
+def test_a_lost_record_is_made_again_from_the_folders_of_its_runs(content, plan_sweep, tmp_path):
+    _, (job, _) = plan_sweep("seed=1", "seed=2")
+    folder = SweepFolder(tmp_path / "sweep")
+    (tmp_path / "sweep/003_seed5").mkdir()  # which never came to be a run
+    config = config_of(job.settings | {"training.steps": 2})
+    train(config, tmp_path / "sweep" / job.name)
+    folder.file.unlink() if content is None else folder.file.write_text(content)
+    _, jobs = plan_sweep("seed=2", "seed=1")
+    assert [(job.number, job.status) for job in jobs] == [(4, "waiting"), (0, "completed")]
+
+
+def test_what_cannot_be_trained_is_refused(tiny_run, tmp_path):
+    good = tiny_run()
+    for setting, reason in {
+        "data.batch_size=10000": "a batch needs data.batch_size",
+        f"data.path={tmp_path}/none": "none",
+        "init_from=nowhere": "nowhere is not a run's folder",
+        "samples.prompts=['']": "empty prompt",
+    }.items():
+        with pytest.raises(SettingsError, match=re.escape(reason)):
+            fingerprints([good, tiny_run(setting)])
+
+
+def test_a_run_that_starts_from_another_has_the_fingerprint_that_it_is_planned_with(
+    tiny_run, tmp_path
+):
+    train(tiny_run(), tmp_path / "source")
+    config = tiny_run(f"init_from={tmp_path}/source", "seed=3")
+    (planned,) = fingerprints([config])
+    assert planned == train(config, tmp_path / "run")["fingerprint"]
+    assert planned != fingerprints([tiny_run("seed=3")])[0]
+    assert json.loads((tmp_path / "run/summary.json").read_text())["started_from"]
