@@ -116,7 +116,7 @@ def test_a_second_sweep_in_the_same_folder_is_refused(sweep_command, tmp_path):
 class Sweep:
     """The command in a process of its own; whatever it leaves running ends with the block."""
 
-    SETTINGS = "model.hidden_size=8,16,24", "optimizer.learning_rate=1,2", "training.epochs=40"
+    SETTINGS = "model.hidden_size=8,16,24", "optimizer.learning_rate=1,2", "training.epochs=15"
 
     def __init__(self, folder):
         self.folder = folder
@@ -164,7 +164,9 @@ class Sweep:
             return {}
 
     def trains(self, count):
-        return len(list(self.folder.glob("*/progress.json"))) >= count
+        """Whether so many jobs have begun with their steps; what was killed leaves its file."""
+        started = len(self.job_processes()) >= count
+        return started and len(list(self.folder.glob("*/progress.json"))) >= count
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")

@@ -39,6 +39,7 @@ class JobProcess:
             "CUDA_VISIBLE_DEVICES": ",".join(gpus),
         }
         self.run_folder.path.mkdir(exist_ok=True)
+        self.run_folder.progress.unlink(missing_ok=True)  # of a process that was killed
         with open(self.run_folder.log, "ab") as log:
             self.log_start = log.tell()
             self.process = subprocess.Popen(
