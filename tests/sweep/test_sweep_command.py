@@ -216,15 +216,31 @@ def test_a_sweep_that_is_killed_again_and_again_comes_to_the_same(
 
 
 @needs_proc
-def test_ctrl_c_saves_every_job_and_a_second_one_does_not_wait(tmp_path):
+def test_ctrl_c_saves_every_job(tmp_path):
     with Sweep(tmp_path / "sweep") as sweep:
         sweep.wait_until(lambda: sweep.trains(3))
         sweep.process.send_signal(signal.SIGINT)
-        output, _ = sweep.process.communicate(timeout=60)
+        sweep.process.communicate(timeout=60)
         assert sweep.process.returncode == 130
         assert not sweep.job_processes()
-        statuses = list(sweep.statuses().values())
-        assert statuses.count("interrupted") == 3 and "running" not in statuses
+        assert sorted(sweep.statuses().values()) == ["interrupted"] * 3 + ["waiting"] * 3
     for path in (tmp_path / "sweep").glob("*/summary.json"):
         summary = json.loads(path.read_text())
         assert summary["status"] == "interrupted" and summary["steps"] > 0
+
+
+@needs_proc
+def test_a_second_ctrl_c_does_not_wait(tmp_path):
+    with Sweep(tmp_path / "sweep") as sweep:
+        sweep.wait_until(lambda: sweep.trains(3))
+        jobs = sweep.job_processes()
+        for process in jobs:  # which cannot end
+            os.kill(process, signal.SIGSTOP)
+        sweep.process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert sweep.process.poll() is None
+        sweep.process.send_signal(signal.SIGINT)
+        sweep.process.communicate(timeout=10)
+        assert sweep.process.returncode == 130
+        assert not sweep.job_processes()
+        assert "running" not in sweep.statuses().values()

@@ -33,7 +33,7 @@ class Row:
         return [
             self.name,
             self.status,
-            "" if self.epoch is None else f"{self.epoch:.3g}",
+            "" if self.epoch is None else f"{self.epoch:.1f}".removesuffix(".0"),
             "" if self.perplexity is None else f"{self.perplexity:.4g}",
             "" if self.tokens_per_second is None else f"{self.tokens_per_second:,.0f}",
             duration(self.seconds),

@@ -1,0 +1,39 @@
+import pytest
+from rich.console import Console
+
+from lstm_lm.sweep.table import LiveTable, Row, as_lines, duration
+
+ROWS = [
+    Row("000_h8", "completed", 10, 5.4321, 12345.6, 75.2),
+    Row("001_h16", "running", 2.345, 7.5, 9999.0, 3700.0, 9.0),
+    Row("002_h32", "waiting"),
+]
+
+
+def test_rows_as_lines_of_text():
+    assert as_lines(ROWS) == [
+        "job      status     epoch  perplexity  tokens/s     time",
+        "000_h8   completed     10       5.432    12,346     1:15",
+        "001_h16  running      2.3         7.5     9,999  1:01:40",
+        "002_h32  waiting",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(None, ""), (0, "0:00"), (59.6, "1:00"), (3661, "1:01:01")]
+)
+def test_durations_are_read_as_from_a_clock(seconds, shown):
+    assert duration(seconds) == shown
+
+
+def test_where_not_all_jobs_fit_those_that_run_or_failed_are_shown():
+    rows = [Row(f"{number:03}", "completed") for number in range(50)]
+    rows[7].status, rows[30].status = "running", "failed"
+    table = LiveTable()
+    table.console = Console(height=10, width=80)
+    with table.console.capture() as shown:
+        table.console.print(table.table(rows))
+    text = shown.get()
+    assert "007" in text and "030" in text
+    assert len(text.splitlines()) <= 10
+    assert "1 running, 1 failed, 48 completed" in text
