@@ -152,9 +152,10 @@ def report(summary: dict[str, Any], output: Path) -> None:
 
 def forget_if_unused(sweep_dir: Path | None) -> None:
     """Remove what Hydra writes before it is known whether there will be a sweep."""
-    if sweep_dir is not None and not (sweep_dir / "sweep.json").exists():
-        (sweep_dir / "multirun.yaml").unlink(missing_ok=True)
-        remove_while_empty(sweep_dir)
+    with contextlib.suppress(OSError):
+        if sweep_dir is not None and not (sweep_dir / "sweep.json").exists():
+            (sweep_dir / "multirun.yaml").unlink(missing_ok=True)
+            remove_while_empty(sweep_dir)
 
 
 def remove_while_empty(folder: Path) -> None:
@@ -248,7 +249,7 @@ def run() -> int:
             raise  # it was understood, so this is no mistake of the user's
         return complain(error)
     except OSError as error:  # from Hydra: no folder to write to
-        complain(error)
+        complain(SettingsError(f"cannot write to {error.filename}: {error.strerror}"))
         return 2
     finally:
         forget_if_unused(LocalLauncher.sweep_dir)

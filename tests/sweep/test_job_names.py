@@ -11,6 +11,7 @@ from lstm_lm.sweep.job_names import choices, differing, job_name
         (["model.second_bias=false", "optimizer.clip_norm=null"], "003_second-biasfalse_clipnull"),
         (["data.path='a b/c=d,e'", "+training.steps=5"], "003_a-b-c-d-e_steps5"),
         (["samples.prompts=[a,b]"], "003_a-b"),
+        (["optimizer.learning_rate=0.22620052328784837"], "003_lr0.2262"),
         ([], "003"),
     ],
 )

@@ -39,6 +39,7 @@ def test_new_values_get_the_next_numbers_wherever_they_are_put(plan_sweep):
     sweep, jobs = plan_sweep(*(f"model.hidden_size={size}" for size in (8, 12, 16, 4)))
     assert [job.name for job in jobs] == ["000_h8", "002_h12", "001_h16", "003_h4"]
     assert sweep.grid == {"model.hidden_size": ["8", "16", "12", "4"]}
+    assert plan_sweep("model.hidden_size=20")[1][0].name == "004_h20"
 
 
 def test_a_number_taken_by_a_folder_alone_is_not_given_away(plan_sweep, tmp_path):

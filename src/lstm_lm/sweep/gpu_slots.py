@@ -6,10 +6,12 @@ process holds it, so it is free again when that ends, however it ends.
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from lstm_lm.config import Accelerator
 from lstm_lm.lock import acquire
 
 
@@ -19,6 +21,11 @@ def visible_gpus() -> list[str]:
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(number) for number in range(count)] if listed is None else listed.split(",")
     return [name.strip() for name in names][:count]
+
+
+def uses_gpu(accelerator: str, gpus: Sequence[str]) -> bool:
+    """Whether a job with this setting would work on a GPU here, or needs one."""
+    return accelerator == Accelerator.gpu or (accelerator == Accelerator.auto and bool(gpus))
 
 
 class GpuSlots:

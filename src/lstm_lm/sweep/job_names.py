@@ -1,5 +1,6 @@
 """Folders of jobs, named so that a list of them can be read: 003_h256_lr0.3."""
 
+import contextlib
 import re
 from collections.abc import Sequence
 
@@ -35,6 +36,8 @@ def job_name(number: int, job: dict[str, str], names: Sequence[str]) -> str:
 
 
 def shorten(name: str, value: str) -> str:
+    with contextlib.suppress(ValueError):
+        value = f"{float(value):.4g}" if len(value) > 6 else value  # as a search draws them
     plain = re.sub(r"[^\w.+-]+", "-", value).strip("-.")
     speaks_for_itself = plain[:1].isalpha() and plain not in ("true", "false", "null")
     if name in SHORT:

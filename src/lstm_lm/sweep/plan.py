@@ -78,8 +78,7 @@ def plan(
     """
     sweep = known_sweep(folder, threads)
     chosen = [choices(of_job) for of_job in overrides]
-    several = differing(chosen)
-    for name, values in several.items():
+    for name, values in differing(chosen).items():
         sweep.grid[name] = list(dict.fromkeys([*sweep.grid.get(name, []), *values]))
     known = {job.identity: job for job in sweep.jobs}
     number = next_number(folder, sweep)
@@ -88,7 +87,7 @@ def plan(
         settings = flatten(dataclasses.asdict(with_absolute_paths(config)))
         key = identity(its_fingerprint, settings)
         if key not in known:
-            name = job_name(number, of_job, list(several))
+            name = job_name(number, of_job, list(sweep.grid))
             known[key] = Job(number, name, its_fingerprint, settings)
             sweep.jobs.append(known[key])
             number += 1

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from lstm_lm.config import Accelerator, RunConfig
+from lstm_lm.config import RunConfig
 from lstm_lm.errors import DamagedFile
-from lstm_lm.sweep.gpu_slots import GpuSlots, visible_gpus
+from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu, visible_gpus
 from lstm_lm.sweep.plan import fingerprints, is_done, plan
 from lstm_lm.sweep.runner import Runner, cores
 from lstm_lm.sweep.sweep_folder import Job, SweepFolder
@@ -40,7 +40,7 @@ def run_sweep(
     """
     folder = SweepFolder(path)
     gpus = visible_gpus()
-    at_once = jobs_at_once or min(cores(), processes_on_cpu(configs, gpus))
+    at_once = jobs_at_once or processes_at_once(configs, gpus, jobs_per_gpu)
     with StopSignals() as signals:
         trained = fingerprints(configs)
         signals.heed()
@@ -69,11 +69,12 @@ def run_sweep(
     return [perplexity(folder, job) for job in jobs]
 
 
-def processes_on_cpu(configs: Sequence[RunConfig], gpus: Sequence[str]) -> int:
-    """Of all jobs that will work there."""
-    on_cpu = {Accelerator.cpu} if gpus else {Accelerator.cpu, Accelerator.auto}
-    counts = [c.device.devices for c in configs if c.device.accelerator in on_cpu]
-    return max(1, sum(counts))
+def processes_at_once(configs: Sequence[RunConfig], gpus: Sequence[str], per_gpu: int) -> int:
+    """As many as the cores are shared out among."""
+    devices = [config.device for config in configs]
+    on_gpu = [device.devices for device in devices if uses_gpu(device.accelerator, gpus)]
+    on_cpu = sum(device.devices for device in devices) - sum(on_gpu)
+    return max(1, min(cores(), on_cpu + min(len(on_gpu), len(gpus) * per_gpu)))
 
 
 def say_how_it_ended(runner: Runner, wanted: Sequence[Job], to_go_on: str) -> None:
@@ -81,7 +82,9 @@ def say_how_it_ended(runner: Runner, wanted: Sequence[Job], to_go_on: str) -> No
     for line in as_lines([runner.row(job) for job in wanted]):
         log.info("%s", line)
     for error in dict.fromkeys(job.error for job in wanted if job.error is not None):
-        log.info("%s: %s", ", ".join(job.name for job in wanted if job.error == error), error)
+        names = [job.name for job in wanted if job.error == error]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        log.info("%s%s: %s", ", ".join(names[:3]), more, error)
     if any(job.status not in ("completed", "diverged") for job in wanted):
         log.info("\nto go on     %s", to_go_on)
 

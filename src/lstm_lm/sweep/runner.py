@@ -6,10 +6,9 @@ import os
 import time
 from collections.abc import Sequence
 
-from lstm_lm.config import Accelerator
 from lstm_lm.errors import DamagedFile
 from lstm_lm.lock import is_locked
-from lstm_lm.sweep.gpu_slots import GpuSlots
+from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu
 from lstm_lm.sweep.processes import JobProcess
 from lstm_lm.sweep.sweep_folder import Job, Sweep, SweepFolder
 from lstm_lm.sweep.table import LiveTable, Row
@@ -47,12 +46,12 @@ class Runner:
             wanted: all that are to be shown.
             to_do: those of them that are to be run.
         """
-        waiting = list(to_do)
-        for job in waiting:
+        for job in to_do:
             job.status, job.error = "waiting", None
-        tries = dict.fromkeys((job.number for job in waiting), 0)
+        tries = dict.fromkeys((job.number for job in to_do), 0)
         try:
             with LiveTable() as table:
+                waiting = self.without_absent_devices(to_do, table)
                 while waiting or self.running:
                     for process in [process for process in self.running if process.has_ended]:
                         job = process.job
@@ -73,30 +72,34 @@ class Runner:
                 self.end(process)
         signals.heed()
 
+    def without_absent_devices(self, to_do: Sequence[Job], table: LiveTable) -> list[Job]:
+        """The jobs that can be done here; the others have failed."""
+        gpus = len(self.slots.gpus)
+        for job in to_do:
+            if self.needs_gpu(job) and job.settings["device.devices"] > gpus:
+                found = (
+                    f"only {gpus} of {job.settings['device.devices']} GPUs" if gpus else "no GPU"
+                )
+                job.status, job.error = "failed", f"{found} here"
+                table.say(f"{job.name}  failed  {job.error}")
+        self.record()
+        return [job for job in to_do if job.status == "waiting"]
+
+    def needs_gpu(self, job: Job) -> bool:
+        return uses_gpu(job.settings["device.accelerator"], self.slots.gpus)
+
     def start_what_fits(self, waiting: list[Job], table: LiveTable) -> None:
         """Start waiting jobs, in order on each kind of device, and take them off the list."""
         taken = sum(process.places for process in self.running)
-        is_full = {"cpu": False, "gpu": False}
+        is_full = {True: False, False: False}  # GPUs, and the CPU
         for job in list(waiting):
-            devices = job.settings["device.devices"]
-            needs_gpu = job.settings["device.accelerator"] == Accelerator.gpu
-            may_use_gpu = job.settings["device.accelerator"] == Accelerator.auto
-            kind = "gpu" if needs_gpu or (may_use_gpu and self.slots.gpus) else "cpu"
-            if kind == "gpu" and devices > len(self.slots.gpus):
-                waiting.remove(job)
-                found = (
-                    f"only {len(self.slots.gpus)} of {devices} GPUs"
-                    if self.slots.gpus
-                    else "no GPU"
-                )
-                self.fail(job, f"{found} here", table)
-                continue
-            if is_full[kind] or is_locked(self.folder.run_folder(job).lock):
+            on_gpu, devices = self.needs_gpu(job), job.settings["device.devices"]
+            if is_full[on_gpu] or is_locked(self.folder.run_folder(job).lock):
                 continue  # the lock is that of a process which is about to end
-            places = min(devices, self.places) if kind == "cpu" else 0
-            gpus = self.slots.take(devices) if kind == "gpu" else {}
+            places = 0 if on_gpu else min(devices, self.places)
+            gpus = self.slots.take(devices) if on_gpu else {}
             if gpus is None or taken + places > self.places:
-                is_full[kind] = True
+                is_full[on_gpu] = True
                 continue
             waiting.remove(job)
             taken += places
@@ -106,7 +109,8 @@ class Runner:
         try:
             process = JobProcess(self.folder, job, self.sweep.threads, places, gpus)
         except OSError as error:
-            self.fail(job, f"cannot be started: {error.strerror}", table)
+            job.status, job.error = "failed", f"cannot be started: {error.strerror}"
+            table.say(f"{job.name}  failed  {job.error}")
             return
         job.status, job.tries = "running", job.tries + 1
         self.rows.pop(job.number, None)
@@ -127,11 +131,6 @@ class Runner:
                 f"{job.name}  {job.status}  epoch {cells[2] or 0}  perplexity {cells[3] or '-'}  "
                 f"{cells[4] or 0} tokens per second{error}"
             )
-
-    def fail(self, job: Job, error: str, table: LiveTable) -> None:
-        job.status, job.error = "failed", error
-        self.record()
-        table.say(f"{job.name}  failed  {error}")
 
     def record(self) -> None:
         try:
