@@ -1,0 +1,91 @@
+"""In which settings runs differ, and how these are called where there is little room."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from lstm_lm.sweep.results import Result
+
+# They change where things lie and what is written meanwhile, but not what a run comes to.
+WITHOUT_EFFECT = {"resume", "data.root", "data.reset_every", "training.log_every"}
+GROUPS_WITHOUT_EFFECT = {"checkpoint", "samples"}
+
+
+def differing(results: Iterable[Result]) -> list[str]:
+    """The settings that are not the same in all results that have them, by their dotted names."""
+    values: dict[str, set[str]] = {}
+    for result in results:
+        for name, value in result.settings.items():
+            values.setdefault(name, set()).add(json.dumps(value))
+    return [name for name, found in values.items() if len(found) > 1]
+
+
+def with_effect(names: Iterable[str]) -> list[str]:
+    """Those that can change what a run comes to."""
+    return [
+        name
+        for name in names
+        if name not in WITHOUT_EFFECT and name.split(".")[0] not in GROUPS_WITHOUT_EFFECT
+    ]
+
+
+def short(names: Iterable[str]) -> dict[str, str]:
+    """The last parts of dotted names, where these tell them apart."""
+    names = list(names)
+    last = [name.rpartition(".")[2] for name in names]
+    return {
+        name: part if last.count(part) == 1 else name
+        for name, part in zip(names, last, strict=True)
+    }
+
+
+def show(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:.6g}"
+        case _:
+            return str(value)
+
+
+def show_perplexity(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if value < 1000 else f"{value:.2e}"
+
+
+def heading(names: Iterable[str]) -> str:
+    """The settings that a label gives the values of."""
+    return ", ".join(part.replace("_", " ") for part in short(names).values())
+
+
+def label(result: Result, names: Iterable[str]) -> str:
+    """What sets a run apart; without anything, its name."""
+    values = [show(result.settings[name]) for name in names if name in result.settings]
+    return ", ".join(values) or result.name
+
+
+def about(results: list[Result]) -> str:
+    """The text and the model, as far as they are the same everywhere."""
+    apart = set(differing(results))
+    settings = next((result.settings for result in results if result.settings), {})
+
+    def common(name: str, form: str = "{}") -> str:
+        value = settings.get(name)
+        return "" if name in apart or value is None else form.format(show(value))
+
+    text = common("data.path") or common("data.text")
+    model = [common("model.core"), common("model.cell")]
+    layers = common("model.num_layers")
+    parts = [
+        " ".join(filter(None, [text.rpartition("/")[2], common("data.level", "by {}")])),
+        " ".join(filter(None, model)),
+        "" if layers in ("", "1") else f"{layers} layers",
+        common("model.hidden_size", "hidden size {}"),
+        common("optimizer.name"),
+        common("optimizer.learning_rate", "learning rate {}"),
+    ]
+    return ", ".join(filter(None, parts))
