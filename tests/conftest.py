@@ -197,7 +197,7 @@ def end_of(folder):
         if tag != "tokens_per_second"
     }
     texts = {
-        tag: [(event.step, event.tensor_proto.string_val[0]) for event in events.Tensors(tag)]
+        tag: [(event.step, list(event.tensor_proto.string_val)) for event in events.Tensors(tag)]
         for tag in events.Tags()["tensors"]
     }
     speeds = [event.step for event in events.Scalars("tokens_per_second")]

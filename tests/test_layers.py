@@ -30,6 +30,7 @@ LEVELS = [
     {
         "training.budget",
         "training.event_files",
+        "training.hparams",
         "training.optimization",
         "training.step_log",
         "training.stop_signals",
