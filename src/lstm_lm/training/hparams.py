@@ -41,11 +41,16 @@ from lstm_lm.fingerprint import flatten, what_is_trained
 # What the summary has exactly in the end, and its tag, where that is not the same: a curve has it.
 FINAL_FIGURES = {
     "best/validation/perplexity": "best/validation/perplexity",
-    "best/validation/bits_per_character": "best/validation/bits_per_character",
     "test/perplexity": "test/perplexity",
-    "test/bits_per_character": "test/bits_per_character",
     "validation/perplexity": "final/validation/perplexity",
-    "validation/bits_per_character": "final/validation/bits_per_character",
+}
+# TensorBoard shows five settings until others are asked for: those said to differ, by alphabet.
+SHOWN_FIRST = {
+    "model.cell",
+    "model.core",
+    "model.hidden_size",
+    "optimizer.learning_rate",
+    "seed",
 }
 COLUMNS = [
     "best/validation/perplexity",
@@ -64,7 +69,7 @@ def write_start(writer: SummaryWriter, config: RunConfig) -> None:
     start = SessionStartInfo(start_time_secs=time.time())
     infos = []
     for name, value in settings.items():
-        info = HParamInfo(name=name)
+        info = HParamInfo(name=name, differs=name in SHOWN_FIRST)
         if types[name] is bool:
             info.type = DATA_TYPE_BOOL
             start.hparams[name].bool_value = value
