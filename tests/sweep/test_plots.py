@@ -7,8 +7,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
-from lstm_lm.sweep.axes import shortened
 from lstm_lm.sweep.curves import Curve
+from lstm_lm.sweep.differences import shortened
 from lstm_lm.sweep.grid import grid_of
 from lstm_lm.sweep.heat_map import BEST, heat_map
 from lstm_lm.sweep.line_styles import GRAY, styles
@@ -268,3 +268,9 @@ def test_odd_names_can_be_drawn():
     assert labels[2] == f"4.000   …{'a' * 39}"
     assert shortened("b" * 40) == "b" * 40
     drawn(learning_curves([result({}, name="$_{")]))
+
+
+def test_runs_that_differ_in_much_go_by_their_names():
+    path = "data.path"
+    results = [result({path: f"{'/a' * 30}/{name}"}, name=name) for name in ("one", "two")]
+    assert legend_of(drawn(learning_curves(results)))[:2] == ["4.000   one", "4.000   two"]

@@ -7,12 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from lstm_lm.atomic_file import whole_or_absent
 
 SPANS_DECADES = 8.0  # from there on an axis is logarithmic
-LABEL = 40  # characters
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
@@ -35,6 +34,9 @@ def decorate(axes: Axes, x: str, y: str | None, title: str) -> None:
     axes.grid(color="#E5E5E5", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_xscale() == "linear":
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=x == "epochs"))
 
 
 def show_between(axes: Axes, values: Sequence[float]) -> None:
@@ -65,8 +67,3 @@ def legend_beside(figure: Figure, handles: Sequence[Line2D], title: str) -> None
 def inside(axes: Axes, share: float) -> float:
     """The value at a share of the vertical axis."""
     return float(axes.transData.inverted().transform(axes.transAxes.transform((0, share)))[1])
-
-
-def shortened(label: str) -> str:
-    """Its end, which tells names apart, if it is long."""
-    return label if len(label) <= LABEL else f"…{label[1 - LABEL :]}"

@@ -10,6 +10,8 @@ from lstm_lm.sweep.results import Result
 WITHOUT_EFFECT = {"resume", "data.root", "data.reset_every", "training.log_every"}
 GROUPS_WITHOUT_EFFECT = {"checkpoint", "samples"}
 
+LABEL = 40  # characters
+
 
 def differing(results: Iterable[Result]) -> list[str]:
     """The settings that are not the same in all results that have them, by their dotted names."""
@@ -57,15 +59,18 @@ def show_perplexity(value: float | None) -> str:
     return f"{value:.3f}" if value < 1000 else f"{value:.2e}"
 
 
-def heading(names: Iterable[str]) -> str:
-    """The settings that a label gives the values of."""
-    return ", ".join(part.replace("_", " ") for part in short(names).values())
+def labels(results: list[Result], names: Iterable[str]) -> tuple[str, list[str]]:
+    """A heading, and under it what sets each run apart: a few settings, else its name."""
+    names = list(names)
+    values = [", ".join(show(r.settings.get(name)) for name in names) for r in results]
+    if len(set(values)) < len(values) or any(len(value) > LABEL for value in values):
+        return "name", [shortened(result.name) for result in results]
+    return ", ".join(part.replace("_", " ") for part in short(names).values()), values
 
 
-def label(result: Result, names: Iterable[str]) -> str:
-    """What sets a run apart; without anything, its name."""
-    values = [show(result.settings[name]) for name in names if name in result.settings]
-    return ", ".join(values) or result.name
+def shortened(label: str) -> str:
+    """Its end, which tells names apart, if it is long."""
+    return label if len(label) <= LABEL else f"…{label[1 - LABEL :]}"
 
 
 def about(results: list[Result]) -> str:

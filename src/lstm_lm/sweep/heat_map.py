@@ -9,7 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from lstm_lm.sweep.axes import new_figure
 from lstm_lm.sweep.differences import about, short, show, show_perplexity
@@ -54,9 +54,10 @@ def heat_map(results: list[Result], grid: Grid) -> Figure:
     if values:
         bar = figure.colorbar(ScalarMappable(norm, COLORS), ax=figure.axes, shrink=0.8)
         bar.set_label(f"validation {y_label(results)}".replace(" per ", "\nper "))
-        plain = FuncFormatter(lambda value, _: f"{value:.3g}")
-        bar.ax.yaxis.set_major_formatter(plain)
-        bar.ax.yaxis.set_minor_formatter(plain if high / low < 10 else NullFormatter())
+        if isinstance(norm, LogNorm):
+            bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+            bar.ax.yaxis.set_minor_locator(NullLocator())
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     add_legend(figure, panels, grid)
     return figure
 

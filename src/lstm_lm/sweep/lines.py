@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from lstm_lm.sweep.axes import inside, shortened, show_between
-from lstm_lm.sweep.differences import differing, heading, label, show_perplexity, with_effect
+from lstm_lm.sweep.axes import inside, show_between
+from lstm_lm.sweep.differences import differing, labels, show_perplexity, with_effect
 from lstm_lm.sweep.line_styles import FEW_POINTS, Style, styles
 from lstm_lm.sweep.results import Result
 
@@ -31,13 +31,9 @@ class Line:
 
 def lines_of(results: list[Result]) -> list[Line]:
     """In the order of the results, the best first."""
-    names = with_effect(differing(results))
     drawn = [result for result in results if VALIDATION in result.curves]
-    labels = [label(result, names) for result in drawn]
-    return [
-        Line(result, style, text if labels.count(text) == 1 else result.name)
-        for result, style, text in zip(drawn, styles(len(drawn)), labels, strict=True)
-    ]
+    _, texts = labels(drawn, with_effect(differing(results)))
+    return [Line(*parts) for parts in zip(drawn, styles(len(drawn)), texts, strict=True)]
 
 
 def draw(
@@ -93,7 +89,7 @@ def legend(lines: list[Line]) -> list[Line2D]:
     handles = []
     for line in lines:
         if line.style.is_colored:
-            text = f"{show_perplexity(line.result.perplexity)}   {shortened(line.label)}"
+            text = f"{show_perplexity(line.result.perplexity)}   {line.label}"
             if line.result.status != "completed":
                 text += f" ({line.result.status})"
             handles.append(Line2D([], [], **line.style.line(), label=text))
@@ -106,7 +102,9 @@ def legend(lines: list[Line]) -> list[Line2D]:
 
 
 def legend_title(results: list[Result]) -> str:
-    return f"validation perplexity\n{heading(with_effect(differing(results)))}"
+    drawn = [result for result in results if VALIDATION in result.curves]
+    heading, _ = labels(drawn, with_effect(differing(results)))
+    return f"validation perplexity\n{heading}"
 
 
 def mark(marker: str, text: str) -> Line2D:
