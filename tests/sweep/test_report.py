@@ -183,6 +183,16 @@ def test_perplexities_that_cannot_be_compared_are_named(make_run, tmp_path):
     assert "of characters and of words cannot be" in (tmp_path / "summary.md").read_text()
 
 
+def test_what_changes_nothing_is_only_in_the_table_for_programs(make_run, tmp_path):
+    without = {"data.root": "/texts", "training.log_every": 7, "checkpoint.every_steps": 9}
+    make_run(tmp_path / "a", best=2.0)
+    make_run(tmp_path / "b", best=3.0, settings=without)
+    write_report([tmp_path], tmp_path)
+    heading = (tmp_path / "summary.csv").read_text().splitlines()[0]
+    assert heading.startswith(f"name,folder,status,error,{','.join(without)},so far")
+    assert "| name | status |" in (tmp_path / "summary.md").read_text()
+
+
 def test_all_that_is_trained_can_set_runs_apart(make_run, tmp_path):
     run = make_run(tmp_path / "a", best=2.0)
     results = read_results([run])

@@ -82,6 +82,23 @@ def test_a_sweeps_jobs_without_a_run_are_results_too(make_run, tmp_path):
     assert results[2].settings["model.hidden_size"] == 256
 
 
+def test_a_job_that_came_to_be_a_run_is_told_by_that(make_run, tmp_path):
+    sweep = tmp_path / "sweep"
+    make_run(sweep / "000", best=3.0)
+    make_run(sweep / "001", "diverged", [9.0], diverged_step=10)
+    make_run(sweep / "002", "failed", [9.0])
+    (sweep / "000/config.yaml").write_text("seed: [")
+    error = "the first try failed"
+    write_sweep(sweep, *((f"00{number}", "failed", error) for number in range(3)))
+    results = read_results([sweep])
+    assert [(r.status, r.error) for r in results] == [
+        ("completed", None),
+        ("diverged", "diverged at step 10"),
+        ("failed", error),
+    ]
+    assert results[0].settings["model.hidden_size"] == 256  # which the sweep knows, too
+
+
 def test_a_sweep_and_a_run_can_be_compared(make_run, tmp_path):
     make_run(tmp_path / "sweep/000_a", best=3.0)
     write_sweep(tmp_path / "sweep", ("000_a", "completed", None))

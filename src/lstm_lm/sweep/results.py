@@ -113,7 +113,8 @@ def read_job(folder: RunFolder, job: Job) -> Result:
     result = read_run(folder)
     result.settings = result.settings or dict(job.settings)
     result.status = job.status
-    result.error = job.error or result.error
+    if job.status == "failed":
+        result.error = job.error
     return result
 
 
