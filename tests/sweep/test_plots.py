@@ -8,9 +8,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from lstm_lm.sweep.curves import Curve
-from lstm_lm.sweep.differences import shortened
+from lstm_lm.sweep.differences import short, shortened
 from lstm_lm.sweep.grid import grid_of
-from lstm_lm.sweep.heat_map import BEST, heat_map
+from lstm_lm.sweep.heat_map import BEST, COLORS, heat_map
 from lstm_lm.sweep.line_styles import GRAY, styles
 from lstm_lm.sweep.plots import learning_curves, tokens_and_seconds
 from lstm_lm.sweep.results import Result
@@ -149,6 +149,26 @@ def test_other_settings_get_panels_with_one_scale_and_one_best_cell():
     assert builtin.patches[7].get_facecolor() != scratch.patches[7].get_facecolor()
 
 
+def test_size_and_rate_come_before_other_numbers():
+    results = [*grid(**{"data.batch_size": 8}), *grid(**{"data.batch_size": 16})]
+    found = grid_of(results)
+    assert (found.vertical, found.horizontal) == (SIZE, RATE)
+    assert [panel.settings for panel in found.panels] == [
+        {"data.batch_size": 8},
+        {"data.batch_size": 16},
+    ]
+
+
+def test_colors_go_by_ratios_where_perplexities_lie_far_apart():
+    results = [
+        result({SIZE: size, RATE: rate}, [4.0 * size * rate])
+        for size, rate in itertools.product([1, 2], [1, 2])
+    ]
+    lowest, *middle, highest = [p.get_facecolor() for p in heat_map_of(results).axes[0].patches][:4]
+    assert (lowest, highest) == (COLORS(0.0), COLORS(1.0))
+    assert middle == [pytest.approx(COLORS(0.5), abs=0.01)] * 2  # 8, between 4 and 16
+
+
 def test_two_other_numbers_will_do_for_a_heat_map():
     results = [
         result({"model.dropout": dropout, "optimizer.clip_norm": norm})
@@ -180,6 +200,8 @@ def test_of_forty_runs_the_best_eight_stand_out():
     assert legend_of(figure)[0] == "2.125   1028, 1"
     assert legend_of(figure)[8] == "32 others"
     assert sum(line.get_color() == GRAY for line in curves(figure.axes[0])) == 32
+    poor = result({RATE: 99.0}, [70.0, 60.0])
+    assert learning_curves([*results, poor]).axes[0].get_ylim()[1] < 10
 
 
 def test_a_run_that_diverged_does_not_squash_the_others():
@@ -208,6 +230,8 @@ def test_curves_go_over_epochs_if_these_are_known():
     validation = [line for line in axes.lines if len(line.get_xdata()) == 3][-1]
     assert list(validation.get_xdata()) == [1, 2, 3]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epochs", "perplexity per character")
+    every_other = result({"training.validate_every": 2}, [4.0, 3.0])  # after 10 and 20 steps
+    assert list(curves(learning_curves([every_other]).axes[0])[0].get_xdata()) == [2, 4]
     # The only validation of a run that ended within its first epoch tells nothing of epochs.
     short = result({RATE: 2.0}, [4.0])
     short.summary["epochs"] = 0
@@ -227,10 +251,13 @@ def test_a_single_run_shows_training_and_validation_in_one():
 
 def test_costs_are_tokens_and_seconds():
     slow = result({RATE: 2.0}, [5.0, 4.0], seconds=32.0)
-    left, right = drawn(tokens_and_seconds([result({}), slow])).axes
+    figure = drawn(tokens_and_seconds([result({}), slow]))
+    left, right = figure.axes
+    assert legend_of(figure)[:2] == ["4.000   1", "4.000   2"]
     assert {tuple(line.get_xdata()) for line in curves(left)} == {(1000, 2000)}
     assert {tuple(line.get_xdata()) for line in curves(right)} == {(1, 2), (32, 64)}
     assert (left.get_xscale(), right.get_xscale()) == ("linear", "log")
+    assert legend_of(drawn(tokens_and_seconds([slow])))[0] == "4.000   run"
 
 
 def test_without_curves_there_are_no_pictures():
@@ -258,16 +285,26 @@ def test_seeds_have_a_mean_and_a_band():
     assert legend_of(figure) == ["4.000   1 (3 of 4 seeds)"]
     assert "from the lowest to the highest seed" in axes.get_title()
     assert seed_plot(results[:1] + results[4:]) is None
+    assert legend_of(drawn(seed_plot(results[:4]))) == ["4.000    (3 of 4 seeds)"]
+
+
+def test_of_many_groups_of_seeds_the_best_eight_stand_out():
+    results = [r for seed in (0, 1) for r in grid(range(128, 1128, 100), (1.0, 2.0), seed=seed)]
+    assert legend_of(drawn(seed_plot(results)))[8:] == ["12 others"]
 
 
 def test_odd_names_can_be_drawn():
-    names = "_hidden", "$x_{1", "a" * 200, "100%\\n", "50 €"
+    names = "_hidden", "$x_{$", "a" * 200, "100%\\n", "50 €"
     results = [result({}, name=name) for name in names]
     labels = legend_of(drawn(learning_curves(results)))
     assert labels[0] == "4.000   _hidden"
     assert labels[2] == f"4.000   …{'a' * 39}"
     assert shortened("b" * 40) == "b" * 40
-    drawn(learning_curves([result({}, name="$_{")]))
+    drawn(learning_curves([result({"data.path": "/$_{$.txt"}, name="$_{$")]))
+
+
+def test_settings_go_by_their_last_part_where_that_tells_them_apart():
+    assert short(["a.x", "b.x", "a.y"]) == {"a.x": "a.x", "b.x": "b.x", "a.y": "y"}
 
 
 def test_runs_that_differ_in_much_go_by_their_names():

@@ -36,7 +36,7 @@ def decorate(axes: Axes, x: str, y: str | None, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_xscale() == "linear":
         axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=x == "epochs"))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=x == "epochs", steps=[1, 2, 5, 10]))
 
 
 def show_between(axes: Axes, values: Sequence[float]) -> None:

@@ -63,7 +63,7 @@ def labels(results: list[Result], names: Iterable[str]) -> tuple[str, list[str]]
     """A heading, and under it what sets each run apart: a few settings, else its name."""
     names = list(names)
     values = [", ".join(show(r.settings.get(name)) for name in names) for r in results]
-    if len(set(values)) < len(values) or any(len(value) > LABEL for value in values):
+    if not names or len(set(values)) < len(values) or any(len(value) > LABEL for value in values):
         return "name", [shortened(result.name) for result in results]
     return ", ".join(part.replace("_", " ") for part in short(names).values()), values
 

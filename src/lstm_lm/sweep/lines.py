@@ -95,7 +95,7 @@ def legend(lines: list[Line]) -> list[Line2D]:
             handles.append(Line2D([], [], **line.style.line(), label=text))
     others = [line for line in lines if not line.style.is_colored]
     if others:
-        handles.append(Line2D([], [], **others[0].style.line(), label=f"{len(others)} others"))
+        handles.append(Line2D([], [], **Style().line(), label=f"{len(others)} others"))
     if any(line.diverged for line in lines):
         handles.append(mark("x", "diverged here"))
     return [*handles, mark("*", "lowest")]

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from lstm_lm.sweep.axes import decorate, legend_beside, new_figure, show_between
 from lstm_lm.sweep.differences import about, differing, labels, show_perplexity, with_effect
-from lstm_lm.sweep.line_styles import FEW_POINTS, styles
+from lstm_lm.sweep.line_styles import FEW_POINTS, Style, styles
 from lstm_lm.sweep.lines import VALIDATION
 from lstm_lm.sweep.plots import y_label
 from lstm_lm.sweep.results import Result
@@ -38,6 +38,8 @@ def seed_plot(results: list[Result]) -> Figure | None:
     axes = figure.add_subplot()
     handles = []
     heading, texts = labels([seeds.results[0] for seeds in groups], names)
+    if not names:
+        heading, texts = "", [""]
     for seeds, text, style in zip(groups, texts, styles(len(groups)), strict=True):
         line = style.line(len(seeds.steps) <= FEW_POINTS)
         axes.plot(seeds.steps, seeds.means, **line)
@@ -47,6 +49,8 @@ def seed_plot(results: list[Result]) -> Figure | None:
             count = f"{len(seeds.values[0])} of {len(seeds.results)} seeds"
             text = f"{show_perplexity(min(seeds.means))}   {text} ({count})"
             handles.append(Line2D([], [], **line, label=text))
+    if others := len(groups) - len(handles):
+        handles.append(Line2D([], [], **Style().line(), label=f"{others} others"))
     title = "Mean over seeds; the band reaches from the lowest to the highest seed"
     decorate(axes, "optimizer steps", f"validation {y_label(results)}", title)
     show_between(axes, [v for seeds in groups for values in seeds.values for v in values])
