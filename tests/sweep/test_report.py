@@ -70,7 +70,8 @@ def test_the_table_for_programs_has_all_figures_in_full(sweep):
     assert (first["samples.tokens"], second["samples.tokens"]) == ("200", "3")
     assert float(second["train/perplexity"]) == 1 / 3
     assert (second["status"], second["best/validation/perplexity"]) == ("interrupted", "")
-    assert second["so far/validation/perplexity"] == "4.5"
+    assert first["best/validation/perplexity"] == "3.9"
+    assert [r["so far/validation/perplexity"] for r in (first, second)] == ["4.0", "4.5"]
     assert second["versions.torch"] == "2"
     assert "data.text" not in first
 
@@ -117,12 +118,14 @@ def test_a_job_of_an_older_version_may_lack_settings(make_run, tmp_path):
     assert "heat map" in write_report([tmp_path], tmp_path).pictures
 
 
-def test_a_name_cannot_break_the_tables(make_run, tmp_path):
+def test_a_name_cannot_break_the_tables(make_run, tmp_path, capsys):
     make_run(tmp_path / "runs/a|b,c [red]$x_{", best=2.0)
     write_report([tmp_path / "runs"], tmp_path / "report")
     assert "| a\\|b,c [red]$x_{ | completed |" in (tmp_path / "report/summary.md").read_text()
     with (tmp_path / "report/summary.csv").open() as file:
         assert next(csv.DictReader(file))["name"] == "a|b,c [red]$x_{"
+    print_table(read_results([tmp_path / "runs"]))
+    assert " a|b,c [red]$x_{ " in capsys.readouterr().out
 
 
 def test_the_best_runs_settings_are_those_of_its_record(sweep):
