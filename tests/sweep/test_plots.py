@@ -149,6 +149,17 @@ def test_other_settings_get_panels_with_one_scale_and_one_best_cell():
     assert builtin.patches[7].get_facecolor() != scratch.patches[7].get_facecolor()
 
 
+def test_panels_are_as_many_as_can_be_seen():
+    def with_layers(most):
+        return [r for layers in range(most) for r in grid([1, 2], [1.0, 2.0], layers=layers)]
+
+    four = heat_map_of(with_layers(4))
+    assert [axes.axison for axes in four.axes] == [True] * 4 + [False] * 2 + [True]  # the scale
+    many = heat_map_of(with_layers(13))
+    assert many.get_suptitle().endswith("; the best 12 of 13 combinations")
+    assert [axes.get_title() for axes in many.axes][:2] == ["layers 0", "layers 1"]
+
+
 def test_size_and_rate_come_before_other_numbers():
     results = [*grid(**{"data.batch_size": 8}), *grid(**{"data.batch_size": 16})]
     found = grid_of(results)

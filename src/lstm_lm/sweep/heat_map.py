@@ -29,6 +29,7 @@ STATES: dict[str, dict[str, Any]] = {
 
 
 def heat_map(results: list[Result], grid: Grid) -> Figure:
+    """A panel for each combination of the other settings, all on one scale."""
     panels = sorted(grid.panels, key=lambda panel: panel.lowest)[:MOST_PANELS]
     panels = [panel for panel in grid.panels if panel in panels]
     values = [c.perplexity for p in panels for c in p.cells.values() if c.perplexity]
@@ -39,8 +40,11 @@ def heat_map(results: list[Result], grid: Grid) -> Figure:
     down = math.ceil(len(panels) / across)
     width = max(3.4, 1.0 + 0.95 * len(grid.columns))
     height = max(2.2, 0.9 + 0.75 * len(grid.rows))
-    figure = new_figure(width * across + 2.2, height * down + 1.1, about(results))
-    drawn = figure.subplots(down, across, squeeze=False).flat
+    title = about(results)
+    if len(panels) < len(grid.panels):
+        title += f"; the best {len(panels)} of {len(grid.panels)} combinations"
+    figure = new_figure(width * across + 2.2, height * down + 1.1, title)
+    drawn = list(figure.subplots(down, across, squeeze=False).flat)
     names = short(panels[0].settings)
     for axes, panel in zip(drawn, panels, strict=False):
         draw_panel(axes, panel, grid, norm)
@@ -49,7 +53,7 @@ def heat_map(results: list[Result], grid: Grid) -> Figure:
         for cell_place, cell in panel.cells.items():
             if values and cell.perplexity == low:
                 outline(axes, cell_place, grid)
-    for axes in list(drawn)[len(panels) :]:
+    for axes in drawn[len(panels) :]:
         axes.set_axis_off()
     if values:
         bar = figure.colorbar(ScalarMappable(norm, COLORS), ax=figure.axes, shrink=0.8)

@@ -32,15 +32,12 @@ def learning_curves(results: list[Result]) -> Figure | None:
     lines = lines_of(results)
     if not lines:
         return None
-    per_epoch = [steps_per_epoch(line.result) for line in lines]
-    unit = "epochs" if all(per_epoch) else "optimizer steps"
-    in_unit = {
-        id(line): steps or 1 if all(per_epoch) else 1
-        for line, steps in zip(lines, per_epoch, strict=True)
-    }
+    per_epoch = {id(line): steps_per_epoch(line.result) for line in lines}
+    in_epochs = all(per_epoch.values())
+    unit = "epochs" if in_epochs else "optimizer steps"
 
     def position(line: Line, step: int) -> float:
-        return step / in_unit[id(line)]
+        return step / ((per_epoch[id(line)] if in_epochs else None) or 1)
 
     if len(lines) == 1:
         return learning_curve(results, lines[0], position, unit)
