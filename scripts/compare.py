@@ -38,9 +38,10 @@ def main() -> None:
     output = arguments.output or arguments.folders[0]
     report = write_report(arguments.folders, output)
     print_table(report.results)
-    for result in report.results:
-        if result.error:
-            print(f"{result.name}: {result.error}")
+    for error in dict.fromkeys(result.error for result in report.results if result.error):
+        names = [result.name for result in report.results if result.error == error]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        print(f"{', '.join(names[:3])}{more}: {error}")
     for line in explanation(report.results) + report.notes:
         print(line)
     print(f"\n{'table':20}{output / 'summary.md'}, {output / 'summary.csv'}")

@@ -65,13 +65,13 @@ def test_what_is_typed_still_changes_the_best_runs_settings(type_command, make_r
 
 def test_failures_are_told_with_their_reasons(type_command, make_run, tmp_path):
     make_run(tmp_path / "sweep/000", "diverged", [9.0], diverged_step=1234)
-    job = {"number": 1, "name": "001", "fingerprint": "0", "settings": {"seed": 5}}
-    failed = job | {"status": "failed", "error": "out of memory"}
-    record = {"grid": {}, "threads": 1, "jobs": [failed]}
+    failed = {"fingerprint": "0", "settings": {}, "status": "failed", "error": "out of memory"}
+    jobs = [failed | {"number": number, "name": f"00{number}"} for number in range(1, 6)]
+    record = {"grid": {}, "threads": 1, "jobs": jobs}
     (tmp_path / "sweep/sweep.json").write_text(json.dumps(record))
     code, output, _ = type_command("compare.py", "sweep")
     assert code == 0
-    assert "\n000: diverged at step 1,234\n001: out of memory\n" in output
+    assert "\n000: diverged at step 1,234\n001, 002, 003 and 2 more: out of memory\n" in output
     assert "no best.yaml: no run has been validated" in output
     assert "no heat map: the runs do not differ in two numbers" in output
 
