@@ -12,9 +12,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
+from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.config import RunConfig
+from lstm_lm.run_folder import KNOWN_FROM_THE_START, RunFolder
 
 # More threads than one only get into each other's way on tests this small.
 torch.set_num_threads(1)
@@ -115,6 +117,48 @@ def tiny_run(small_run):
 
 
 @pytest.fixture
+def make_run():
+    """A run's folder made by hand, as if it had been trained: a step is 100 tokens."""
+
+    def make(
+        folder: Path,
+        status: str = "completed",
+        validation: list[float] = (),
+        best: float | None = None,
+        settings: dict[str, object] | None = None,
+        seconds_per_step: float = 0.1,
+        **summary: object,
+    ) -> Path:
+        folder.mkdir(parents=True)
+        config = OmegaConf.structured(RunConfig)
+        for name, value in (settings or {}).items():
+            OmegaConf.update(config, name, value)
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+        steps = 10 * len(validation)
+        figures = dict.fromkeys(KNOWN_FROM_THE_START) | {
+            "status": status,
+            "epochs": len(validation),
+            "steps": steps,
+            "tokens": 100 * steps,
+            "versions": {"torch": "2"},
+            "device": "cpu (hand-made)",
+        }
+        if best is not None:
+            figures |= {"best/validation/perplexity": best, "test/perplexity": best + 0.5}
+        RunFolder(folder).record(**figures | summary)
+        if validation:
+            with SummaryWriter(str(folder)) as writer:
+                for step, value in enumerate(validation, start=1):
+                    writer.add_scalar("tokens", 1000 * step, 10 * step)
+                    writer.add_scalar("tokens_per_second", 100 / seconds_per_step, 10 * step)
+                    writer.add_scalar("train/perplexity", value, 10 * step)
+                    writer.add_scalar("validation/perplexity", value, 10 * step)
+        return folder
+
+    return make
+
+
+@pytest.fixture
 def type_command(monkeypatch, capsys, tmp_path):
     """Run a script here and now, in an empty folder: exit code, output, errors."""
     monkeypatch.chdir(tmp_path)
@@ -153,7 +197,7 @@ def end_of(folder):
         if tag != "tokens_per_second"
     }
     texts = {
-        tag: [(event.step, event.tensor_proto.string_val[0]) for event in events.Tensors(tag)]
+        tag: [(event.step, list(event.tensor_proto.string_val)) for event in events.Tensors(tag)]
         for tag in events.Tags()["tensors"]
     }
     speeds = [event.step for event in events.Scalars("tokens_per_second")]

@@ -30,6 +30,7 @@ LEVELS = [
     {
         "training.budget",
         "training.event_files",
+        "training.hparams",
         "training.optimization",
         "training.step_log",
         "training.stop_signals",
@@ -44,9 +45,21 @@ LEVELS = [
     {"training.final_figures", "training.progress"},
     {"training.session"},
     {"init_from", "resume_rules"},
-    {"experiment", "sweep.sweep_folder", "sweep.gpu_slots", "sweep.table"},
-    {"sweep.job", "sweep.plan", "sweep.processes"},
-    {"sweep.runner"},
+    {
+        "experiment",
+        "sweep.axes",
+        "sweep.curves",
+        "sweep.gpu_slots",
+        "sweep.line_styles",
+        "sweep.sweep_folder",
+        "sweep.table",
+    },
+    {"sweep.job", "sweep.plan", "sweep.processes", "sweep.results"},
+    {"sweep.best_run", "sweep.differences", "sweep.runner"},
+    {"sweep.columns", "sweep.grid", "sweep.lines"},
+    {"sweep.plots", "sweep.summary_files", "sweep.terminal_table"},
+    {"sweep.heat_map", "sweep.seed_plot"},
+    {"sweep.report"},
     {"sweep.run_sweep"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}

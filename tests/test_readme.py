@@ -75,6 +75,12 @@ def test_commands_that_go_on(folder, run_folder):
         assert end in run(f"{command} training.steps={steps} samples.tokens=5", folder, RUN="run")
 
 
+@pytest.mark.parametrize("command", scripts("compare"))
+def test_comparing_commands(command, folder, run_folder):
+    output = run(command, folder, RUN=run_folder, RUNS=f"./{run_folder}")
+    assert "best run again      python scripts/train.py -cd " in output
+
+
 @pytest.mark.parametrize("command", scripts("evaluate") + scripts("generate"))
 def test_commands_that_need_a_run(command, folder, run_folder):
     output = run(command, folder, RUN=run_folder)

@@ -25,6 +25,7 @@ from lstm_lm.training.budget import Budget
 from lstm_lm.training.checkpoints import Checkpoints, SealedFiles
 from lstm_lm.training.exact_resume import ExactResume
 from lstm_lm.training.final_figures import final_figures
+from lstm_lm.training.hparams import write_failure, write_start, write_success
 from lstm_lm.training.measurements import Measurements
 from lstm_lm.training.progress import Progress
 from lstm_lm.training.samples import Samples
@@ -76,8 +77,10 @@ class Session:
         steps_per_epoch = self.data.training.steps_per_epoch
         validate_every = steps_per_epoch * config.training.validate_every
         writer = SummaryWriter(str(folder.path))
-        if checkpoint is None and self.splits.text_note:
-            writer.add_text("text", self.splits.text_note)
+        if checkpoint is None:
+            write_start(writer, config)
+            if self.splits.text_note:
+                writer.add_text("text", self.splits.text_note)
         budget = Budget(config.training, steps_per_epoch)
         task = NextTokenTask(self.model, config, budget.spent, steps_per_epoch)
         measurements = Measurements(task, writer, self.splits, config.training.log_every)
@@ -112,6 +115,7 @@ class Session:
             with self.signals.at_once():
                 figures = final_figures(config.data, self.splits, self.model, folder, checkpoints)
             folder.record(**figures)
+            write_success(writer, figures, trainer.global_step)  # before the summary says so
             status = "completed"
         except Diverged as error:
             folder.values["diverged_step"] = error.step
@@ -140,6 +144,8 @@ class Session:
                     folder.values["status"] = status
                     record(trainer.global_step)
                 folder.record(status=status)
+                if status in ("failed", "diverged"):
+                    write_failure(writer)
                 writer.close()
             except OSError as error:
                 log.warning("warning: %s could not be finished: %s", folder.path, error.strerror)

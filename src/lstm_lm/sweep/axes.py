@@ -1,0 +1,69 @@
+"""Empty pictures, and axes that show perplexities."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from lstm_lm.atomic_file import whole_or_absent
+
+SPANS_DECADES = 8.0  # from there on an axis is logarithmic
+
+
+def new_figure(width: float, height: float, title: str) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    return figure
+
+
+def write_figure(figure: Figure, file: Path) -> None:
+    with whole_or_absent(file) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+
+
+def decorate(axes: Axes, x: str, y: str | None, title: str) -> None:
+    axes.set_xlabel(x)
+    if y is not None:
+        axes.set_ylabel(y)
+    axes.set_title(title, fontsize=10, parse_math=False)
+    axes.grid(color="#E5E5E5", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_xscale() == "linear":
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=x == "epochs", steps=[1, 2, 5, 10]))
+
+
+def show_between(axes: Axes, values: Sequence[float]) -> None:
+    """A vertical axis that just holds these values, logarithmic if they span much."""
+    low, high = min(values), max(values)
+    if high / low > SPANS_DECADES:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        margin = (high / low) ** 0.05
+        axes.set_ylim(low / margin, high * margin)
+    else:
+        margin = 0.05 * (high - low) or 0.05 * high
+        axes.set_ylim(low - margin, high + margin)
+
+
+def legend_beside(figure: Figure, handles: Sequence[Line2D], title: str) -> None:
+    legend = figure.legend(
+        handles=handles, loc="outside right upper", fontsize=8, title=title, frameon=False
+    )
+    legend.get_title().set_fontsize(8)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def inside(axes: Axes, share: float) -> float:
+    """The value at a share of the vertical axis."""
+    return float(axes.transData.inverted().transform(axes.transAxes.transform((0, share)))[1])

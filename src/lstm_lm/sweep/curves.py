@@ -1,0 +1,111 @@
+"""The curves of a run, read back from TensorBoard's event files.
+
+A file is a row of records: a length, its checksum, an event, its checksum. Where one is not
+whole, reading ends there, and what came before it is used. TensorBoard's own reader does the
+same, but does not say so.
+"""
+
+import logging
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+from tensorboard.summary.writer.record_writer import masked_crc32c  # type: ignore[import-untyped]
+
+from lstm_lm.errors import DamagedFile
+
+PATTERN = "events.out.tfevents.*"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Curve:
+    steps: list[int]  # ascending, each once
+    values: list[float]
+
+    def at(self, step: int) -> float | None:
+        """The value at that step, or the newest before it."""
+        index = bisect_right(self.steps, step)
+        return self.values[index - 1] if index else None
+
+
+def read_curves(folder: Path, is_running: bool = False) -> dict[str, Curve]:
+    """The curves by their tags. Of a step that was written twice, the last written counts.
+
+    Args:
+        is_running: whether the run may be writing at this moment, so that the last record need
+            not be whole.
+    """
+    points: dict[str, dict[int, tuple[float, float]]] = {}
+    for file in sorted(folder.glob(PATTERN)):
+        try:
+            for event in read_events(file):
+                for part in event.summary.value:
+                    if part.WhichOneof("value") == "simple_value":
+                        of_tag = points.setdefault(part.tag, {})
+                        point = event.wall_time, part.simple_value
+                        of_tag[event.step] = max(of_tag.get(event.step, point), point, key=first)
+        except DamagedFile as error:
+            if not is_running:
+                log.warning("warning: %s; what comes before is used", error)
+        except OSError as error:
+            log.warning("warning: %s cannot be read: %s", file, error.strerror)
+    return {tag: curve(of_tag) for tag, of_tag in points.items()}
+
+
+def first(point: tuple[float, float]) -> float:
+    return point[0]
+
+
+def curve(points: dict[int, tuple[float, float]]) -> Curve:
+    steps = sorted(points)
+    return Curve(steps, [points[step][1] for step in steps])
+
+
+def read_events(file: Path) -> Iterator[Event]:
+    """
+    Raises:
+        DamagedFile: at the first record that is not whole.
+    """
+    content = file.read_bytes()
+    position = 0
+    while position < len(content):
+        try:
+            (length,) = struct.unpack_from("<Q", content, position)
+            (length_checksum,) = struct.unpack_from("<I", content, position + 8)
+            end = position + 12 + length
+            (checksum,) = struct.unpack_from("<I", content, end)
+            event = content[position + 12 : end]
+            if masked_crc32c(content[position : position + 8]) != length_checksum:
+                raise DamagedFile(f"{file} is damaged at byte {position:,}")
+            if masked_crc32c(event) != checksum:
+                raise DamagedFile(f"{file} is damaged at byte {position:,}")
+            yield Event.FromString(event)
+        except (struct.error, OverflowError):
+            raise DamagedFile(f"{file} ends in the middle of a record") from None
+        except DecodeError:
+            raise DamagedFile(f"{file} is damaged at byte {position:,}") from None
+        position = end + 4
+
+
+def training_seconds(curves: dict[str, Curve]) -> Curve | None:
+    """Seconds of training up to each reading, without validation, samples and interruptions.
+
+    The clock on the wall would count the time between a run's end and its resumption; so each
+    stretch is as long as its tokens took at the speed that was measured over it.
+    """
+    tokens, speed = curves.get("tokens"), curves.get("tokens_per_second")
+    if tokens is None or speed is None:
+        return None
+    speeds = dict(zip(speed.steps, speed.values, strict=True))
+    seconds, before, sums = 0.0, 0.0, []
+    for step, count in zip(tokens.steps, tokens.values, strict=True):
+        seconds += (count - before) / speeds[step] if speeds.get(step) else 0.0
+        before = count
+        sums.append(seconds)
+    return Curve(tokens.steps, sums)

@@ -1,0 +1,111 @@
+"""Runs as lines in a picture: how each is drawn, called and marked."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from lstm_lm.sweep.axes import inside, show_between
+from lstm_lm.sweep.differences import differing, labels, show_perplexity, with_effect
+from lstm_lm.sweep.line_styles import FEW_POINTS, Style, styles
+from lstm_lm.sweep.results import Result
+
+VALIDATION = "validation/perplexity"
+TRAINING = "train/perplexity"
+CROSS = 0.97  # of the height of a picture: where lines that leave it are crossed
+
+
+@dataclass
+class Line:
+    """A run that was validated, and how it is drawn."""
+
+    result: Result
+    style: Style
+    label: str
+
+    @property
+    def diverged(self) -> bool:
+        return self.result.status == "diverged"
+
+
+def lines_of(results: list[Result]) -> list[Line]:
+    """In the order of the results, the best first."""
+    drawn = [result for result in results if VALIDATION in result.curves]
+    _, texts = labels(drawn, with_effect(differing(results)))
+    return [Line(*parts) for parts in zip(drawn, styles(len(drawn)), texts, strict=True)]
+
+
+def draw(
+    axes: Axes,
+    line: Line,
+    tag: str,
+    position: Callable[[Line, int], float | None],
+    style: Style | None = None,
+) -> None:
+    """A curve of a run, over whatever a step's position is. Limits must have been set."""
+    curve, style = line.result.curves.get(tag), style or line.style
+    if curve is None:
+        return
+    places = [position(line, step) for step in curve.steps]
+    points = [(x, y) for x, y in zip(places, curve.values, strict=True) if x is not None]
+    if not points:
+        return
+    xs, ys = zip(*points, strict=True)
+    has_markers = tag == VALIDATION and len(points) <= FEW_POINTS
+    axes.plot(xs, ys, **style.line(has_markers))
+    if tag == VALIDATION and style.is_colored:
+        x, y = min(points, key=lambda point: point[1])
+        (star,) = axes.plot(x, y, "*", color=style.color, zorder=style.height + 100)
+        star.set(markersize=11, markeredgecolor="white")
+    if line.diverged:
+        x, y = end_inside(axes, xs, ys)
+        axes.plot(x, y, "x", color=style.color, markersize=8, markeredgewidth=2, zorder=300)
+
+
+def end_inside(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
+    """Where a line leaves a picture through its top, else its last point."""
+    top = inside(axes, CROSS)
+    left = next((index for index, y in enumerate(ys) if y > top), None)
+    if left is None:
+        return xs[-1], ys[-1]
+    if left == 0:
+        return xs[0], top
+    # In the heights as they are drawn, so that the axis may be logarithmic.
+    ends = axes.transData.transform([(1, ys[left - 1]), (1, ys[left])])[:, 1]
+    height = axes.transAxes.transform((0, CROSS))[1]
+    share = float((height - ends[0]) / (ends[1] - ends[0]))
+    return xs[left - 1] + share * (xs[left] - xs[left - 1]), top
+
+
+def limit(axes: Axes, lines: list[Line]) -> None:
+    """Show all that the colored runs did; those that diverged must not squash the others."""
+    good = [line for line in lines if not line.diverged] or lines
+    colored = [line for line in good if line.style.is_colored] or good
+    show_between(axes, [v for line in colored for v in line.result.curves[VALIDATION].values])
+
+
+def legend(lines: list[Line]) -> list[Line2D]:
+    handles = []
+    for line in lines:
+        if line.style.is_colored:
+            text = f"{show_perplexity(line.result.perplexity)}   {line.label}"
+            if line.result.status != "completed":
+                text += f" ({line.result.status})"
+            handles.append(Line2D([], [], **line.style.line(), label=text))
+    others = [line for line in lines if not line.style.is_colored]
+    if others:
+        handles.append(Line2D([], [], **Style().line(), label=f"{len(others)} others"))
+    if any(line.diverged for line in lines):
+        handles.append(mark("x", "diverged here"))
+    return [*handles, mark("*", "lowest")]
+
+
+def legend_title(results: list[Result]) -> str:
+    drawn = [result for result in results if VALIDATION in result.curves]
+    heading, _ = labels(drawn, with_effect(differing(results)))
+    return f"validation perplexity\n{heading}"
+
+
+def mark(marker: str, text: str) -> Line2D:
+    return Line2D([], [], marker=marker, markersize=8, linestyle="", color="#555555", label=text)

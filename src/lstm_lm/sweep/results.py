@@ -1,0 +1,135 @@
+"""What the runs below some folders came to: one result for each run, and for each sweep's job.
+
+A folder can be a sweep's, a run's, or any that has such folders somewhere below it. Nothing in
+them is changed. What cannot be read is named in a warning, and the rest goes on.
+"""
+
+import dataclasses
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lstm_lm.errors import DamagedFile, SettingsError
+from lstm_lm.fingerprint import flatten
+from lstm_lm.run_folder import RunFolder
+from lstm_lm.sweep.curves import Curve, read_curves
+from lstm_lm.sweep.sweep_folder import Job, SweepFolder
+
+LAST = "diverged", "failed", "waiting"  # and after all others
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Result:
+    """A run, or a sweep's job that has none."""
+
+    path: Path  # of the run's folder, whether it is there or not
+    name: str = ""
+    status: str = "unknown"
+    settings: dict[str, Any] = field(default_factory=dict)  # by their dotted names
+    summary: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    error: str | None = None
+
+    @property
+    def best(self) -> float | None:
+        """The exact validation perplexity of the best weights, of a run that was completed."""
+        return self.summary.get("best/validation/perplexity")
+
+    @property
+    def so_far(self) -> float | None:
+        """The lowest perplexity of the validations while training."""
+        validation = self.curves.get("validation/perplexity")
+        return min(validation.values) if validation and validation.values else None
+
+    @property
+    def perplexity(self) -> float | None:
+        return self.so_far if self.best is None else self.best
+
+    @property
+    def order(self) -> tuple[int, int, float]:
+        """By this the best come first, and what came to nothing last."""
+        rank = 2 + LAST.index(self.status) if self.status in LAST else int(self.best is None)
+        perplexity = self.perplexity
+        return rank, int(perplexity is None), perplexity or 0.0
+
+
+def read_results(folders: list[Path]) -> list[Result]:
+    """All runs and jobs below the folders, the best first.
+
+    Raises:
+        SettingsError: if there are none, or a folder is not there.
+    """
+    found: dict[Path, Result] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise SettingsError(f"there is no folder {folder}")
+        here = {result.path.resolve(): result for result in below(folder.absolute())}
+        if not here:
+            raise SettingsError(
+                f"{folder} has no run in it: give the folder of a sweep, of a run, or one with "
+                "such folders below it"
+            )
+        found = here | found
+    results = list(found.values())
+    above = os.path.commonpath([result.path.parent for result in results])
+    for result in results:
+        result.name = os.path.relpath(result.path, above)
+    return sorted(results, key=lambda result: (result.order, result.name))
+
+
+def below(folder: Path) -> Iterator[Result]:
+    def complain(error: OSError) -> None:
+        log.warning("warning: %s cannot be read: %s", error.filename, error.strerror)
+
+    for name, subfolders, files in os.walk(folder, onerror=complain):
+        path = Path(name)
+        subfolders[:] = sorted(sub for sub in subfolders if not sub.startswith("."))
+        if "config.yaml" in files:
+            subfolders.clear()
+            yield read_run(RunFolder(path))
+        elif "sweep.json" in files:
+            jobs = {job.name: job for job in read_jobs(SweepFolder(path))}
+            subfolders[:] = [sub for sub in subfolders if sub not in jobs]
+            for job in jobs.values():
+                yield read_job(RunFolder(path / job.name), job)
+
+
+def read_jobs(folder: SweepFolder) -> list[Job]:
+    try:
+        return folder.read().jobs
+    except DamagedFile as error:
+        log.warning("warning: %s; jobs that never began are left out", error)
+        return []
+
+
+def read_job(folder: RunFolder, job: Job) -> Result:
+    if not folder.holds_a_run():
+        return Result(folder.path, status=job.status, settings=dict(job.settings), error=job.error)
+    result = read_run(folder)
+    result.settings = result.settings or dict(job.settings)
+    result.status = job.status
+    if job.status == "failed":
+        result.error = job.error
+    return result
+
+
+def read_run(folder: RunFolder) -> Result:
+    result = Result(folder.path)
+    try:
+        result.settings = flatten(dataclasses.asdict(folder.read_config()))
+    except SettingsError as error:
+        log.warning("warning: %s", error)
+    try:
+        result.summary = folder.read_summary()
+        result.status = result.summary["status"]
+        if result.status == "diverged":
+            result.error = f"diverged at step {result.summary['diverged_step']:,}"
+    except DamagedFile as error:
+        log.warning("warning: %s", error)
+    result.curves = read_curves(folder.path, is_running=result.status == "running")
+    return result

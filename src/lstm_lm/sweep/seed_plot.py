@@ -1,0 +1,76 @@
+"""The mean over seeds, and how far the seeds lie apart."""
+
+import json
+from dataclasses import dataclass
+from statistics import fmean
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lstm_lm.sweep.axes import decorate, legend_beside, new_figure, show_between
+from lstm_lm.sweep.differences import about, differing, labels, show_perplexity, with_effect
+from lstm_lm.sweep.line_styles import FEW_POINTS, Style, styles
+from lstm_lm.sweep.lines import VALIDATION
+from lstm_lm.sweep.plots import y_label
+from lstm_lm.sweep.results import Result
+
+
+@dataclass
+class Seeds:
+    """Runs that differ in nothing but their seeds."""
+
+    results: list[Result]
+    steps: list[int]  # at which all were validated that are drawn
+    values: list[list[float]]  # of each step, one of each run
+
+    @property
+    def means(self) -> list[float]:
+        return [fmean(values) for values in self.values]
+
+
+def seed_plot(results: list[Result]) -> Figure | None:
+    """A line and a band for each choice of the other settings; None without several seeds."""
+    names = [name for name in with_effect(differing(results)) if name != "seed"]
+    groups = sorted(seed_groups(results, names), key=lambda seeds: min(seeds.means))
+    if not groups:
+        return None
+    figure = new_figure(10, 4.8, about(results))
+    axes = figure.add_subplot()
+    handles = []
+    heading, texts = labels([seeds.results[0] for seeds in groups], names)
+    if not names:
+        heading, texts = "", [""]
+    for seeds, text, style in zip(groups, texts, styles(len(groups)), strict=True):
+        line = style.line(len(seeds.steps) <= FEW_POINTS)
+        axes.plot(seeds.steps, seeds.means, **line)
+        band = [min(values) for values in seeds.values], [max(values) for values in seeds.values]
+        axes.fill_between(seeds.steps, *band, color=style.color, alpha=0.25, linewidth=0)
+        if style.is_colored:
+            count = f"{len(seeds.values[0])} of {len(seeds.results)} seeds"
+            text = f"{show_perplexity(min(seeds.means))}   {text} ({count})"
+            handles.append(Line2D([], [], **line, label=text))
+    if others := len(groups) - len(handles):
+        handles.append(Line2D([], [], **Style().line(), label=f"{others} others"))
+    title = "Mean over seeds; the band reaches from the lowest to the highest seed"
+    decorate(axes, "optimizer steps", f"validation {y_label(results)}", title)
+    show_between(axes, [v for seeds in groups for values in seeds.values for v in values])
+    legend_beside(figure, handles, f"lowest mean\n{heading}")
+    return figure
+
+
+def seed_groups(results: list[Result], names: list[str]) -> list[Seeds]:
+    """Those with two or more seeds to be drawn; what diverged or failed is only counted."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        if result.settings:
+            key = json.dumps([result.settings.get(name) for name in names])
+            groups.setdefault(key, []).append(result)
+    found = []
+    for group in groups.values():
+        sound = [result for result in group if result.status not in ("diverged", "failed")]
+        curves = [result.curves[VALIDATION] for result in sound if VALIDATION in result.curves]
+        if len({result.settings.get("seed") for result in group}) > 1 and len(curves) > 1:
+            steps = sorted(set.intersection(*(set(curve.steps) for curve in curves)))
+            values = [[curve.at(step) or 0.0 for curve in curves] for step in steps]
+            found.append(Seeds(group, steps, values))
+    return [seeds for seeds in found if seeds.steps]
