@@ -5,7 +5,7 @@ from pathlib import Path
 
 LEVELS = [
     {"errors", "atomic_file", "lock"},
-    {"config", "checkpoint_file"},
+    {"config", "checkpoint_file", "ranks"},
     {
         "device",
         "fingerprint",
@@ -30,11 +30,12 @@ LEVELS = [
     {
         "training.budget",
         "training.event_files",
+        "training.followers",
         "training.optimization",
         "training.step_log",
         "training.stop_signals",
     },
-    {"training.task"},
+    {"training.agreement", "training.processes", "training.task"},
     {
         "training.checkpoints",
         "training.exact_resume",
@@ -43,6 +44,8 @@ LEVELS = [
     },
     {"training.final_figures", "training.progress"},
     {"training.session"},
+    {"training.follower"},
+    {"training.follower_process"},
     {"init_from", "resume_rules"},
     {"experiment", "sweep.sweep_folder"},
 ]
