@@ -63,6 +63,10 @@ class Session:
     started: float  # of the monotonic clock
     ranks: Ranks = ALONE
 
+    def __post_init__(self) -> None:
+        if self.config.device.precision == "64-true":
+            self.model.double()  # Lightning would, too, but only after weights are put back
+
     @property
     def splits(self) -> Splits:
         return self.data.splits
