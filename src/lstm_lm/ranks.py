@@ -12,13 +12,17 @@ else decides how a run goes on must be equal too: the clock, signals, losses.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 from lstm_lm.errors import LostRank
+
+
+def somebody() -> str:
+    return "another process of this run ended"
 
 
 class Ranks:
@@ -31,14 +35,12 @@ class Ranks:
     """
 
     def __init__(
-        self,
-        number: int = 0,
-        count: int = 1,
-        who_ended: Callable[[], str] = lambda: "another process of this run ended",
+        self, number: int = 0, count: int = 1, who_ended: Callable[[], str] = somebody
     ) -> None:
         self.number = number
         self.count = count
         self.who_ended = who_ended
+        self.has_told = False
         self.now = 0.0  # when all last agreed, by the first one's clock
         if count > 1:
             self.agree(None)
@@ -109,11 +111,18 @@ class Ranks:
 
     def tell(self, value: Any = None) -> Any:
         """What the first rank gave."""
+        self.has_told = True
         only = [value]
         if self.count > 1:
             with self.in_touch():
                 distributed.broadcast_object_list(only, 0)
         return only[0]
+
+    def dismiss(self) -> None:
+        """Let the others go, if they still wait to be told what to do."""
+        if not self.has_told:
+            with suppress(LostRank):
+                self.tell(None)
 
     @contextmanager
     def in_touch(self) -> Iterator[None]:

@@ -261,7 +261,7 @@ def test_what_cannot_be_shared_out_is_refused(tiny_run, tmp_path, monkeypatch):
         tiny_run("data.batch_size=3", "device.devices=2")
     with pytest.raises(SettingsError, match="device.nodes=2 needs torchrun or srun"):
         train(tiny_run("device.nodes=2"), tmp_path / "run")
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(SettingsError, match="4 processes .* = 2: choose them to make 4"):
         train(tiny_run("device.devices=2"), tmp_path / "run")

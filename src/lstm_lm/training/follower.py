@@ -49,18 +49,20 @@ def follow_here(number: int, count: int, port: int, accelerator: str) -> int:
 def follow(place: Place, config: DeviceConfig, store: Store) -> int:
     """Train along with the first rank; the exit code, 0 also where all ranks stop together."""
     logging.getLogger("lstm_lm").setLevel(logging.ERROR)
-    try:
-        with joined(place, config, store), StopSignals() as signals:
-            ranks = Ranks(place.number, place.count)
-            device = choose_device(config.accelerator, config.devices, place.local_number)
-            train_along(ranks.tell(), ranks, device, signals)
-    except LostRank:
-        return LOST_OTHERS
-    except (Diverged, Stopped):
-        return 0
-    except RunFailed as error:
-        print(f"error on rank {place.number}: {error}", file=sys.stderr)
-        return 1
+    with StopSignals() as signals:
+        try:
+            with joined(place, config, store) as ranks:
+                told = ranks.tell()
+                device = choose_device(config.accelerator, config.devices, place.local_number)
+                if told is not None:
+                    train_along(told, ranks, device, signals)
+        except LostRank:
+            return LOST_OTHERS
+        except (Diverged, Stopped):
+            return 0
+        except RunFailed as error:
+            print(f"error on rank {place.number}: {error}", file=sys.stderr)
+            return 1
     return 0
 
 

@@ -14,7 +14,7 @@ def main() -> int:
 
 
 def end_with_first_rank() -> None:
-    sys.stdin.buffer.read()  # which ends when nobody holds the pipe's other end any more
+    os.read(sys.stdin.fileno(), 1)  # ends when nobody holds the pipe's other end any more
     os._exit(1)
 
 

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from lstm_lm.config import Accelerator
+from lstm_lm.ranks import somebody
 
 LOST_OTHERS = 3  # exit code of a follower that ends because another process of the run did
 PATIENCE = 5.0  # seconds until a process that ended can be asked how
@@ -70,7 +71,7 @@ class Followers:
                 if (code := process.poll()) not in (None, 0, LOST_OTHERS):
                     return f"a process of this run, rank {number}, {how_ended(code)}"
             time.sleep(0.02)
-        return "another process of this run ended"
+        return somebody()
 
 
 def how_ended(code: int) -> str:

@@ -10,7 +10,7 @@ rank and starts the others itself, as long as they are on this computer:
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,7 +23,7 @@ from torch.distributed import Store, TCPStore, rendezvous
 from lstm_lm.config import DeviceConfig
 from lstm_lm.device import choose_device
 from lstm_lm.errors import LostRank, RunFailed, SettingsError
-from lstm_lm.ranks import ALONE, Ranks
+from lstm_lm.ranks import ALONE, Ranks, somebody
 from lstm_lm.training.followers import Followers
 from lstm_lm.training.stop_signals import StopSignals
 
@@ -59,6 +59,8 @@ def given_place(config: DeviceConfig) -> Place | None:
         os.environ.setdefault("MASTER_ADDR", first_node)
         os.environ.setdefault("MASTER_PORT", str(15000 + int(given["SLURM_JOB_ID"][-4:])))
     if place is not None and place.count != config.ranks:
+        if place.number > 0:
+            raise SystemExit(2)  # the first one says why
         raise SettingsError(
             f"{place.count} processes were started together, but device.devices x device.nodes = "
             f"{config.ranks}: choose them to make {place.count}"
@@ -84,8 +86,8 @@ def company(config: DeviceConfig, signals: StopSignals) -> Iterator[Ranks]:
         return
     choose_device(config.accelerator, config.devices)
     if place is not None:
-        with joined(place, config, meet(place)):
-            yield Ranks(0, place.count)
+        with joined(place, config, meet(place)) as ranks:
+            yield ranks
         return
     threads = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
@@ -99,8 +101,8 @@ def company(config: DeviceConfig, signals: StopSignals) -> Iterator[Ranks]:
                 if followers.any_ended():
                     raise LostRank(followers.who_ended())
                 time.sleep(0.02)
-            with joined(place, config, store):
-                yield Ranks(0, place.count, followers.who_ended)
+            with joined(place, config, store, followers.who_ended) as ranks:
+                yield ranks
     finally:
         torch.set_num_threads(threads)
 
@@ -111,7 +113,8 @@ def meet(place: Place) -> Store:
         url, timeout = "env://", MEETING
         store, _, _ = next(rendezvous(url, place.number, place.count, timeout=timeout))
     except (RuntimeError, ValueError) as error:
-        raise RunFailed(f"the processes of this run did not come together: {error}") from error
+        reason = str(error).splitlines()[0]
+        raise RunFailed(f"the processes of this run did not come together: {reason}") from error
     return store
 
 
@@ -120,19 +123,28 @@ def here(number: int) -> str:
 
 
 @contextmanager
-def joined(place: Place, config: DeviceConfig, store: Store) -> Iterator[None]:
-    """While this context lasts, tensors can be sent among the ranks."""
+def joined(
+    place: Place, config: DeviceConfig, store: Store, who_ended: Callable[[], str] = somebody
+) -> Iterator[Ranks]:
+    """All ranks, as the one at ``place`` sees them; it can reach them while this context lasts."""
     device = choose_device(config.accelerator, config.devices, place.local_number)
     backend = "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(place.local_number)
         backend = "cpu:gloo,cuda:nccl"
-    store.set(here(place.number), "")
     try:
+        store.set(here(place.number), "")
         distributed.init_process_group(
             backend, store=store, rank=place.number, world_size=place.count, timeout=PATIENCE
         )
-        yield
+    except RuntimeError as error:
+        raise LostRank(who_ended()) from error
+    try:
+        ranks = Ranks(place.number, place.count, who_ended)
+        try:
+            yield ranks
+        finally:
+            if ranks.is_first:
+                ranks.dismiss()
     finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+        distributed.destroy_process_group()
