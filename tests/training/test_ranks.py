@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -64,14 +65,15 @@ def weights(folder):
 
 
 @pytest.mark.parametrize(
-    ("order", "core", "cell"), [("consecutive", "scratch", "lstm"), ("random", "builtin", "gru")]
+    ("order", "core", "cell", "evaluation_rows"),  # of which neither can be shared out evenly
+    [("consecutive", "scratch", "lstm", 5), ("random", "builtin", "gru", 1)],
 )
-def test_two_ranks_do_what_one_does(order, core, cell, tiny_run, tmp_path):
+def test_two_ranks_do_what_one_does(order, core, cell, evaluation_rows, tiny_run, tmp_path):
     settings = (
         f"data.order={order}",
         f"model.core={core}",
         f"model.cell={cell}",
-        "data.evaluation_rows=5",  # which cannot be shared out evenly
+        f"data.evaluation_rows={evaluation_rows}",
         "optimizer.schedule=plateau",
         "optimizer.plateau_patience=0",
         "device.precision=64-true",
@@ -151,17 +153,23 @@ def test_a_run_may_go_on_with_another_number_of_ranks(tiny_run, tmp_path, at_ste
     assert summary_of(two)["ranks"] == 1
 
 
-def test_a_signal_to_any_rank_stops_all_after_the_same_step(tiny_run, tmp_path, at_step):
-    config = tiny_run("device.devices=2", "training.epochs=1000", "data.evaluation_rows=1")
+def test_all_ranks_go_by_one_clock_and_stop_after_the_same_step(
+    tiny_run, tmp_path, at_step, monkeypatch
+):
+    config = tiny_run("device.devices=2", "training.epochs=1000", "checkpoint.every_minutes=0.001")
+    # The first one's, which here is so fast that it saves after every step.
+    fast = SimpleNamespace(monotonic=lambda: 1000 * time.monotonic())
+    monkeypatch.setattr("lstm_lm.ranks.time", fast)
     all_followers = at_step(20, lambda processes: processes[1].send_signal(signal.SIGTERM))
     with pytest.raises(Stopped) as stopped:
         train(config, tmp_path / "run")
     assert stopped.value.code == 143
     assert all_followers[-1].processes[1].poll() is not None
     summary = summary_of(tmp_path / "run")
+    previous = load_checkpoint(tmp_path / "run/checkpoints/previous.ckpt")["global_step"]
     saved = load_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"]
     assert summary["status"] == "interrupted"
-    assert summary["steps"] == saved >= 20
+    assert summary["steps"] == saved == previous + 1 > 20
 
 
 class Commands:
