@@ -237,6 +237,18 @@ def test_no_process_outlives_the_first(tmp_path, commands):
     assert f"resume={folder}" in output and not is_alive(follower)
 
 
+def test_a_follower_that_waits_ends_with_the_first_rank():
+    with socket.create_server(("127.0.0.1", 0)) as never_answers:
+        port = str(never_answers.getsockname()[1])
+        command = [sys.executable, "-m", "lstm_lm.training.follower_process", "1", "2", port, "cpu"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+            process.stdin.close()  # as the system does when its holder is killed
+            try:
+                assert process.wait(timeout=30) == 1
+            finally:
+                process.kill()
+
+
 def test_ranks_that_were_started_from_outside_come_together(tmp_path, commands):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -4,8 +4,6 @@ No process of these outlives the first: the system closes the pipe that it holds
 however it ends, and a follower whose pipe is closed ends at once.
 """
 
-import logging
-import os
 import signal
 import subprocess
 import sys
@@ -13,14 +11,15 @@ import threading
 import time
 from typing import Any
 
+import torch
+from torch import distributed
+
 from lstm_lm.config import Accelerator
 from lstm_lm.ranks import somebody
 
 LOST_OTHERS = 3  # exit code of a follower that ends because another process of the run did
 PATIENCE = 5.0  # seconds until a process that ended can be asked how
-GRACE = 300.0  # seconds until it is noticed at the latest
-
-log = logging.getLogger(__name__)
+GRACE = 10.0  # seconds in which it should be noticed
 
 
 class Followers:
@@ -55,10 +54,11 @@ class Followers:
                 process.stdin.close()
 
     def watch(self, process: subprocess.Popen[bytes]) -> None:
-        """End this process, if it waits for a dead one where waiting cannot be interrupted."""
-        if process.wait() not in (0, LOST_OTHERS) and not self.over.wait(GRACE):
-            log.error("error: %s, and the first waits for it in vain", self.who_ended())
-            os._exit(1)
+        """Free the GPU, which may wait for a dead process where nothing else can interrupt it."""
+        was_lost = process.wait() not in (0, LOST_OTHERS) and not self.over.wait(GRACE)
+        group = distributed.group.WORLD
+        if was_lost and group is not None and torch.cuda.is_initialized():
+            group.abort()
 
     def any_ended(self) -> bool:
         return any(process.poll() is not None for process in self.processes.values())
