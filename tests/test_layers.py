@@ -5,7 +5,7 @@ from pathlib import Path
 
 LEVELS = [
     {"errors", "atomic_file", "lock", "child_process"},
-    {"config", "checkpoint_file", "sweep.job_names"},
+    {"config", "checkpoint_file", "ranks", "sweep.job_names"},
     {
         "device",
         "fingerprint",
@@ -30,12 +30,13 @@ LEVELS = [
     {
         "training.budget",
         "training.event_files",
+        "training.followers",
         "training.hparams",
         "training.optimization",
         "training.step_log",
         "training.stop_signals",
     },
-    {"training.task"},
+    {"training.agreement", "training.processes", "training.task"},
     {
         "training.checkpoints",
         "training.exact_resume",
@@ -44,6 +45,8 @@ LEVELS = [
     },
     {"training.final_figures", "training.progress"},
     {"training.session"},
+    {"training.follower"},
+    {"training.follower_process"},
     {"init_from", "resume_rules"},
     {
         "experiment",

@@ -183,6 +183,11 @@ def test_an_lstm_goes_on_exactly_wherever_it_was_cut_off(
     assert_goes_on_exactly(tiny_run(*EVERYTHING), tmp_path, assert_same_end, place, error)
 
 
+def test_double_precision_goes_on_exactly(tiny_run, tmp_path, assert_same_end):
+    config = tiny_run("device.precision=64-true", "checkpoint.every_steps=5")
+    assert_goes_on_exactly(config, tmp_path, assert_same_end, "mid-epoch")
+
+
 def test_all_random_states_are_put_back():
     def draw():
         return random.random(), float(numpy.random.normal()), torch.rand(()).item()

@@ -1,25 +1,20 @@
-"""Processes that never outlive the one that started them, however that ends.
+"""Processes that do not outlive the one that started them, however that ends.
 
-The parent keeps the other end of the child's standard input. Nothing is ever written there; its
+The parent holds the other end of the child's standard input. Nothing is ever written there; its
 end means that the parent is gone.
 """
 
 import os
-import signal
 import threading
-import time
-
-GRACE = 60.0  # seconds for saving
+from collections.abc import Callable
 
 
-def end_with_parent() -> None:
-    """Stop this process, as SIGTERM does, when its parent is gone."""
-    threading.Thread(target=wait_for_end, daemon=True).start()
+def when_parent_is_gone(act: Callable[[], None]) -> None:
+    """Call ``act`` then, in a thread of its own."""
 
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        act()
 
-def wait_for_end() -> None:
-    while os.read(0, 1):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE)
-    os.kill(os.getpid(), signal.SIGKILL)
+    threading.Thread(target=wait, daemon=True).start()

@@ -121,7 +121,7 @@ class DataConfig:
     minimum_count: int = 1  # rarer tokens become <unk>
     reserved_tokens: list[str] = field(default_factory=list)  # given the ids after <unk>
     order: Order = Order.consecutive
-    batch_size: int = 32  # windows per batch
+    batch_size: int = 32  # windows per batch, over all processes
     num_steps: int = 35  # tokens per window
     evaluation_rows: int = 32  # rows the validation text is cut into while training
     reset_every: int | None = None  # tokens; also report final figures with the state reset so
@@ -263,12 +263,17 @@ class SamplesConfig:
 @dataclass
 class DeviceConfig:
     accelerator: Accelerator = Accelerator.auto
-    devices: int = 1
+    devices: int = 1  # processes on each node, each with a GPU or a share of the CPU's cores
+    nodes: int = 1  # computers
     precision: str = "32-true"
 
+    @property
+    def ranks(self) -> int:
+        """Processes that train together."""
+        return self.devices * self.nodes
+
     def __post_init__(self) -> None:
-        if self.devices != 1:
-            raise SettingsError(f"device.devices must be 1, not {self.devices}")
+        require_positive("device", devices=self.devices, nodes=self.nodes)
         if self.precision not in PRECISIONS:
             raise SettingsError(
                 f"device.precision must be one of {', '.join(PRECISIONS)}, not {self.precision}"
@@ -291,6 +296,13 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise SettingsError(f"seed must be from 0 to 2**32 - 1, not {self.seed}")
+        rows, ranks = self.data.batch_size, self.device.ranks
+        if rows % ranks:
+            more = rows - rows % ranks + ranks
+            raise SettingsError(
+                f"data.batch_size={rows} cannot be shared out evenly among {ranks} processes: "
+                f"choose data.batch_size={more}, or another device.devices"
+            )
 
 
 def require_positive(group: str, **settings: float | None) -> None:

@@ -8,19 +8,29 @@ from lstm_lm.config import Accelerator
 from lstm_lm.errors import SettingsError
 
 
-def choose_device(accelerator: Accelerator) -> torch.device:
+def choose_device(accelerator: Accelerator, devices: int = 1, local_rank: int = 0) -> torch.device:
     """The GPU or the CPU.
 
+    Args:
+        devices: how many of this computer's GPUs are needed, one for each process.
+        local_rank: which of these processes asks.
+
     Raises:
-        SettingsError: if a GPU is asked for where there is none.
+        SettingsError: if more GPUs are asked for than there are.
     """
-    has_gpu = torch.cuda.is_available()
-    if accelerator is Accelerator.gpu and not has_gpu:
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if accelerator is Accelerator.gpu and gpus == 0:
         raise SettingsError(
             "a GPU was asked for, but PyTorch finds none here: choose the device cpu or auto"
         )
-    use_gpu = has_gpu and accelerator is not Accelerator.cpu
-    return torch.device("cuda" if use_gpu else "cpu")
+    if accelerator is Accelerator.cpu or gpus == 0:
+        return torch.device("cpu")
+    if devices > gpus:
+        raise SettingsError(
+            f"device.devices={devices} GPUs were asked for, but PyTorch finds {gpus} here: "
+            f"choose device.devices={gpus}, or device.accelerator=cpu"
+        )
+    return torch.device("cuda", local_rank) if devices > 1 else torch.device("cuda")
 
 
 def device_name(device: torch.device) -> str:

@@ -20,6 +20,7 @@ from lstm_lm.errors import SettingsError
 from lstm_lm.fingerprint import fingerprint, flatten
 from lstm_lm.init_from import run_to_start_from, start_from
 from lstm_lm.model.language_model import LanguageModel, count_parameters
+from lstm_lm.ranks import Ranks
 from lstm_lm.resume_rules import (
     nothing_to_do,
     refuse_another_checkpoint,
@@ -30,6 +31,8 @@ from lstm_lm.resume_rules import (
 )
 from lstm_lm.run_folder import RunFolder, with_absolute_paths
 from lstm_lm.training.event_files import cut_back
+from lstm_lm.training.follower import follow_if_asked
+from lstm_lm.training.processes import company
 from lstm_lm.training.samples import encode_prompts
 from lstm_lm.training.session import Session, first_line, versions
 from lstm_lm.training.stop_signals import StopSignals
@@ -46,10 +49,11 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
             checkpoint stays.
         Stopped: after Ctrl-C and SIGTERM, with the newest state saved.
     """
-    with StopSignals() as signals:
+    follow_if_asked(config.device)
+    with StopSignals() as signals, company(config.device, signals) as ranks:
         source = None if config.init_from is None else run_to_start_from(config)
         vocabulary = None if source is None else source.vocabulary
-        session = prepare(config, RunFolder(output), signals, vocabulary)
+        session = prepare(config, RunFolder(output), signals, ranks, vocabulary)
         started_from = None if source is None else start_from(source, session)
         splits = session.splits
         signals.heed()
@@ -72,8 +76,10 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
         RunFailed, Stopped: as :func:`train` does.
     """
     folder = RunFolder(output)
-    folder.read_config()  # before the lock, which would make a folder of a mistyped name
-    with StopSignals() as signals, folder.held():
+    # Before the lock, which would make a folder of a mistyped name.
+    device = folder.read_config(changes).device
+    follow_if_asked(device)
+    with StopSignals() as signals, company(device, signals) as ranks, folder.held():
         before, config = folder.read_config(), folder.read_config(changes)
         summary = folder.read_summary()
         refuse_another_run(folder, before, config, summary)
@@ -87,7 +93,7 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
         if checkpoint is None and config.init_from is not None:
             source = run_to_start_from(config)
         torch.set_num_threads(summary["threads"])  # sums are rounded in another order with others
-        session = prepare(config, folder, signals, vocabulary, summary["text_sha256"])
+        session = prepare(config, folder, signals, ranks, vocabulary, summary["text_sha256"])
         if source is not None:
             start_from(source, session, summary["started_from"])
         if checkpoint is not None:
@@ -124,21 +130,22 @@ def prepare(
     config: RunConfig,
     folder: RunFolder,
     signals: StopSignals,
+    ranks: Ranks,
     vocabulary: Vocabulary | None = None,
     text_sha256: str | None = None,
 ) -> Session:
     """All that a run needs, before anything is written."""
     started = time.monotonic()
-    device = choose_device(config.device.accelerator)
+    device = choose_device(config.device.accelerator, config.device.devices)
     seed_everything(config.seed, verbose=False)
     splits = read_splits(config.data, vocabulary, text_sha256)
-    data = TextDataModule(splits, config.data, config.seed)
+    data = TextDataModule(splits, config.data, config.seed, ranks)
     prompts = encode_prompts(config, splits)
     try:
         model = LanguageModel(config.model, len(splits.vocabulary)).to(device)
     except RuntimeError as error:  # which is how PyTorch runs out of memory
         raise SettingsError(f"the model does not fit into memory: {first_line(error)}") from error
-    return Session(config, folder, data, prompts, model, device, signals, started)
+    return Session(config, folder, data, prompts, model, device, signals, started, ranks)
 
 
 def known_before(session: Session, started_from: str | None) -> dict[str, Any]:
@@ -151,7 +158,8 @@ def known_before(session: Session, started_from: str | None) -> dict[str, Any]:
         "started_from": started_from,
         "parameters": count_parameters(session.model),
         "versions": versions(),
-        "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads(),  # of each rank
+        "ranks": session.ranks.count,
         "text": config.data.text.value,
         "text_sha256": splits.text_sha256,
         "text_note": splits.text_note,
@@ -203,3 +211,6 @@ def announce(
         config.model.cell,
         f"{count_parameters(session.model):,}",
     )
+    if session.ranks.count > 1:
+        rows = config.data.batch_size // session.ranks.count
+        log.info("ranks   %d processes, each with %d rows of a batch", session.ranks.count, rows)

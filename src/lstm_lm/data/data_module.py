@@ -7,6 +7,7 @@ from torch import Tensor
 from lstm_lm.config import DataConfig
 from lstm_lm.data.splits import Splits
 from lstm_lm.data.windows import EvaluationBatches, TrainingBatches
+from lstm_lm.ranks import Ranks
 
 
 class TextDataModule(LightningDataModule):
@@ -16,12 +17,18 @@ class TextDataModule(LightningDataModule):
     nothing is copied from step to step, and worker processes would only cost time.
     """
 
-    def __init__(self, splits: Splits, config: DataConfig, seed: int) -> None:
+    def __init__(self, splits: Splits, config: DataConfig, seed: int, ranks: Ranks) -> None:
         super().__init__()
         self.splits = splits
         self.config = config
+        self.ranks = ranks
         self.training = TrainingBatches(
-            splits.training.ids, config.batch_size, config.num_steps, config.order, seed
+            splits.training.ids,
+            config.batch_size,
+            config.num_steps,
+            config.order,
+            seed,
+            ranks.rows(config.batch_size),
         )
 
     def train_dataloader(self) -> TrainingBatches:
@@ -30,7 +37,8 @@ class TextDataModule(LightningDataModule):
 
     def val_dataloader(self) -> EvaluationBatches:
         ids = self._on_device(self.splits.validation.ids)
-        return EvaluationBatches(ids, self.config.evaluation_rows, len(self.splits.vocabulary))
+        rows, vocabulary_size = self.config.evaluation_rows, len(self.splits.vocabulary)
+        return EvaluationBatches(ids, rows, vocabulary_size, self.ranks)
 
     def _on_device(self, ids: Int[Tensor, " tokens"]) -> Int[Tensor, " tokens"]:
         return ids if self.trainer is None else ids.to(self.trainer.strategy.root_device)

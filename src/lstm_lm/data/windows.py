@@ -23,7 +23,9 @@ from torch import Tensor
 
 from lstm_lm.config import Order
 from lstm_lm.errors import SettingsError
+from lstm_lm.ranks import ALONE, Ranks
 
+EVERY = slice(None)
 LARGEST_LOGITS = 2**22  # numbers that an evaluation computes at a time, 16 MiB in float32
 
 
@@ -36,6 +38,9 @@ class TrainingBatches:
     """The batches of one epoch after another, without end.
 
     ``steps_done`` says where to begin, so that a resumed run goes on where it was.
+
+    Args:
+        rows: which of each batch's rows are wanted here, if not all.
     """
 
     def __init__(
@@ -45,8 +50,10 @@ class TrainingBatches:
         num_steps: int,
         order: Order,
         seed: int,
+        rows: slice = EVERY,
     ) -> None:
         self.ids, self.batch_size, self.num_steps = ids, batch_size, num_steps
+        self.rows = rows
         self.order, self.seed, self.steps_done = order, seed, 0
         # One more for consecutive batches: the chapter's samplers differ in this.
         largest_offset = num_steps if order is Order.consecutive else num_steps - 1
@@ -66,19 +73,25 @@ class TrainingBatches:
         ids = self.ids[offset:]
         match self.order:
             case Order.consecutive:
-                batches = consecutive(ids, self.batch_size, self.num_steps, first)
+                batches = consecutive(ids, self.batch_size, self.num_steps, first, self.rows)
             case Order.random:
-                batches = shuffled(ids, self.batch_size, self.num_steps, generator, first)
+                batches = shuffled(
+                    ids, self.batch_size, self.num_steps, generator, first, self.rows
+                )
             case unhandled:
                 assert_never(unhandled)
         return islice(batches, self.steps_per_epoch - first)
 
 
 def consecutive(
-    ids: Int[Tensor, " tokens"], batch_size: int, num_steps: int, first: int = 0
+    ids: Int[Tensor, " tokens"],
+    batch_size: int,
+    num_steps: int,
+    first: int = 0,
+    rows: slice = EVERY,
 ) -> Iterator[Batch]:
     """Batches in which row ``r`` goes on where row ``r`` of the batch before left off."""
-    inputs, targets = as_rows(ids, batch_size)
+    inputs, targets = (every[:, rows] for every in as_rows(ids, batch_size))
     for batch in range(first, len(inputs) // num_steps):
         steps = slice(batch * num_steps, (batch + 1) * num_steps)
         yield Batch(inputs[steps], targets[steps])
@@ -90,25 +103,36 @@ def shuffled(
     num_steps: int,
     generator: torch.Generator,
     first: int = 0,
+    rows: slice = EVERY,
 ) -> Iterator[Batch]:
     """Batches of windows that do not overlap, in a random order."""
     num_windows = (len(ids) - 1) // num_steps
     starts = torch.randperm(num_windows, generator=generator).to(ids.device) * num_steps
     steps = torch.arange(num_steps, device=ids.device).unsqueeze(1)
     for batch in range(first, num_windows // batch_size):
-        positions = starts[batch * batch_size : (batch + 1) * batch_size] + steps
+        positions = starts[batch * batch_size : (batch + 1) * batch_size][rows] + steps
         yield Batch(ids[positions], ids[positions + 1])
 
 
 class EvaluationBatches:
     """A text cut into rows that are gone through side by side, always the same.
 
-    Each row starts without a past, and less than one token per row is left over at the end.
+    Each row starts without a past, and less than one token per row is left over at the end. With
+    several ranks, each gets its share of the rows, in equally many batches; or all of them, where
+    there are fewer rows than ranks, which leaves their mean loss the same.
     """
 
-    def __init__(self, ids: Int[Tensor, " tokens"], rows: int, vocabulary_size: int) -> None:
-        self.inputs, self.targets = as_rows(ids, min(rows, len(ids) - 1))
-        self.num_steps = evaluation_steps(self.inputs.shape[1], vocabulary_size)
+    def __init__(
+        self,
+        ids: Int[Tensor, " tokens"],
+        rows: int,
+        vocabulary_size: int,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        rows = min(rows, len(ids) - 1)
+        share = ranks.rows(rows) if rows >= ranks.count else slice(0, rows)
+        self.inputs, self.targets = (every[:, share] for every in as_rows(ids, rows))
+        self.num_steps = evaluation_steps(-(-rows // ranks.count), vocabulary_size)
 
     def __len__(self) -> int:
         return -(-len(self.inputs) // self.num_steps)

@@ -1,5 +1,7 @@
 """The language model around the cores, and the one place where a core is chosen."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -60,6 +62,22 @@ class LanguageModel(nn.Module):
 def detach(state: State) -> State:
     """The same values, cut from the graph that computed them."""
     return tuple(type(part)(*(values.detach() for values in part)) for part in state)
+
+
+def on_cpu(state: State) -> State:
+    return tuple(type(part)(*(values.cpu() for values in part)) for part in state)
+
+
+def only_rows(state: State, rows: slice) -> State:
+    return tuple(type(part)(*(values[rows] for values in part)) for part in state)
+
+
+def join_rows(states: Sequence[State]) -> State:
+    """The state of a batch from those of its parts."""
+    if len(states) == 1:
+        return states[0]
+    layers = zip(*states, strict=True)
+    return tuple(type(parts[0])(*map(torch.cat, zip(*parts, strict=True))) for parts in layers)
 
 
 def to_plain(state: State) -> PlainState:

@@ -4,20 +4,23 @@ What it prints goes to the job's log. Exit codes are those of ``scripts/train.py
 """
 
 import logging
+import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from lstm_lm.child_process import end_with_parent
+from lstm_lm.child_process import when_parent_is_gone
 from lstm_lm.errors import RunFailed, SettingsError, Stopped
 
+GRACE = 60.0  # seconds for saving
 STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # one could break an import
-    end_with_parent()
+    when_parent_is_gone(save_and_end)
     for number in STOPPING:
         signal.signal(number, stop)
     from lstm_lm.experiment import train_or_go_on
@@ -34,6 +37,12 @@ def main() -> None:
     except (SettingsError, RunFailed) as error:
         print(f"error: {error}", flush=True)
         sys.exit(2 if isinstance(error, SettingsError) else 1)
+
+
+def save_and_end() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def stop(number: int, _: Any) -> None:

@@ -13,6 +13,7 @@ from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import DamagedFile
 from lstm_lm.fingerprint import fingerprint, flatten
 from lstm_lm.init_from import run_to_start_from, weights_sha256
+from lstm_lm.ranks import ALONE
 from lstm_lm.run_folder import RunFolder, with_absolute_paths
 from lstm_lm.sweep.job_names import choices, differing, job_name
 from lstm_lm.sweep.sweep_folder import Job, Sweep, SweepFolder, identity
@@ -56,7 +57,7 @@ def fingerprints(configs: Sequence[RunConfig]) -> list[str]:
                 weights[key] = source.vocabulary, weights_sha256(source)
             vocabulary, started_from = weights[key]
         splits = texts.read(config, vocabulary)
-        TextDataModule(splits, config.data, config.seed)
+        TextDataModule(splits, config.data, config.seed, ALONE)  # is it long enough?
         encode_prompts(config, splits)
         return fingerprint(config, splits.text_sha256, started_from)
 

@@ -1,11 +1,11 @@
 """How long to train: epochs, steps or minutes, whichever is used up first."""
 
-import time
 from typing import Any
 
 from lightning import Callback, Trainer
 
 from lstm_lm.config import TrainingConfig
+from lstm_lm.ranks import ALONE, Ranks
 
 
 class Budget(Callback):
@@ -15,8 +15,9 @@ class Budget(Callback):
     resumed run had used before counts; time between its last checkpoint and its end does not.
     """
 
-    def __init__(self, config: TrainingConfig, steps_per_epoch: int) -> None:
+    def __init__(self, config: TrainingConfig, steps_per_epoch: int, ranks: Ranks = ALONE) -> None:
         self.steps_per_epoch = steps_per_epoch
+        self.ranks = ranks
         by_epochs = None if config.epochs is None else config.epochs * steps_per_epoch
         limits = [steps for steps in (by_epochs, config.steps) if steps is not None]
         self.steps = min(limits, default=None)
@@ -26,7 +27,7 @@ class Budget(Callback):
 
     @property
     def seconds_spent(self) -> float:
-        now = 0.0 if self.started is None else time.monotonic() - self.started
+        now = 0.0 if self.started is None else self.ranks.clock() - self.started
         return self.seconds_before + now
 
     @property
@@ -46,7 +47,7 @@ class Budget(Callback):
         self.seconds_before = state_dict["seconds"]
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        self.started = time.monotonic()
+        self.started = self.ranks.clock()
         self.stop_when_used_up(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:

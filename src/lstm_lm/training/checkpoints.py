@@ -7,7 +7,6 @@ best.ckpt      that with the lowest validation loss
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from lstm_lm.atomic_file import replace_by_copy
 from lstm_lm.checkpoint_file import load_checkpoint, save_checkpoint
 from lstm_lm.config import CheckpointConfig
 from lstm_lm.errors import DamagedFile, Diverged, RunFailed, Stopped
+from lstm_lm.ranks import Ranks
 from lstm_lm.run_folder import RunFolder
 from lstm_lm.training.event_files import flushed_sizes
 from lstm_lm.training.stop_signals import StopSignals
@@ -42,7 +42,7 @@ class Checkpoints(Callback):
         folder: RunFolder,
         config: CheckpointConfig,
         task: NextTokenTask,
-        writer: SummaryWriter,
+        writer: SummaryWriter | None,
         signals: StopSignals,
         record: Callable[[int], None],
     ) -> None:
@@ -55,7 +55,7 @@ class Checkpoints(Callback):
         self.best_loss: float | None = None
         self.best_step: int | None = None
         self.saved_step: int | None = None
-        self.saved_at = time.monotonic()
+        self.saved_at = task.ranks.clock()
         self.event_files: dict[str, int] = {}
         self.is_whole = True  # unless a step has begun to change the weights
 
@@ -73,7 +73,8 @@ class Checkpoints(Callback):
     def on_fit_start(self, trainer: Trainer, *_: Any) -> None:
         if trainer.global_step > 0:  # resumed
             self.saved_step = trainer.global_step
-            if self.best_step is not None and not self.best_is_there():
+            is_first = self.task.ranks.is_first
+            if is_first and self.best_step is not None and not self.best_is_there():
                 log.warning("warning: from now on the best is looked for anew")
                 self.best_loss = self.best_step = None
 
@@ -91,7 +92,7 @@ class Checkpoints(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self.is_whole = True
-        if self.is_due(trainer) or self.signals.received is not None:
+        if self.is_due(trainer) or self.signals.to_heed is not None:
             self.save(trainer)
         self.signals.heed()
 
@@ -102,7 +103,7 @@ class Checkpoints(Callback):
             trainer.should_stop
             or step % self.task.steps_per_epoch == 0
             or (steps is not None and step % steps == 0)
-            or (minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes)
+            or (minutes is not None and self.task.ranks.clock() - self.saved_at >= 60 * minutes)
         )
 
     def on_validation_batch_end(self, *_: Any) -> None:
@@ -119,12 +120,14 @@ class Checkpoints(Callback):
 
     def keep_last_as_best(self) -> None:
         self.best_step = self.saved_step
-        replace_by_copy(self.folder.best, self.folder.last)
+        if self.task.ranks.is_first:
+            replace_by_copy(self.folder.best, self.folder.last)
 
     def on_exception(
         self, trainer: Trainer, module: LightningModule, exception: BaseException
     ) -> None:
-        if self.is_whole and not isinstance(exception, (RunFailed, Stopped)):
+        can_save = self.is_whole and self.task.ranks.count == 1  # others are not where this one is
+        if can_save and not isinstance(exception, (RunFailed, Stopped)):
             with contextlib.suppress(Diverged, OSError):  # the exception itself matters more
                 self.save(trainer)
 
@@ -146,23 +149,26 @@ class Checkpoints(Callback):
 
     def write(self, trainer: Trainer) -> None:
         with self.signals.while_saving():
-            self.event_files = flushed_sizes(self.folder.path, self.writer)
+            if self.writer is not None:
+                self.event_files = flushed_sizes(self.folder.path, self.writer)
             trainer.save_checkpoint(self.folder.last)
-            self.saved_step, self.saved_at = trainer.global_step, time.monotonic()
+            self.saved_step, self.saved_at = trainer.global_step, self.task.ranks.clock()
             self.record(trainer.global_step)
 
 
 class SealedFiles(CheckpointIO):
-    """How checkpoints are written here; what is to be read is in memory already."""
+    """How the first rank writes checkpoints; what is to be read is in memory already."""
 
-    def __init__(self, folder: RunFolder, checkpoint: dict[str, Any] | None) -> None:
+    def __init__(self, folder: RunFolder, checkpoint: dict[str, Any] | None, ranks: Ranks) -> None:
         self.folder = folder
         self.checkpoint = checkpoint
+        self.ranks = ranks
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        save_checkpoint(Path(path), checkpoint, self.folder.previous)
+        if self.ranks.is_first:
+            save_checkpoint(Path(path), checkpoint, self.folder.previous)
 
     def load_checkpoint(self, *_: Any, **__: Any) -> dict[str, Any]:
         if self.checkpoint is None:

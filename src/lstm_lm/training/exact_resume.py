@@ -11,6 +11,7 @@ their names; a test names the versions of Lightning that it holds for. A run is 
 to Lightning, so that its position is one number: the steps done.
 """
 
+import hashlib
 import random
 from typing import Any
 
@@ -18,7 +19,14 @@ import numpy
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from lstm_lm.model.language_model import State, from_plain, to_plain
+from lstm_lm.model.language_model import (
+    State,
+    from_plain,
+    join_rows,
+    on_cpu,
+    only_rows,
+    to_plain,
+)
 from lstm_lm.training.task import NextTokenTask
 
 
@@ -28,6 +36,9 @@ class ExactResume(Callback):
     That is the state carried to the next batch, the random states, and the plateau schedule. A
     step that fails half way may have changed the first two, so both are remembered after each
     step; of the random states only PyTorch's, as no step draws from another.
+
+    The carried state is kept for all rows of a batch, so any number of ranks can go on with it.
+    Random states are each rank's own; a rank that was not there before gets a new one.
     """
 
     def __init__(self, task: NextTokenTask, validate_every: int) -> None:
@@ -50,10 +61,12 @@ class ExactResume(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         plateau = self.task.plateau
+        own = on_cpu(self.carried or ()), self.torch_random | other_random_states()
+        carried, random_states = zip(*self.task.ranks.gather(own), strict=True)
         return {
-            "carried": to_plain(self.carried or ()),
+            "carried": to_plain(join_rows(carried)),
             "precision": self.task.trainer.precision,
-            "random": self.torch_random | other_random_states(),
+            "random": list(random_states),  # of each rank
             "learning_rate": self.task.learning_rate,
             "validated_step": self.validated_step,
             "plateau": None if plateau is None else plateau.state_dict(),
@@ -69,18 +82,25 @@ class ExactResume(Callback):
         set_steps_done(trainer, checkpoint["global_step"])
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        ranks = self.task.ranks
         if self.restored is None:
+            if not ranks.is_first:
+                seed_rank(self.task.config.seed, ranks.number)
             self.remember()
             return
         # Of another precision now, the state must take on that of the weights.
         same = self.restored["precision"] == trainer.precision
         dtype = None if same else next(module.parameters()).dtype
         carried = from_plain(self.restored["carried"], module.device, dtype)
-        self.task.training_state = carried or None
+        rows = ranks.rows(self.task.config.data.batch_size)
+        self.task.training_state = only_rows(carried, rows) or None
         self.task.learning_rate = self.restored["learning_rate"]
         if self.task.plateau is not None:
             self.task.plateau.load_state_dict(self.restored["plateau"])
-        set_random_states(self.restored["random"])
+        if ranks.number < len(self.restored["random"]):
+            set_random_states(self.restored["random"][ranks.number])
+        else:
+            seed_rank(self.task.config.seed, ranks.number)
         self.remember()
         # As would have been done right after that step, if it was not.
         step = trainer.global_step
@@ -100,6 +120,12 @@ def validate(trainer: Trainer) -> None:
     trainer.validating = True
     trainer.fit_loop.epoch_loop.val_loop.run()
     trainer.training = True
+
+
+def seed_rank(seed: int, number: int) -> None:
+    """Let a rank drop out others than the first one, and the same whenever it starts."""
+    digest = hashlib.sha256(f"rank {number}, seed {seed}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def torch_random_states() -> dict[str, Any]:

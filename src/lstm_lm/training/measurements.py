@@ -32,7 +32,7 @@ class Measurements(Callback):
     def __init__(
         self,
         task: NextTokenTask,
-        writer: SummaryWriter,
+        writer: SummaryWriter | None,
         splits: Splits,
         log_every: int,
     ) -> None:
@@ -72,7 +72,7 @@ class Measurements(Callback):
         vars(self).update(state_dict)
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == 0:
+        if trainer.global_step == 0 and self.writer is not None:
             self.writer.add_custom_scalars(CHARTS)
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
@@ -84,7 +84,7 @@ class Measurements(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, *_: Any
     ) -> None:
-        self.tokens += batch.targets.numel()
+        self.tokens += batch.targets.numel() * self.task.ranks.count
         step = trainer.global_step
         if step % self.log_every == 0 or step % self.task.steps_per_epoch == 0:
             self.read(step)
@@ -137,7 +137,8 @@ class Measurements(Callback):
 
     def write(self, metrics: dict[str, float], step: int) -> None:
         for name, value in metrics.items():
-            if math.isfinite(value):  # a perplexity can overflow where its loss is finite
+            # A perplexity can overflow where its loss is finite.
+            if math.isfinite(value) and self.writer is not None:
                 self.writer.add_scalar(name, value, step)
 
 

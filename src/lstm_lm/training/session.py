@@ -6,11 +6,13 @@ import signal
 import time
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import lightning
 import torch
 from lightning import Callback, Trainer
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.tensorboard import SummaryWriter
 
@@ -20,7 +22,9 @@ from lstm_lm.data.splits import Splits
 from lstm_lm.device import device_name
 from lstm_lm.errors import Diverged, RunFailed, Stopped
 from lstm_lm.model.language_model import LanguageModel
+from lstm_lm.ranks import ALONE, Ranks
 from lstm_lm.run_folder import RunFolder
+from lstm_lm.training.agreement import Agreement
 from lstm_lm.training.budget import Budget
 from lstm_lm.training.checkpoints import Checkpoints, SealedFiles
 from lstm_lm.training.exact_resume import ExactResume
@@ -35,6 +39,17 @@ from lstm_lm.training.task import NextTokenTask
 log = logging.getLogger(__name__)
 
 
+class Assignment(NamedTuple):
+    """What a rank must know to train along."""
+
+    config: RunConfig
+    folder: Path
+    values: dict[str, Any]  # of the folder's summary
+    splits: Splits
+    threads: int
+    checkpoint: dict[str, Any] | None
+
+
 @dataclass
 class Session:
     """Expects the folder to be held, and its summary to hold what is known of the run so far."""
@@ -47,6 +62,11 @@ class Session:
     device: torch.device
     signals: StopSignals
     started: float  # of the monotonic clock
+    ranks: Ranks = ALONE
+
+    def __post_init__(self) -> None:
+        if self.config.device.precision == "64-true":
+            self.model.double()  # Lightning would, too, but only after weights are put back
 
     @property
     def splits(self) -> Splits:
@@ -69,20 +89,30 @@ class Session:
                 f"the run cannot go on: {reason}; what was saved before is kept"
             ) from error
 
+    def assign(self, checkpoint: dict[str, Any] | None) -> None:
+        """Tell the other ranks all that they need to know; they read no file."""
+        path, values, threads = self.folder.path, self.folder.values, torch.get_num_threads()
+        self.ranks.tell(Assignment(self.config, path, values, self.splits, threads, checkpoint))
+
     def train_and_score(self, checkpoint: dict[str, Any] | None) -> None:
         began = self.started - self.folder.values["seconds"]
         config, folder = self.config, self.folder
-        folder.record(status="running", device=device_name(self.device), versions=versions())
+        folder.record(
+            status="running",
+            device=device_name(self.device),
+            ranks=self.ranks.count,
+            versions=versions(),
+        )
         self.data.training.steps_done = 0 if checkpoint is None else checkpoint["global_step"]
         steps_per_epoch = self.data.training.steps_per_epoch
         validate_every = steps_per_epoch * config.training.validate_every
-        writer = SummaryWriter(str(folder.path))
-        if checkpoint is None:
+        writer = SummaryWriter(str(folder.path)) if self.ranks.is_first else None
+        if checkpoint is None and writer is not None:
             write_start(writer, config)
             if self.splits.text_note:
                 writer.add_text("text", self.splits.text_note)
-        budget = Budget(config.training, steps_per_epoch)
-        task = NextTokenTask(self.model, config, budget.spent, steps_per_epoch)
+        budget = Budget(config.training, steps_per_epoch, self.ranks)
+        task = NextTokenTask(self.model, config, budget.spent, steps_per_epoch, self.ranks)
         measurements = Measurements(task, writer, self.splits, config.training.log_every)
 
         def record(step: int) -> None:
@@ -97,25 +127,32 @@ class Session:
 
         checkpoints = Checkpoints(folder, config.checkpoint, task, writer, self.signals, record)
         # In this order: what is measured is shown, and stored when all else is done.
-        callbacks = [
-            budget,
-            measurements,
-            Progress(folder, budget, measurements, config.training.log_every),
-            Samples(config, self.prompts, self.splits.vocabulary, task, writer),
-            ExactResume(task, validate_every),
-            checkpoints,
-        ]
-        files = SealedFiles(folder, checkpoint)
+        callbacks: list[Callback] = [budget, measurements]
+        if self.ranks.count > 1:
+            callbacks.insert(0, Agreement(self.ranks, self.signals))
+        if writer is not None:
+            callbacks += [
+                Progress(folder, budget, measurements, config.training.log_every),
+                Samples(config, self.prompts, self.splits.vocabulary, task, writer),
+            ]
+        callbacks += [ExactResume(task, validate_every), checkpoints]
+        files = SealedFiles(folder, checkpoint, self.ranks)
         trainer = build_trainer(config, self.device, validate_every, callbacks, files)
         newest = None if checkpoint is None else folder.last
         status = "failed"
         try:
+            if self.ranks.is_first:
+                self.assign(checkpoint)
+            self.ranks.copy_from_first(self.model.parameters())
             trainer.fit(task, self.data, ckpt_path=newest)
-            self.model.to(self.device).eval()
-            with self.signals.at_once():
-                figures = final_figures(config.data, self.splits, self.model, folder, checkpoints)
-            folder.record(**figures)
-            write_success(writer, figures, trainer.global_step)  # before the summary says so
+            if writer is not None:
+                self.model.to(self.device).eval()
+                with self.signals.at_once():
+                    figures = final_figures(
+                        config.data, self.splits, self.model, folder, checkpoints
+                    )
+                folder.record(**figures)
+                write_success(writer, figures, trainer.global_step)  # before the summary says so
             status = "completed"
         except Diverged as error:
             folder.values["diverged_step"] = error.step
@@ -144,9 +181,10 @@ class Session:
                     folder.values["status"] = status
                     record(trainer.global_step)
                 folder.record(status=status)
-                if status in ("failed", "diverged"):
-                    write_failure(writer)
-                writer.close()
+                if writer is not None:
+                    if status in ("failed", "diverged"):
+                        write_failure(writer)
+                    writer.close()
             except OSError as error:
                 log.warning("warning: %s could not be finished: %s", folder.path, error.strerror)
 
@@ -161,9 +199,11 @@ def build_trainer(
     # Its advice concerns worker processes, loggers and products that this project does without.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
+    # Else it would look for the other ranks itself.
+    alone = [LightningEnvironment()] if files.ranks.count > 1 else []
     return Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=config.device.devices,
+        devices=1 if device.index is None else [device.index],  # to Lightning each rank is alone
         precision=config.device.precision,  # type: ignore[arg-type]
         max_epochs=-1,  # the budget ends it
         # In steps, as to Lightning all is one epoch.
@@ -172,7 +212,7 @@ def build_trainer(
         num_sanity_val_steps=0,
         logger=False,  # measurements and samples write what TensorBoard shows
         callbacks=callbacks,
-        plugins=[files],
+        plugins=[files, *alone],
         default_root_dir=files.folder.path,
         enable_checkpointing=False,
         enable_progress_bar=False,

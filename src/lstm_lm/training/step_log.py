@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lstm_lm.errors import Diverged
+from lstm_lm.ranks import ALONE, Ranks
 
 
 class Means(NamedTuple):
@@ -20,10 +21,12 @@ class StepLog:
     """Losses and gradient norms since the last reading.
 
     Adding never waits for the device; fetching does, once. Every step is checked for being
-    finite, so the first bad one can be named although it is noticed later.
+    finite, so the first bad one can be named although it is noticed later. Losses are means over
+    the ranks, which therefore must fetch them at the same steps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self.ranks = ranks
         self.losses: list[Float[Tensor, ""]] = []
         self.gradient_norms: list[Float[Tensor, ""]] = []
         self.fetched: list[tuple[float, float]] = []  # loss and gradient norm of a step
@@ -37,7 +40,7 @@ class StepLog:
         steps = len(self.gradient_norms)
         if steps == 0:
             return
-        both = torch.stack([*self.losses[:steps], *self.gradient_norms]).tolist()
+        both = self.ranks.mean(torch.stack([*self.losses[:steps], *self.gradient_norms])).tolist()
         self.losses, self.gradient_norms = [], []
         # Step by step: a gradient that overflows spoils the weights, and so the loss after it.
         for step, (loss, norm) in enumerate(

@@ -25,10 +25,16 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.shared = False  # with other ranks, which stop after the same step
+        self.agreed: int | None = None
         self.interrupted = False  # by Ctrl-C
         self.waiting = True
         self.saving = False
         self.before: dict[int, Any] = {}
+
+    @property
+    def to_heed(self) -> int | None:
+        return self.agreed if self.shared else self.received
 
     def __enter__(self) -> "StopSignals":
         numbers = [signal.SIGINT, signal.SIGTERM]
@@ -37,8 +43,13 @@ class StopSignals:
         if slurm_job() is not None:
             numbers.append(signal.SIGUSR1)
         if threading.current_thread() is threading.main_thread():  # others cannot listen
-            self.before = {number: signal.signal(number, self) for number in numbers}
+            self.before = {number: signal.getsignal(number) for number in numbers}
+        self.listen()
         return self
+
+    def listen(self) -> None:
+        for number in self.before:
+            signal.signal(number, self)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         for number, handler in self.before.items():
@@ -57,8 +68,8 @@ class StopSignals:
 
     def heed(self) -> None:
         """Stop here, if a signal has come."""
-        if self.received is not None:
-            raise Stopped(self.received)
+        if self.to_heed is not None:
+            raise Stopped(self.to_heed)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

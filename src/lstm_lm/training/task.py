@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lstm_lm.config import Order, RunConfig
 from lstm_lm.data.windows import Batch
 from lstm_lm.model.language_model import LanguageModel, State, detach
+from lstm_lm.ranks import Ranks
 from lstm_lm.training.optimization import (
     build_optimizer,
     build_plateau,
@@ -36,13 +37,15 @@ class NextTokenTask(LightningModule):
         config: RunConfig,
         spent: Callable[[int], float],
         steps_per_epoch: int,
+        ranks: Ranks,
     ) -> None:
         super().__init__()
         self.model = model
         self.config = config
         self.spent = spent
         self.steps_per_epoch = steps_per_epoch
-        self.steps = StepLog()
+        self.ranks = ranks
+        self.steps = StepLog(ranks)
         self.learning_rate = config.optimizer.learning_rate  # of the newest step
         self.training_state: State | None = None
         self.validation_state: State | None = None
@@ -68,6 +71,9 @@ class NextTokenTask(LightningModule):
         self.steps.losses.append(loss.detach())
         return loss
 
+    def on_after_backward(self) -> None:
+        self.ranks.average_gradients(self.parameters())
+
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         self.learning_rate = float(optimizer.param_groups[0]["lr"])
         largest = self.config.optimizer.clip_norm
@@ -86,7 +92,8 @@ class NextTokenTask(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         # Not for the logger: see measurements. Callbacks look here.
-        loss = self.validation_nats / self.validation_tokens
+        tokens = self.ranks.sum(torch.tensor(self.validation_tokens))
+        loss = self.ranks.sum(self.validation_nats) / tokens
         self.log("validation/loss", loss, logger=False)
         # Not for Lightning to step, which counts from where this process began.
         period = self.steps_per_epoch * self.config.training.validate_every
