@@ -134,8 +134,10 @@ def test_seeds_share_a_cell_that_says_how_many_they_are():
         for size, rate, seed in itertools.product([128, 256], [1.0, 2.0], [0, 1, 2])
     ]
     results[-1] = result(results[-1].settings, [6.0], status="diverged")
+    results[0] = result(results[0].settings, (), status="interrupted")  # before any validation
     axes = heat_map_of(results).axes[0]
-    assert texts(axes) == ["5.000", "n=3"] * 3 + ["4.500", "n=2, 1 diverged"]
+    cells = ["5.500", "n=2, 1 waiting"], ["5.000", "n=3"] * 2, ["4.500", "n=2, 1 diverged"]
+    assert texts(axes) == [text for cell in cells for text in cell]
     assert outlined(axes) == [(1, 1)]
 
 
@@ -225,6 +227,9 @@ def test_a_run_that_diverged_does_not_squash_the_others():
     assert cross.get_xdata()[0] == pytest.approx(1, abs=1e-6)
     assert high - 1 < cross.get_ydata()[0] < high
     assert "diverged here" in legend_of(figure)
+    at_once = [result({RATE: rate}, (), status="diverged") for rate in (1e3, 1e4)]
+    figure = drawn(learning_curves([*results, *at_once]))
+    assert "2 diverged before the first validation" in legend_of(figure)
 
 
 def test_perplexities_over_decades_get_a_logarithmic_axis():

@@ -5,6 +5,7 @@ seeds share a cell
 """
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -16,6 +17,7 @@ PREFERRED = "model.hidden_size", "optimizer.learning_rate"
 MOST_PANELS = 12
 MOST_CELLS = 400  # in a panel
 SPARSE = 30  # cells, from which on at least a quarter must have been tried
+STATES = "diverged", "failed", "waiting", "not tried"  # the gravest first
 Value = float | None  # of a setting: null is one, too
 
 
@@ -34,13 +36,18 @@ class Cell:
         return fmean(r.perplexity or 0.0 for r in self.found) if self.found else None
 
     @property
+    def states(self) -> Counter[str]:
+        """How it stands with those that did not, and with how many."""
+        others = [result for result in self.results if result not in self.found]
+        if not self.results:
+            return Counter(["not tried"])
+        known = "diverged", "failed"
+        return Counter(other.status if other.status in known else "waiting" for other in others)
+
+    @property
     def state(self) -> str:
-        """How it stands with those that did not."""
-        states = [result.status for result in self.results if result not in self.found]
-        for state in "diverged", "failed":
-            if state in states:
-                return state
-        return "waiting" if states else "not tried" if not self.results else ""
+        """The gravest of these."""
+        return next(state for state in STATES if state in self.states)
 
     @property
     def is_final(self) -> bool:

@@ -20,7 +20,7 @@ from lstm_lm.sweep.results import Result
 COLORS: Colormap = colormaps["viridis_r"]  # the lower, the brighter
 BEST = "#D55E00"
 LOGARITHMIC = 3.0  # from this ratio of the highest to the lowest on
-STATES: dict[str, dict[str, Any]] = {
+LOOKS: dict[str, dict[str, Any]] = {
     "diverged": {"facecolor": "#9E9E9E", "hatch": "xx"},
     "failed": {"facecolor": "#E3E3E3", "hatch": "//"},
     "waiting": {"facecolor": "white", "hatch": ".."},
@@ -86,7 +86,7 @@ def draw_panel(axes: Axes, panel: Panel, grid: Grid, norm: Normalize) -> None:
 def draw_cell(axes: Axes, x: int, y: int, cell: Cell, norm: Normalize, several: bool) -> None:
     perplexity = cell.perplexity
     if perplexity is None:
-        axes.add_patch(Rectangle((x, y), 1, 1, edgecolor="#777777", lw=0.5, **STATES[cell.state]))
+        axes.add_patch(Rectangle((x, y), 1, 1, edgecolor="#777777", lw=0.5, **LOOKS[cell.state]))
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
         axes.text(x + 0.5, y + 0.5, cell.state, ha="center", va="center", fontsize=8, bbox=box)
         return
@@ -97,8 +97,7 @@ def draw_cell(axes: Axes, x: int, y: int, cell: Cell, norm: Normalize, several: 
     details = []
     if several:
         details.append(f"n={len(cell.found)}")
-    if cell.state:
-        details.append(f"{sum(r.status == cell.state for r in cell.results)} {cell.state}")
+    details += [f"{count} {state}" for state, count in cell.states.items()]
     if not cell.is_final:
         details.append("so far")
     axes.text(
@@ -140,7 +139,7 @@ def add_legend(figure: Figure, panels: list[Panel], grid: Grid) -> None:
     states = {cell.state for cell in cells if cell.perplexity is None}
     handles += [
         Patch(edgecolor="#777777", label=state, **look)
-        for state, look in STATES.items()
+        for state, look in LOOKS.items()
         if state in states
     ]
     if any(len(cell.results) > 1 for cell in cells):

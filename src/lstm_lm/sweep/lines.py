@@ -85,7 +85,7 @@ def limit(axes: Axes, lines: list[Line]) -> None:
     show_between(axes, [v for line in colored for v in line.result.curves[VALIDATION].values])
 
 
-def legend(lines: list[Line]) -> list[Line2D]:
+def legend(lines: list[Line], results: list[Result]) -> list[Line2D]:
     handles = []
     for line in lines:
         if line.style.is_colored:
@@ -98,6 +98,8 @@ def legend(lines: list[Line]) -> list[Line2D]:
         handles.append(Line2D([], [], **Style().line(), label=f"{len(others)} others"))
     if any(line.diverged for line in lines):
         handles.append(mark("x", "diverged here"))
+    if sooner := sum(r.status == "diverged" and VALIDATION not in r.curves for r in results):
+        handles.append(mark("", f"{sooner} diverged before the first validation"))
     return [*handles, mark("*", "lowest")]
 
 

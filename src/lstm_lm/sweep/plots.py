@@ -49,7 +49,7 @@ def learning_curves(results: list[Result]) -> Figure | None:
         draw(right, line, TRAINING, position)
     decorate(left, unit, y_label(results), "Validation")
     decorate(right, unit, None, "Training, while the weights move")
-    legend_beside(figure, legend(lines), legend_title(results))
+    legend_beside(figure, legend(lines, results), legend_title(results))
     return figure
 
 
@@ -94,7 +94,7 @@ def tokens_and_seconds(results: list[Result]) -> Figure | None:
     time = "seconds of training, without validation and interruptions"
     decorate(left, "tokens of training text read", y_label(results), "Validation, over text")
     decorate(right, time, None, "Validation, over time")
-    legend_beside(figure, legend(lines), legend_title(results))
+    legend_beside(figure, legend(lines, results), legend_title(results))
     return figure
 
 
