@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lstm_lm.config import RunConfig
-from lstm_lm.errors import DamagedFile
+from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu, visible_gpus
 from lstm_lm.sweep.plan import fingerprints, is_done, plan
+from lstm_lm.sweep.report import write_report
 from lstm_lm.sweep.runner import Runner, cores
 from lstm_lm.sweep.sweep_folder import Job, SweepFolder
 from lstm_lm.sweep.table import as_lines
@@ -65,7 +66,11 @@ def run_sweep(
             try:
                 runner.run(wanted, to_do, signals)
             finally:
-                say_how_it_ended(runner, wanted, to_go_on)
+                say_how_it_ended(runner, wanted)
+                if signals.received is None:
+                    report_on(path)
+                if any(job.status not in ("completed", "diverged") for job in wanted):
+                    log.info("to go on     %s", to_go_on)
     return [perplexity(folder, job) for job in jobs]
 
 
@@ -77,7 +82,21 @@ def processes_at_once(configs: Sequence[RunConfig], gpus: Sequence[str], per_gpu
     return max(1, min(cores(), on_cpu + min(len(on_gpu), len(gpus) * per_gpu)))
 
 
-def say_how_it_ended(runner: Runner, wanted: Sequence[Job], to_go_on: str) -> None:
+def report_on(path: Path) -> None:
+    """Write table and pictures of all the sweep's jobs into its folder."""
+    try:
+        report = write_report([path], path)
+    except SettingsError as error:  # a full disk, perhaps; the runs are done all the same
+        log.warning("warning: no report: %s", error)
+        return
+    log.info("report       %s", path / "summary.md")
+    log.info("pictures     %s", ", ".join(file.name for file in report.pictures.values()))
+    log.info("curves       tensorboard --logdir %s", path)
+    if report.command is not None:
+        log.info("best again   %s", report.command)
+
+
+def say_how_it_ended(runner: Runner, wanted: Sequence[Job]) -> None:
     log.info("")
     for line in as_lines([runner.row(job) for job in wanted]):
         log.info("%s", line)
@@ -85,8 +104,7 @@ def say_how_it_ended(runner: Runner, wanted: Sequence[Job], to_go_on: str) -> No
         names = [job.name for job in wanted if job.error == error]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         log.info("%s%s: %s", ", ".join(names[:3]), more, error)
-    if any(job.status not in ("completed", "diverged") for job in wanted):
-        log.info("\nto go on     %s", to_go_on)
+    log.info("")
 
 
 def perplexity(folder: SweepFolder, job: Job) -> float | None:
