@@ -31,9 +31,9 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from lstm_lm.sweep.columns import explanation
-    from lstm_lm.sweep.report import write_report
-    from lstm_lm.sweep.terminal_table import print_table
+    from lstm_lm.comparison.columns import explanation
+    from lstm_lm.comparison.report import write_report
+    from lstm_lm.comparison.terminal_table import print_table
 
     output = arguments.output or arguments.folders[0]
     report = write_report(arguments.folders, output)

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from lstm_lm.comparison.report import write_report
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu, visible_gpus
 from lstm_lm.sweep.plan import fingerprints, is_done, plan
-from lstm_lm.sweep.report import write_report
 from lstm_lm.sweep.runner import Runner, cores
 from lstm_lm.sweep.sweep_folder import Job, SweepFolder
 from lstm_lm.sweep.table import as_lines

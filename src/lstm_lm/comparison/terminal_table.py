@@ -5,8 +5,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lstm_lm.sweep.columns import Column, columns
-from lstm_lm.sweep.results import Result
+from lstm_lm.comparison.columns import Column, columns
+from lstm_lm.comparison.results import Result
 
 UNLIMITED = 10_000  # columns
 COLORS = {"completed": "green", "diverged": "red", "failed": "red", "waiting": "dim"}

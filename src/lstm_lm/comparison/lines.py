@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from lstm_lm.sweep.axes import inside, show_between
-from lstm_lm.sweep.differences import differing, labels, show_perplexity, with_effect
-from lstm_lm.sweep.line_styles import FEW_POINTS, Style, styles
-from lstm_lm.sweep.results import Result
+from lstm_lm.comparison.axes import inside, show_between
+from lstm_lm.comparison.differences import differing, labels, show_perplexity, with_effect
+from lstm_lm.comparison.line_styles import FEW_POINTS, Style, styles
+from lstm_lm.comparison.results import Result
 
 VALIDATION = "validation/perplexity"
 TRAINING = "train/perplexity"

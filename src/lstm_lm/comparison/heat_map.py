@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from lstm_lm.sweep.axes import new_figure
-from lstm_lm.sweep.differences import about, short, show, show_perplexity
-from lstm_lm.sweep.grid import MOST_PANELS, Cell, Grid, Panel, Value
-from lstm_lm.sweep.plots import y_label
-from lstm_lm.sweep.results import Result
+from lstm_lm.comparison.axes import new_figure
+from lstm_lm.comparison.differences import about, short, show, show_perplexity
+from lstm_lm.comparison.grid import MOST_PANELS, Cell, Grid, Panel, Value
+from lstm_lm.comparison.plots import y_label
+from lstm_lm.comparison.results import Result
 
 COLORS: Colormap = colormaps["viridis_r"]  # the lower, the brighter
 BEST = "#D55E00"

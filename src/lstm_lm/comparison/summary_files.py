@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lstm_lm.atomic_file import write_whole
+from lstm_lm.comparison.columns import columns, explanation
+from lstm_lm.comparison.differences import about, differing
+from lstm_lm.comparison.results import Result
 from lstm_lm.fingerprint import flatten
-from lstm_lm.sweep.columns import columns, explanation
-from lstm_lm.sweep.differences import about, differing
-from lstm_lm.sweep.results import Result
 
 
 def write_csv(results: list[Result], file: Path) -> None:

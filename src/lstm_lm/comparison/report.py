@@ -12,10 +12,10 @@ seeds.png              mean and spread, where there are several seeds
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lstm_lm.comparison.best_run import best_of, write_best
+from lstm_lm.comparison.results import Result, read_results
+from lstm_lm.comparison.summary_files import write_csv, write_markdown
 from lstm_lm.errors import SettingsError
-from lstm_lm.sweep.best_run import best_of, write_best
-from lstm_lm.sweep.results import Result, read_results
-from lstm_lm.sweep.summary_files import write_csv, write_markdown
 
 
 @dataclass
@@ -68,11 +68,11 @@ def add_best(report: Report) -> None:
 
 def draw_pictures(report: Report) -> None:
     # Here, as Matplotlib takes long to import.
-    from lstm_lm.sweep.axes import write_figure
-    from lstm_lm.sweep.grid import grid_of
-    from lstm_lm.sweep.heat_map import heat_map
-    from lstm_lm.sweep.plots import learning_curves, tokens_and_seconds
-    from lstm_lm.sweep.seed_plot import seed_plot
+    from lstm_lm.comparison.axes import write_figure
+    from lstm_lm.comparison.grid import grid_of
+    from lstm_lm.comparison.heat_map import heat_map
+    from lstm_lm.comparison.plots import learning_curves, tokens_and_seconds
+    from lstm_lm.comparison.seed_plot import seed_plot
 
     results = report.results
     grid = grid_of(results)

@@ -7,12 +7,12 @@ import pytest
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from lstm_lm.comparison.curves import Curve, read_curves, training_seconds
+from lstm_lm.comparison.results import read_results
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import SettingsError
 from lstm_lm.fingerprint import flatten
 from lstm_lm.lock import locked
-from lstm_lm.sweep.curves import Curve, read_curves, training_seconds
-from lstm_lm.sweep.results import read_results
 from lstm_lm.sweep.sweep_folder import Job, Sweep, SweepFolder
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lstm_lm.sweep.differences import differing, short, show, show_perplexity, with_effect
-from lstm_lm.sweep.results import Result
+from lstm_lm.comparison.differences import differing, short, show, show_perplexity, with_effect
+from lstm_lm.comparison.results import Result
 
 
 @dataclass

@@ -7,12 +7,12 @@ from statistics import fmean
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lstm_lm.sweep.axes import decorate, legend_beside, new_figure, show_between
-from lstm_lm.sweep.differences import about, differing, labels, show_perplexity, with_effect
-from lstm_lm.sweep.line_styles import FEW_POINTS, Style, styles
-from lstm_lm.sweep.lines import VALIDATION
-from lstm_lm.sweep.plots import y_label
-from lstm_lm.sweep.results import Result
+from lstm_lm.comparison.axes import decorate, legend_beside, new_figure, show_between
+from lstm_lm.comparison.differences import about, differing, labels, show_perplexity, with_effect
+from lstm_lm.comparison.line_styles import FEW_POINTS, Style, styles
+from lstm_lm.comparison.lines import VALIDATION
+from lstm_lm.comparison.plots import y_label
+from lstm_lm.comparison.results import Result
 
 
 @dataclass

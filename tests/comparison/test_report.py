@@ -7,12 +7,12 @@ import json
 import pytest
 import yaml
 
+from lstm_lm.comparison.report import write_report
+from lstm_lm.comparison.results import read_results
+from lstm_lm.comparison.terminal_table import print_table
 from lstm_lm.errors import SettingsError
 from lstm_lm.fingerprint import what_is_trained
 from lstm_lm.run_folder import RunFolder
-from lstm_lm.sweep.report import write_report
-from lstm_lm.sweep.results import read_results
-from lstm_lm.sweep.terminal_table import print_table
 
 
 @pytest.fixture

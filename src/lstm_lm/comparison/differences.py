@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from lstm_lm.sweep.results import Result
+from lstm_lm.comparison.results import Result
 
 # They change where things lie and what is written meanwhile, but not what a run comes to.
 WITHOUT_EFFECT = {"resume", "data.root", "data.reset_every", "training.log_every"}

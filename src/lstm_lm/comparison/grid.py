@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from lstm_lm.sweep.differences import differing, with_effect
-from lstm_lm.sweep.results import LAST, Result
+from lstm_lm.comparison.differences import differing, with_effect
+from lstm_lm.comparison.results import LAST, Result
 
 PREFERRED = "model.hidden_size", "optimizer.learning_rate"
 MOST_PANELS = 12

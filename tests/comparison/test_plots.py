@@ -7,14 +7,14 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
-from lstm_lm.sweep.curves import Curve
-from lstm_lm.sweep.differences import short, shortened
-from lstm_lm.sweep.grid import grid_of
-from lstm_lm.sweep.heat_map import BEST, COLORS, heat_map
-from lstm_lm.sweep.line_styles import GRAY, styles
-from lstm_lm.sweep.plots import learning_curves, tokens_and_seconds
-from lstm_lm.sweep.results import Result
-from lstm_lm.sweep.seed_plot import seed_plot
+from lstm_lm.comparison.curves import Curve
+from lstm_lm.comparison.differences import short, shortened
+from lstm_lm.comparison.grid import grid_of
+from lstm_lm.comparison.heat_map import BEST, COLORS, heat_map
+from lstm_lm.comparison.line_styles import GRAY, styles
+from lstm_lm.comparison.plots import learning_curves, tokens_and_seconds
+from lstm_lm.comparison.results import Result
+from lstm_lm.comparison.seed_plot import seed_plot
 
 SIZE, RATE, CORE = "model.hidden_size", "optimizer.learning_rate", "model.core"
 SETTINGS = {

@@ -6,11 +6,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter
 
-from lstm_lm.sweep.axes import decorate, legend_beside, new_figure
-from lstm_lm.sweep.curves import Curve, training_seconds
-from lstm_lm.sweep.differences import about
-from lstm_lm.sweep.line_styles import Style
-from lstm_lm.sweep.lines import (
+from lstm_lm.comparison.axes import decorate, legend_beside, new_figure
+from lstm_lm.comparison.curves import Curve, training_seconds
+from lstm_lm.comparison.differences import about
+from lstm_lm.comparison.line_styles import Style
+from lstm_lm.comparison.lines import (
     TRAINING,
     VALIDATION,
     Line,
@@ -21,7 +21,7 @@ from lstm_lm.sweep.lines import (
     lines_of,
     mark,
 )
-from lstm_lm.sweep.results import Result
+from lstm_lm.comparison.results import Result
 
 LOGARITHMIC = 20.0  # from this ratio of the longest to the shortest run on
 OF_TRAINING = Style("#D55E00", (0, (4, 2)), width=1.2)  # in the picture of a single run

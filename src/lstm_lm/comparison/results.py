@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lstm_lm.comparison.curves import Curve, read_curves
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.fingerprint import flatten
 from lstm_lm.run_folder import RunFolder
-from lstm_lm.sweep.curves import Curve, read_curves
 from lstm_lm.sweep.sweep_folder import Job, SweepFolder
 
 LAST = "diverged", "failed", "waiting"  # and after all others

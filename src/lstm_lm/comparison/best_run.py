@@ -5,8 +5,8 @@ import shlex
 from pathlib import Path
 
 from lstm_lm.atomic_file import write_whole
+from lstm_lm.comparison.results import LAST, Result
 from lstm_lm.run_folder import RunFolder
-from lstm_lm.sweep.results import LAST, Result
 
 NAME = "best.yaml"
 
