@@ -3,6 +3,7 @@
 Hydra hands over all jobs at once. Each is composed and checked before the first one starts.
 """
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -63,6 +64,11 @@ class LocalLauncher(Launcher):
         """
         require_positive("hydra.launcher", jobs=self.jobs, jobs_per_gpu=self.jobs_per_gpu)
         require_not_negative("hydra.launcher", retries=self.retries)
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise SettingsError(
+                "torchrun starts the processes of one run: leave it out, as a sweep starts its jobs "
+                "itself, with device=ddp also those of each"
+            )
         configs = [self.compose(overrides) for overrides in job_overrides]
         from lstm_lm.sweep.run_sweep import run_sweep  # torch: not for --help
 
