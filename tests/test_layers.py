@@ -43,7 +43,7 @@ LEVELS = [
         "training.measurements",
         "training.samples",
     },
-    {"training.final_figures", "training.progress"},
+    {"training.final_figures", "training.progress", "training.trainer"},
     {"training.session"},
     {"training.follower"},
     {"training.follower_process"},

@@ -66,8 +66,8 @@ class LocalLauncher(Launcher):
         require_not_negative("hydra.launcher", retries=self.retries)
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise SettingsError(
-                "torchrun starts the processes of one run: leave it out, as a sweep starts its jobs "
-                "itself, with device=ddp also those of each"
+                "torchrun starts the processes of one run: leave it out, as a sweep starts those "
+                "of all its jobs"
             )
         configs = [self.compose(overrides) for overrides in job_overrides]
         from lstm_lm.sweep.run_sweep import run_sweep  # torch: not for --help

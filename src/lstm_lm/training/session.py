@@ -4,15 +4,13 @@ import logging
 import platform
 import signal
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning
 import torch
-from lightning import Callback, Trainer
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.tensorboard import SummaryWriter
 
@@ -35,6 +33,7 @@ from lstm_lm.training.progress import Progress
 from lstm_lm.training.samples import Samples
 from lstm_lm.training.stop_signals import StopSignals
 from lstm_lm.training.task import NextTokenTask
+from lstm_lm.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
 
@@ -187,37 +186,6 @@ class Session:
                     writer.close()
             except OSError as error:
                 log.warning("warning: %s could not be finished: %s", folder.path, error.strerror)
-
-
-def build_trainer(
-    config: RunConfig,
-    device: torch.device,
-    validate_every: int,
-    callbacks: list[Callback],
-    files: SealedFiles,
-) -> Trainer:
-    # Its advice concerns worker processes, loggers and products that this project does without.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning")
-    # Else it would look for the other ranks itself.
-    alone = [LightningEnvironment()] if files.ranks.count > 1 else []
-    return Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1 if device.index is None else [device.index],  # to Lightning each rank is alone
-        precision=config.device.precision,  # type: ignore[arg-type]
-        max_epochs=-1,  # the budget ends it
-        # In steps, as to Lightning all is one epoch.
-        val_check_interval=validate_every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=False,  # measurements and samples write what TensorBoard shows
-        callbacks=callbacks,
-        plugins=[files, *alone],
-        default_root_dir=files.folder.path,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
