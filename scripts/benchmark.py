@@ -1,12 +1,13 @@
 """Speed on this machine, as ratios of what is measured in turns in one go.
 
-    sweep   many small models side by side, one thread each, against one after another, with all
-            threads: how many tokens all of them together learn from in a second
+    sweep   many small models side by side, one thread each, against in turn, with all threads:
+            how many tokens all of them together learn from in a second
 
 python scripts/benchmark.py sweep
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -35,6 +36,8 @@ SMALL_MODEL = [
     "device=cpu",
 ]
 
+SIDE_BY_SIDE, IN_TURN = WAYS = "side by side", "in turn"
+
 
 @dataclass
 class Measured:
@@ -61,19 +64,27 @@ class Ratio:
 
 def main() -> None:
     arguments = parse()
-    rows: list[Ratio] = []
-    for precision in arguments.precisions:
-        measured: dict[str, list[Measured]] = {"side by side": [], "one after another": []}
-        for round_ in range(arguments.rounds):
-            for way in random.sample(list(measured), 2):
-                measured[way].append(run_sweep(way, precision, arguments.jobs, arguments.steps))
-                print(f"round {round_ + 1}  {precision}  {way}: {measured[way][-1]}", flush=True)
-        rows += compare(measured, precision, arguments.jobs)
-    print(f"\n{'':34}{'ratio':>7}{'lowest':>8}{'highest':>9}{'tokens per second':>19}")
+    ways = list(itertools.product(WAYS, arguments.precisions))
+    rounds: list[dict[tuple[str, str], Measured]] = []
+    for number in range(arguments.rounds):
+        rounds.append({})
+        for way, precision in random.sample(ways, len(ways)):
+            measured = run_sweep(way, precision, arguments.jobs, arguments.steps)
+            rounds[-1][way, precision] = measured
+            print(
+                f"round {number + 1}  {precision:10}  {way:17}  tokens per second: "
+                f"{measured.training:,.0f} in training, {measured.whole:,.0f} with starting",
+                flush=True,
+            )
+    first = arguments.precisions[0]
+    pairs = [((SIDE_BY_SIDE, p), (IN_TURN, p)) for p in arguments.precisions]
+    pairs += [((SIDE_BY_SIDE, p), (IN_TURN, first)) for p in arguments.precisions[1:]]
+    rows = [compare(rounds, *pair, name) for pair in pairs for name in ("training", "whole")]
+    print(f"\n{'':58}{'ratio':>7}{'lowest':>8}{'highest':>9}{'tokens per second':>19}")
     for row in rows:
         print(
-            f"{row.what + ', ' + row.dtype:34}{row.ratio:7.2f}{row.low:8.2f}"
-            f"{row.high:9.2f}{row.tokens_per_second:19,.0f}"
+            f"{row.what:58}{row.ratio:7.2f}{row.low:8.2f}{row.high:9.2f}"
+            f"{row.tokens_per_second:19,.0f}"
         )
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
@@ -105,7 +116,7 @@ def run_sweep(way: str, precision: str, jobs: int, steps: int) -> Measured:
             f"training.steps={steps}",
             f"device.precision={precision}",
             f"hydra.sweep.dir={folder}/sweep",
-            *(["hydra.launcher.jobs=1"] if way == "one after another" else []),
+            *(["hydra.launcher.jobs=1"] if way == IN_TURN else []),
         ]
         began = time.monotonic()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
@@ -113,31 +124,32 @@ def run_sweep(way: str, precision: str, jobs: int, steps: int) -> Measured:
         summaries = [
             json.loads(path.read_text()) for path in Path(folder).glob("sweep/*/summary.json")
         ]
-    at_once = 1 if way == "one after another" else min(jobs, cores())
+    at_once = 1 if way == IN_TURN else min(jobs, cores())
     tokens = sum(summary["tokens"] for summary in summaries)
     speeds = [summary["tokens_per_second"] for summary in summaries]
     return Measured(tokens / seconds, at_once * statistics.harmonic_mean(speeds))
 
 
-def compare(measured: dict[str, list[Measured]], dtype: str, jobs: int) -> list[Ratio]:
-    rows = []
-    for name, what in ("training", "training"), ("whole", "with starting"):
-        side, after = ([getattr(one, name) for one in way] for way in measured.values())
-        ratios = [one / other for one, other in zip(side, after, strict=True)]
-        rows.append(
-            Ratio(
-                what=what,
-                shape=f"{jobs} jobs, hidden 256, 35 steps, batch 32",
-                threads=cores(),
-                device="cpu",
-                dtype=dtype,
-                ratio=statistics.median(ratios),
-                low=min(ratios),
-                high=max(ratios),
-                tokens_per_second=statistics.median(side),
-            )
-        )
-    return rows
+def compare(
+    rounds: list[dict[tuple[str, str], Measured]],
+    one: tuple[str, str],
+    other: tuple[str, str],
+    name: str,
+) -> Ratio:
+    speeds = [(getattr(r[one], name), getattr(r[other], name)) for r in rounds]
+    ratios = [speed / than for speed, than in speeds]
+    counted = "training" if name == "training" else "with starting"
+    return Ratio(
+        what=f"{one[0]} {one[1]} / {other[0]} {other[1]}, {counted}",
+        shape="hidden 256, 35 steps, batch 32",
+        threads=cores(),
+        device="cpu",
+        dtype=one[1],
+        ratio=statistics.median(ratios),
+        low=min(ratios),
+        high=max(ratios),
+        tokens_per_second=statistics.median(speed for speed, _ in speeds),
+    )
 
 
 if __name__ == "__main__":
