@@ -80,6 +80,8 @@ def test_no_job_hides_another_and_what_can_be_done_later_is_left(sweep_command, 
     last = output.splitlines()[-1]
     assert last.startswith("to go on     python ") and "device=cpu,gpu" in last
     assert last.endswith("hydra.sweep.dir=sweep")
+    for file in "summary.md", "summary.csv", "best.yaml", "heat_map.png", "learning_curves.png":
+        assert (tmp_path / "sweep" / file).stat().st_size > 100
     log = (tmp_path / "sweep/002_cpu_h1000000_lr1/log.txt").read_text()
     assert log.startswith("error: the model does not fit into memory")
 

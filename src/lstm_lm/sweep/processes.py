@@ -13,6 +13,7 @@ from lstm_lm.errors import DamagedFile
 from lstm_lm.sweep.gpu_slots import release
 from lstm_lm.sweep.sweep_folder import Job, SweepFolder
 
+COMMAND = sys.executable, "-m", "lstm_lm.sweep.job"
 BAD_SETTINGS = 2  # as an exit code
 LAST_WORDS = 4096  # bytes of its log that are looked at for why a job failed
 
@@ -43,7 +44,7 @@ class JobProcess:
         with open(self.run_folder.log, "ab") as log:
             self.log_start = log.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "lstm_lm.sweep.job", str(folder.path), str(job.number)],
+                [*COMMAND, str(folder.path), str(job.number)],
                 stdin=subprocess.PIPE,  # see child_process
                 stdout=log,
                 stderr=subprocess.STDOUT,
