@@ -181,6 +181,9 @@ def explain(error: Exception) -> str:
             f"cannot read {error.override!r}: settings are given as key=value, a value with "
             "special characters as \"key='value'\""
         )
+    if "Ambiguous value" in str(error):
+        value = str(error).partition("'")[2].partition("'")[0]
+        return f"{value} gives several values: -m trains with each of them"
     text = str(cause if isinstance(cause, OmegaConfBaseException) else error)
     key = re.search(r"full_key: (\S+)", text)
     text = text.removeprefix("SettingsError raised while resolving interpolation: ")
@@ -248,6 +251,10 @@ def run() -> int:
         if HydraConfig.initialized():
             raise  # it was understood, so this is no mistake of the user's
         return complain(error)
+    except RuntimeError as error:
+        if "slurm" not in str(error):
+            raise
+        return complain(SettingsError(str(error)))
     except OSError as error:  # from Hydra: no folder to write to
         complain(SettingsError(f"cannot write to {error.filename}: {error.strerror}"))
         return 2

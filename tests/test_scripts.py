@@ -49,6 +49,7 @@ def test_a_run_ends_with_its_figures_and_what_to_type_next(type_command, text_fi
 
 BAD_SETTINGS = {
     "model.hiden_size=3": "no setting model.hiden_size; did you mean model.hidden_size",
+    "seed=1,2": "seed=1,2 gives several values: -m trains with each of them",
     "epochs=3": "no setting epochs; did you mean training.epochs",
     "+model.layers=3": "no setting model.layers; did you mean model.num_layers",
     "data=time_machin": "no data=time_machin; did you mean time_machine",

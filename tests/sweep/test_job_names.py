@@ -12,6 +12,7 @@ from lstm_lm.sweep.job_names import choices, differing, job_name
         (["data.path='a b/c=d,e'", "+training.steps=5"], "003_a-b-c-d-e_steps5"),
         (["samples.prompts=[a,b]"], "003_a-b"),
         (["optimizer.learning_rate=0.22620052328784837"], "003_lr0.2262"),
+        (["optimizer.learning_rate=1000000000.0", "seed=1000000"], "003_lr1e+09_seed1000000"),
         ([], "003"),
     ],
 )

@@ -51,6 +51,7 @@ def test_a_bad_value_anywhere_in_the_grid_starts_nothing(sweep_command, tmp_path
         "seed=1 hydra.launcher.jobs=0": "hydra.launcher.jobs must be positive and finite, not 0",
         "seed=1 hydra.launcher.job=2": "hydra.launcher.job",
         "seed=1,2 resume=runs/one": "leave out -m",
+        "seed=1,2 hydra.sweep.dir=": "hydra.sweep.dir= cannot be a sweep's folder",
     }.items():
         code, output, errors = sweep_command(*settings.split())
         assert (code, errors.count("\n"), output) == (2, 1, ""), settings

@@ -1,3 +1,6 @@
+import io
+import logging
+
 import pytest
 from rich.console import Console
 
@@ -37,3 +40,17 @@ def test_where_not_all_jobs_fit_those_that_run_or_failed_are_shown():
     assert "007" in text and "030" in text
     assert len(text.splitlines()) <= 10
     assert "1 running, 1 failed, 48 completed" in text
+
+
+def test_what_is_logged_goes_above_the_live_table():
+    table = LiveTable()
+    table.console = Console(file=io.StringIO(), force_terminal=True, width=80, height=20)
+    before = logging.root.handlers
+    with table:
+        table.show(ROWS)
+        logging.getLogger("lstm_lm").warning("stopping [soon]")
+        table.show(ROWS)
+    assert logging.root.handlers is before
+    shown = table.console.file.getvalue()
+    assert "stopping [soon]\n" in shown
+    assert shown.index("stopping") < shown.rindex("002_h32")

@@ -69,10 +69,15 @@ class LocalLauncher(Launcher):
                 "torchrun starts the processes of one run: leave it out, as a sweep starts those "
                 "of all its jobs"
             )
+        sweep_dir = Path(str(self.config.hydra.sweep.dir))
+        if sweep_dir == Path() or (sweep_dir / "config.yaml").exists():
+            raise SettingsError(
+                f"hydra.sweep.dir={self.config.hydra.sweep.dir} cannot be a sweep's folder: choose "
+                "one of its own"
+            )
         configs = [self.compose(overrides) for overrides in job_overrides]
         from lstm_lm.sweep.run_sweep import run_sweep  # torch: not for --help
 
-        sweep_dir = Path(str(self.config.hydra.sweep.dir))
         perplexities = run_sweep(
             configs,
             job_overrides,

@@ -37,7 +37,7 @@ def job_name(number: int, job: dict[str, str], names: Sequence[str]) -> str:
 
 def shorten(name: str, value: str) -> str:
     with contextlib.suppress(ValueError):
-        value = f"{float(value):.4g}" if len(value.partition(".")[2]) > 4 else value  # as drawn
+        value = f"{float(value):.4g}" if len(value) > 7 else value  # as drawn
     plain = re.sub(r"[^\w.+-]+", "-", value).strip("-.")
     speaks_for_itself = plain[:1].isalpha() and plain not in ("true", "false", "null")
     if name in SHORT:

@@ -56,11 +56,11 @@ def run_sweep(
             to_do = [job for job, config in pairs.values() if not is_done(folder, job, config)]
             log.info("sweep   %s", path)
             log.info(
-                "        %d jobs, %d of them done before; on the CPU %d at once, %d threads each",
+                "        %d jobs, %d of them done before; on the CPU %d at once, each with %s",
                 len(wanted),
                 len(wanted) - len(to_do),
                 at_once,
-                sweep.threads,
+                "1 thread" if sweep.threads == 1 else f"{sweep.threads} threads",
             )
             runner = Runner(folder, sweep, at_once, GpuSlots(gpus, jobs_per_gpu), retries)
             try:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 
+from lstm_lm.comparison.results import read_run
 from lstm_lm.errors import DamagedFile
 from lstm_lm.lock import is_locked
 from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu
@@ -123,6 +124,8 @@ class Runner:
         job = process.job
         self.running.remove(process)
         job.status, job.error = process.outcome()
+        if job.status == "interrupted":  # or waiting, if it never came to be a run
+            job.status = self.folder.status(job)
         self.record()
         if table is not None:
             cells = self.row(job).cells()
@@ -166,7 +169,7 @@ def row_of_folder(folder: SweepFolder, job: Job) -> Row:
         if folder.run_folder(job).holds_a_run():
             summary = folder.run_folder(job).read_summary()
             row.epoch = summary["epochs"]
-            row.perplexity = summary.get("best/validation/perplexity")
+            row.perplexity = read_run(folder.run_folder(job)).perplexity
             row.tokens_per_second = summary.get("tokens_per_second")
             row.seconds = summary["seconds"]
     return row

@@ -50,20 +50,35 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+class AboveTable(logging.Handler):
+    """Prints what is logged above a live table, which it would tear otherwise."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.print(record.getMessage(), markup=False, highlight=False)
+
+
 class LiveTable:
     def __init__(self) -> None:
         self.console = Console()
         self.live: Live | None = None
+        self.handlers: list[logging.Handler] = []
 
     def __enter__(self) -> "LiveTable":
         if self.console.is_terminal:
             self.live = Live(console=self.console, auto_refresh=False, transient=True)
             self.live.start()
+            self.handlers = logging.root.handlers
+            logging.root.handlers = [AboveTable(self.console)]
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.live is not None:
             self.live.stop()
+            logging.root.handlers = self.handlers
 
     def say(self, line: str) -> None:
         if self.live is None:
@@ -76,6 +91,9 @@ class LiveTable:
     def table(self, rows: Sequence[Row]) -> Table:
         counts = {status: sum(row.status == status for row in rows) for status in STATUSES}
         caption = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
+        hidden = len(rows) - (self.console.height - SPARE_LINES)
+        if hidden > 0:
+            caption += f"; {hidden} not shown"
         table = Table(caption=caption, caption_justify="left")
         table.add_column("job")
         for column in COLUMNS:
