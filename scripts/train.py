@@ -8,7 +8,6 @@ import contextlib
 import logging
 import os
 import re
-import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hydra_plugins.lstm_lm_launcher.launcher import ONE_RUN
 from hydra_plugins.lstm_lm_launcher.settings import (
+    as_setting,
     nearest,
     refuse_unknown_settings,
     register,
@@ -211,14 +211,6 @@ def say_how_to_go_on(output: Path) -> None:
             print("stopped before training began")
 
 
-def as_setting(key: str, value: object) -> str:
-    """As it must be typed, for the shell and for Hydra."""
-    if re.fullmatch(r"[\w./+-]+", str(value)):
-        return f"{key}={value}"
-    quoted = str(value).replace("'", "\\'")
-    return shlex.quote(f"{key}='{quoted}'")
-
-
 def stop(number: int, _: Any) -> None:
     raise Stopped(number)
 
@@ -256,7 +248,8 @@ def run() -> int:
             raise
         return complain(SettingsError(str(error)))
     except OSError as error:  # from Hydra: no folder to write to
-        complain(SettingsError(f"cannot write to {error.filename}: {error.strerror}"))
+        where = "" if error.filename is None else f" to {error.filename}"
+        complain(SettingsError(f"cannot write{where}: {error.strerror}"))
         return 2
     finally:
         forget_if_unused(LocalLauncher.sweep_dir)

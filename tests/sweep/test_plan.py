@@ -60,9 +60,23 @@ def test_the_same_job_twice_is_one(plan_sweep):
     assert len(sweep.jobs) == 1 and jobs[0] is jobs[1]
 
 
-def test_threads_stay_those_of_the_first_time(plan_sweep):
+def test_a_job_keeps_its_threads(plan_sweep):
     plan_sweep("seed=0", threads=3)
-    assert plan_sweep("seed=0", threads=1)[0].threads == 3
+    assert [job.threads for job in plan_sweep("seed=0", "seed=1", threads=1)[1]] == [3, 1]
+
+
+def test_what_is_swept_over_several_commands_is_in_names_and_grid(plan_sweep):
+    plan_sweep("seed=1 model.hidden_size=8")
+    sweep, (job,) = plan_sweep("seed=2 model.hidden_size=8")
+    assert job.name == "001_seed2"
+    assert sweep.grid == {"seed": ["1", "2"]}
+
+
+def test_jobs_that_differ_in_what_does_not_make_another_job_are_refused(plan_sweep):
+    with pytest.raises(SettingsError, match=r"jobs that differ only in training.epochs are one"):
+        plan_sweep("training.epochs=1", "training.epochs=2")
+    with pytest.raises(SettingsError, match=r"differ only in samples.prompts are one"):
+        plan_sweep("samples.prompts=[a]", "seed=2", "samples.prompts=[b]")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"jobs": [{}]}', None])
@@ -83,6 +97,7 @@ def test_what_cannot_be_trained_is_refused(tiny_run, tmp_path):
         "data.batch_size=10000": "a batch needs data.batch_size",
         f"data.path={tmp_path}/none": "none",
         "init_from=nowhere": "nowhere is not a run's folder",
+        "device.nodes=2": "device.nodes=2 needs torchrun or srun",
         "samples.prompts=['']": "empty prompt",
     }.items():
         with pytest.raises(SettingsError, match=re.escape(reason)):

@@ -1,11 +1,14 @@
 """Which jobs run at the same time, with jobs that only say so, and GPUs that are not there."""
 
+import shutil
 import sys
+import threading
 
 import pytest
 
 from lstm_lm.sweep import processes
 from lstm_lm.sweep.gpu_slots import GpuSlots
+from lstm_lm.sweep.processes import Places
 from lstm_lm.sweep.runner import Runner
 from lstm_lm.sweep.sweep_folder import Job, Sweep, SweepFolder
 from lstm_lm.training.stop_signals import StopSignals
@@ -32,13 +35,14 @@ def run_jobs(tmp_path, monkeypatch):
     def run(*devices, first=0, places=2, gpus=(), per_gpu=1, retries=0):
         folder = SweepFolder(tmp_path)
         jobs = [
-            Job(number, f"{number:03}", "", settings(device))
+            Job(number, f"{number:03}", "", settings(device), threads=3)
             for number, device in enumerate(devices, start=first)
         ]
         slots = GpuSlots(list(gpus), per_gpu, tmp_path / "slots")
-        sweep = Sweep({}, threads=3, jobs=jobs)
+        sweep = Sweep(jobs=jobs)
         with StopSignals() as signals:
-            Runner(folder, sweep, places, slots, retries).run(jobs, jobs, signals)
+            limits = Places(places, cores=100)
+            Runner(folder, sweep, limits, slots, retries).run(jobs, jobs, signals)
         order = tmp_path / "order.txt"
         lines = order.read_text().splitlines() if order.exists() else []
         return jobs, [line.split() for line in lines]
@@ -89,6 +93,31 @@ def test_a_job_of_several_processes_takes_as_many_places(run_jobs):
     for other in 0, 2:
         assert most_at_once(order, {1, other}) == 1
     assert ["start", "3", "0,1:3"] in order
+
+
+def test_cores_are_a_limit_too():
+    limits = Places(processes=8, cores=4)
+    assert Places(1, 2).plus(Places(1, 2)).fits_into(limits)
+    assert not Places(1, 2).plus(Places(1, 3)).fits_into(limits)
+    assert not Places(9, 4).fits_into(limits)
+
+
+def test_a_job_that_cannot_be_started_gives_its_gpu_back(run_jobs, tmp_path):
+    (tmp_path / "000").write_text("where the job's folder should be")
+    jobs, _ = run_jobs("gpu", "gpu", gpus=["0"])
+    assert [(job.status, job.error) for job in jobs] == [
+        ("failed", "cannot be started: File exists"),
+        ("completed", None),
+    ]
+
+
+def test_a_job_whose_folder_is_gone_does_not_end_the_others(run_jobs, tmp_path):
+    remover = threading.Timer(0.5, shutil.rmtree, [tmp_path / "007"])
+    remover.start()
+    jobs, _ = run_jobs("cpu", "cpu", first=7, places=1)
+    remover.join()
+    assert [job.status for job in jobs] == ["failed", "failed"]
+    assert "log.txt cannot be read: No such file" in jobs[0].error
 
 
 def test_jobs_whose_gpus_are_not_here_fail_and_the_others_run(run_jobs):

@@ -17,7 +17,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from hydra_plugins.lstm_lm_launcher.settings import run_config
+from hydra_plugins.lstm_lm_launcher.settings import as_setting, run_config
 from lstm_lm.config import RunConfig, require_not_negative, require_positive
 from lstm_lm.errors import SettingsError
 
@@ -75,6 +75,11 @@ class LocalLauncher(Launcher):
                 f"hydra.sweep.dir={self.config.hydra.sweep.dir} cannot be a sweep's folder: choose "
                 "one of its own"
             )
+        if self.config.hydra.sweeper.get("max_batch_size") is not None:
+            raise SettingsError(
+                "hydra.sweeper.max_batch_size would check only some jobs before the first one "
+                "starts: leave it out; hydra.launcher.jobs says how many run at once"
+            )
         configs = [self.compose(overrides) for overrides in job_overrides]
         from lstm_lm.sweep.run_sweep import run_sweep  # torch: not for --help
 
@@ -109,4 +114,5 @@ class LocalLauncher(Launcher):
 
 def command_to_go_on(sweep_dir: Path) -> str:
     typed = [word for word in sys.argv[1:] if not word.startswith("hydra.sweep.dir=")]
-    return shlex.join(["python", *sys.argv[:1], *typed, f"hydra.sweep.dir={sweep_dir}"])
+    command = shlex.join(["python", *sys.argv[:1], *typed])
+    return f"{command} {as_setting('hydra.sweep.dir', sweep_dir)}"

@@ -1,6 +1,8 @@
 """From what Hydra composed, and what was typed for it, to the config of a run."""
 
 import difflib
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -99,3 +101,11 @@ def all_missing(group: type) -> dict[str, Any]:
         else MISSING
         for field in fields(group)
     }
+
+
+def as_setting(key: str, value: object) -> str:
+    """As it must be typed, for the shell and for Hydra."""
+    if re.fullmatch(r"[\w./+-]+", str(value)):
+        return f"{key}={value}"
+    quoted = str(value).replace("'", "\\'")
+    return shlex.quote(f"{key}='{quoted}'")

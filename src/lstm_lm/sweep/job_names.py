@@ -23,10 +23,17 @@ def choices(overrides: Sequence[str]) -> dict[str, str]:
 
 
 def differing(jobs: Sequence[dict[str, str]]) -> dict[str, list[str]]:
-    """The settings in which jobs differ, each with all its values in order."""
+    """The settings in which jobs differ, each with all its values in order.
+
+    Jobs of which nothing is known are left out, and the default is no value.
+    """
     names = dict.fromkeys(name for job in jobs for name in job)
-    values = {name: list(dict.fromkeys(job.get(name, "") for job in jobs)) for name in names}
-    return {name: several for name, several in values.items() if len(several) > 1}
+    values = {name: list(dict.fromkeys(job.get(name) for job in jobs if job)) for name in names}
+    return {
+        name: [value for value in several if value is not None]
+        for name, several in values.items()
+        if len(several) > 1
+    }
 
 
 def job_name(number: int, job: dict[str, str], names: Sequence[str]) -> str:

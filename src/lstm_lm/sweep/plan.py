@@ -10,7 +10,7 @@ from lstm_lm.config import DataConfig, RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import Splits, read_splits
 from lstm_lm.data.vocabulary import Vocabulary
-from lstm_lm.errors import DamagedFile
+from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.fingerprint import fingerprint, flatten
 from lstm_lm.init_from import run_to_start_from, weights_sha256
 from lstm_lm.ranks import ALONE
@@ -49,6 +49,11 @@ def fingerprints(configs: Sequence[RunConfig]) -> list[str]:
     texts, weights = Texts(), dict[str, tuple[Vocabulary, str]]()
 
     def of(config: RunConfig) -> str:
+        if config.device.nodes > 1:
+            raise SettingsError(
+                f"device.nodes={config.device.nodes} needs torchrun or srun, but a sweep starts "
+                "its jobs on this computer: choose device.nodes=1"
+            )
         vocabulary, started_from = None, None
         if config.init_from is not None:
             key = f"{config.init_from} {config.model} {config.data.level}"
@@ -75,36 +80,47 @@ def plan(
 
     Args:
         trained: the fingerprints of the configs.
-        threads: of each job, if the sweep is new.
+        threads: of each job that is new.
+
+    Raises:
+        SettingsError: if two of the configs are one job, and yet not the same.
     """
-    sweep = known_sweep(folder, threads)
+    sweep = known_sweep(folder)
     chosen = [choices(of_job) for of_job in overrides]
-    for name, values in differing(chosen).items():
-        sweep.grid[name] = list(dict.fromkeys([*sweep.grid.get(name, []), *values]))
+    sweep.grid |= differing([*(job.choices for job in sweep.jobs), *chosen])
     known = {job.identity: job for job in sweep.jobs}
     number = next_number(folder, sweep)
-    wanted = []
+    wanted: list[Job] = []
     for config, of_job, its_fingerprint in zip(configs, chosen, trained, strict=True):
         settings = flatten(dataclasses.asdict(with_absolute_paths(config)))
         key = identity(its_fingerprint, settings)
         if key not in known:
             name = job_name(number, of_job, list(sweep.grid))
-            known[key] = Job(number, name, its_fingerprint, settings)
+            known[key] = Job(
+                number, name, its_fingerprint, settings, choices=of_job, threads=threads
+            )
             sweep.jobs.append(known[key])
             number += 1
-        known[key].settings = settings  # how long to train may have changed
+        job = known[key]
+        if any(job is other for other in wanted) and job.settings != settings:
+            same = [name for name in settings if job.settings[name] != settings[name]]
+            raise SettingsError(
+                f"jobs that differ only in {', '.join(same)} are one and the same job, and cannot "
+                "be swept: choose one value"
+            )
+        job.settings = settings  # how long to train may have changed
         wanted.append(known[key])
     return sweep, wanted
 
 
-def known_sweep(folder: SweepFolder, threads: int) -> Sweep:
+def known_sweep(folder: SweepFolder) -> Sweep:
     """What is there from earlier; should the record be lost, as its runs' folders have it."""
     if folder.holds_a_sweep():
         try:
             return folder.read()
         except DamagedFile as error:
             log.warning("warning: %s; its jobs are looked for in their folders", error)
-    sweep = Sweep({}, threads)
+    sweep = Sweep()
     for path in sorted(folder.path.iterdir()):
         run = RunFolder(path)
         if (number := re.match(r"\d+", path.name)) and run.holds_a_run():
@@ -113,9 +129,10 @@ def known_sweep(folder: SweepFolder, threads: int) -> Sweep:
                     flatten(dataclasses.asdict(run.read_config())),
                     run.read_summary(),
                 )
-                sweep.threads = summary["threads"]
-                status, trained = summary["status"], summary["fingerprint"]
-                sweep.jobs.append(Job(int(number[0]), path.name, trained, settings, status))
+                trained, threads = summary["fingerprint"], summary["threads"]
+                status = summary["status"]
+                job = Job(int(number[0]), path.name, trained, settings, status, threads=threads)
+                sweep.jobs.append(job)
     return sweep
 
 
@@ -136,5 +153,8 @@ def is_done(folder: SweepFolder, job: Job, config: RunConfig) -> bool:
         before = folder.run_folder(job).read_config()
     except DamagedFile:
         return False
-    old, new = ((c.training.epochs, c.training.steps, c.training.minutes) for c in (before, config))
-    return old == new and before.data == with_absolute_paths(config).data
+    old, new = (
+        (c.training.epochs, c.training.steps, c.training.minutes, c.data.reset_every)
+        for c in (before, config)
+    )
+    return old == new

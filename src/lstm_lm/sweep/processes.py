@@ -7,27 +7,41 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from lstm_lm.errors import DamagedFile
 from lstm_lm.sweep.gpu_slots import release
 from lstm_lm.sweep.sweep_folder import Job, SweepFolder
 
-COMMAND = sys.executable, "-m", "lstm_lm.sweep.job"
+COMMAND = sys.executable, "-P", "-m", "lstm_lm.sweep.job"  # without modules of the current folder
 BAD_SETTINGS = 2  # as an exit code
 LAST_WORDS = 4096  # bytes of its log that are looked at for why a job failed
+
+
+class Places(NamedTuple):
+    """What a job takes of the CPU."""
+
+    processes: int
+    cores: int
+
+    def plus(self, other: "Places") -> "Places":
+        return Places(self.processes + other.processes, self.cores + other.cores)
+
+    def fits_into(self, limits: "Places") -> bool:
+        return self.processes <= limits.processes and self.cores <= limits.cores
+
+
+NO_PLACE = Places(0, 0)
 
 
 class JobProcess:
     """
     Args:
-        places: how many of the CPU's it takes; none on a GPU.
+        places: what it takes of the CPU; nothing on a GPU.
         gpus: those it works on, each with the lock to hand on.
     """
 
-    def __init__(
-        self, folder: SweepFolder, job: Job, threads: int, places: int, gpus: dict[str, int]
-    ) -> None:
+    def __init__(self, folder: SweepFolder, job: Job, places: Places, gpus: dict[str, int]) -> None:
         self.run_folder = folder.run_folder(job)
         self.job = job
         self.places = places
@@ -35,24 +49,26 @@ class JobProcess:
         self.share_at_start: float | None = None
         self.is_stopping = False
         environment = os.environ | {
-            "OMP_NUM_THREADS": str(threads),
-            "MKL_NUM_THREADS": str(threads),
+            "OMP_NUM_THREADS": str(job.threads),
+            "MKL_NUM_THREADS": str(job.threads),
             "CUDA_VISIBLE_DEVICES": ",".join(gpus),
         }
-        self.run_folder.path.mkdir(exist_ok=True)
-        self.run_folder.progress.unlink(missing_ok=True)  # of a process that was killed
-        with open(self.run_folder.log, "ab") as log:
-            self.log_start = log.tell()
-            self.process = subprocess.Popen(
-                [*COMMAND, str(folder.path), str(job.number)],
-                stdin=subprocess.PIPE,  # see child_process
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                pass_fds=list(gpus.values()),
-                start_new_session=True,  # Ctrl-C is for the sweep, which stops its jobs itself
-            )
-        release(gpus)
+        try:
+            self.run_folder.path.mkdir(exist_ok=True)
+            self.run_folder.progress.unlink(missing_ok=True)  # of a process that was killed
+            with open(self.run_folder.log, "ab") as log:
+                self.log_start = log.tell()
+                self.process = subprocess.Popen(
+                    [*COMMAND, str(folder.path), str(job.number)],
+                    stdin=subprocess.PIPE,  # see child_process
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    pass_fds=list(gpus.values()),
+                    start_new_session=True,  # Ctrl-C is for the sweep, which stops its jobs itself
+                )
+        finally:
+            release(gpus)
 
     @property
     def has_ended(self) -> bool:
@@ -90,6 +106,8 @@ class JobProcess:
         if self.process.stdin is not None:
             self.process.stdin.close()
         code = self.process.wait()
+        with contextlib.suppress(OSError):
+            self.run_folder.progress.unlink(missing_ok=True)
         if code == 0:
             return "completed", None
         if code > 128 or (code < 0 and self.is_stopping):
@@ -109,8 +127,12 @@ class JobProcess:
         return self.job.status == "failed" and self.process.returncode != BAD_SETTINGS
 
     def last_words(self) -> str:
-        with open(self.run_folder.log, "rb") as log:
-            log.seek(max(self.log_start, os.path.getsize(self.run_folder.log) - LAST_WORDS))
-            lines = log.read().decode(errors="replace").split("\n")
-        last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        try:
+            with open(self.run_folder.log, "rb") as log:
+                log.seek(max(self.log_start, os.path.getsize(self.run_folder.log) - LAST_WORDS))
+                lines = log.read().decode(errors="replace").split("\n")
+        except OSError as error:
+            lines = [f"{self.run_folder.log} cannot be read: {error.strerror}"]
+        nothing = f"it ended with code {self.process.returncode} and said nothing"
+        last = next((line for line in reversed(lines) if line.strip()), nothing)
         return last.strip().removeprefix("error: ")

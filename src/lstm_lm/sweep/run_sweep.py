@@ -9,6 +9,7 @@ from lstm_lm.config import RunConfig
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu, visible_gpus
 from lstm_lm.sweep.plan import fingerprints, is_done, plan
+from lstm_lm.sweep.processes import Places
 from lstm_lm.sweep.runner import Runner, cores
 from lstm_lm.sweep.sweep_folder import Job, SweepFolder
 from lstm_lm.sweep.table import as_lines
@@ -48,21 +49,15 @@ def run_sweep(
         with folder.held():
             threads = max(1, cores() // at_once)
             sweep, jobs = plan(folder, configs, trained, overrides, threads)
-            if jobs_at_once is None:
-                at_once = max(1, cores() // sweep.threads)
             folder.write(sweep)
             pairs = {job.number: (job, config) for job, config in zip(jobs, configs, strict=True)}
             wanted = [job for job, _ in pairs.values()]
             to_do = [job for job, config in pairs.values() if not is_done(folder, job, config)]
             log.info("sweep   %s", path)
-            log.info(
-                "        %d jobs, %d of them done before; on the CPU %d at once, each with %s",
-                len(wanted),
-                len(wanted) - len(to_do),
-                at_once,
-                "1 thread" if sweep.threads == 1 else f"{sweep.threads} threads",
-            )
-            runner = Runner(folder, sweep, at_once, GpuSlots(gpus, jobs_per_gpu), retries)
+            done = len(wanted) - len(to_do)
+            log.info("        %d jobs, %d of them done before", len(wanted), done)
+            limits = Places(jobs_at_once or cores(), max(cores(), at_once))
+            runner = Runner(folder, sweep, limits, GpuSlots(gpus, jobs_per_gpu), retries)
             try:
                 runner.run(wanted, to_do, signals)
             finally:
@@ -71,6 +66,7 @@ def run_sweep(
                     report_on(path)
                 if any(job.status not in ("completed", "diverged") for job in wanted):
                     log.info("to go on     %s", to_go_on)
+        signals.heed()
     return [perplexity(folder, job) for job in jobs]
 
 

@@ -5,12 +5,13 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from functools import reduce
 
 from lstm_lm.comparison.results import read_run
 from lstm_lm.errors import DamagedFile
 from lstm_lm.lock import is_locked
 from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu
-from lstm_lm.sweep.processes import JobProcess
+from lstm_lm.sweep.processes import NO_PLACE, JobProcess, Places
 from lstm_lm.sweep.sweep_folder import Job, Sweep, SweepFolder
 from lstm_lm.sweep.table import LiveTable, Row
 from lstm_lm.training.stop_signals import StopSignals
@@ -28,15 +29,16 @@ def cores() -> int:
 class Runner:
     """
     Args:
-        places: for jobs on the CPU, one for each of a job's processes.
+        limits: for what all jobs on the CPU take together.
         retries: of a job that failed.
     """
 
     def __init__(
-        self, folder: SweepFolder, sweep: Sweep, places: int, slots: GpuSlots, retries: int
+        self, folder: SweepFolder, sweep: Sweep, limits: Places, slots: GpuSlots, retries: int
     ) -> None:
         self.folder, self.sweep = folder, sweep
-        self.places, self.slots, self.retries = places, slots, retries
+        self.limits, self.slots, self.retries = limits, slots, retries
+        self.held_elsewhere: set[int] = set()  # numbers of jobs
         self.running: list[JobProcess] = []
         self.rows: dict[int, Row] = {}  # of jobs that do not run
 
@@ -91,30 +93,39 @@ class Runner:
 
     def start_what_fits(self, waiting: list[Job], table: LiveTable) -> None:
         """Start waiting jobs, in order on each kind of device, and take them off the list."""
-        taken = sum(process.places for process in self.running)
+        taken = reduce(Places.plus, (process.places for process in self.running), NO_PLACE)
         is_full = {True: False, False: False}  # GPUs, and the CPU
         for job in list(waiting):
             on_gpu, devices = self.needs_gpu(job), job.settings["device.devices"]
-            if is_full[on_gpu] or is_locked(self.folder.run_folder(job).lock):
-                continue  # the lock is that of a process which is about to end
-            places = 0 if on_gpu else min(devices, self.places)
+            if is_full[on_gpu] or self.is_held_elsewhere(job, table):
+                continue
+            places = NO_PLACE if on_gpu else Places(devices, devices * job.threads)
+            is_alone = taken == NO_PLACE  # then it may take more than there is
             gpus = self.slots.take(devices) if on_gpu else {}
-            if gpus is None or taken + places > self.places:
+            if gpus is None or not (is_alone or taken.plus(places).fits_into(self.limits)):
                 is_full[on_gpu] = True
                 continue
             waiting.remove(job)
-            taken += places
+            taken = taken.plus(places)
             self.start(job, places, gpus, table)
 
-    def start(self, job: Job, places: int, gpus: dict[str, int], table: LiveTable) -> None:
+    def is_held_elsewhere(self, job: Job, table: LiveTable) -> bool:
+        """Whether another process trains in its folder; one of a killed sweep is about to end."""
+        is_held = is_locked(self.folder.run_folder(job).lock)
+        if is_held and job.number not in self.held_elsewhere:
+            self.held_elsewhere.add(job.number)
+            table.say(f"{job.name}  waits for another process that trains in its folder")
+        return is_held
+
+    def start(self, job: Job, places: Places, gpus: dict[str, int], table: LiveTable) -> None:
+        self.rows.pop(job.number, None)
         try:
-            process = JobProcess(self.folder, job, self.sweep.threads, places, gpus)
+            process = JobProcess(self.folder, job, places, gpus)
         except OSError as error:
             job.status, job.error = "failed", f"cannot be started: {error.strerror}"
             table.say(f"{job.name}  failed  {job.error}")
             return
         job.status, job.tries = "running", job.tries + 1
-        self.rows.pop(job.number, None)
         self.running.append(process)
         self.record()
         on = f" on GPU {', '.join(gpus)}" if gpus else ""

@@ -31,6 +31,8 @@ class Job:
     status: str = "waiting"  # and then as a run's; failed, too, if it never came to be one
     tries: int = 0
     error: str | None = None  # why it failed, in one line
+    choices: dict[str, str] = field(default_factory=dict)  # settings and groups typed for it
+    threads: int = 1  # of each of its processes, always the same: others would round otherwise
 
     @property
     def identity(self) -> str:
@@ -40,8 +42,7 @@ class Job:
 
 @dataclass
 class Sweep:
-    grid: dict[str, list[str]]  # what was swept, as it was typed
-    threads: int  # of each job, for as long as the sweep lives: others would round otherwise
+    grid: dict[str, list[str]] = field(default_factory=dict)  # what was swept, as it was typed
     jobs: list[Job] = field(default_factory=list)
 
 
@@ -88,7 +89,7 @@ class SweepFolder:
         try:
             record = json.loads(self.file.read_text())
             jobs = [Job(**job) for job in record.pop("jobs")]
-            sweep = Sweep(**record, jobs=jobs)
+            sweep = Sweep(dict(record.pop("grid")), jobs, **record)
         except OSError as error:
             raise DamagedFile(f"{self.file} cannot be read: {error.strerror}") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -1,5 +1,6 @@
 """What a sweep shows meanwhile: a live table at a terminal, a line for each change elsewhere."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from rich.table import Table
 
 # The most telling first, should they not all fit on the screen.
 STATUSES = "running", "failed", "diverged", "interrupted", "completed", "waiting"
-COLOURS = {"running": "cyan", "completed": "green", "waiting": "dim"}
+COLORS = {"running": "cyan", "completed": "green", "waiting": "dim"}
 COLUMNS = "status", "epoch", "perplexity", "tokens/s", "time", "left"
 SPARE_LINES = 6  # of the screen
 
@@ -58,7 +59,8 @@ class AboveTable(logging.Handler):
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.console.print(record.getMessage(), markup=False, highlight=False)
+        with contextlib.suppress(OSError):  # of a terminal that is gone
+            self.console.print(record.getMessage(), markup=False, highlight=False)
 
 
 class LiveTable:
@@ -77,8 +79,9 @@ class LiveTable:
 
     def __exit__(self, *_: object) -> None:
         if self.live is not None:
-            self.live.stop()
             logging.root.handlers = self.handlers
+            with contextlib.suppress(OSError):
+                self.live.stop()
 
     def say(self, line: str) -> None:
         if self.live is None:
@@ -86,7 +89,8 @@ class LiveTable:
 
     def show(self, rows: Sequence[Row]) -> None:
         if self.live is not None:
-            self.live.update(self.table(rows), refresh=True)
+            with contextlib.suppress(OSError):
+                self.live.update(self.table(rows), refresh=True)
 
     def table(self, rows: Sequence[Row]) -> Table:
         counts = {status: sum(row.status == status for row in rows) for status in STATUSES}
@@ -102,7 +106,7 @@ class LiveTable:
         fitting = {row.name for row in most_telling[: max(1, self.console.height - SPARE_LINES)]}
         for row in rows:
             if row.name in fitting:
-                table.add_row(*row.cells(), style=COLOURS.get(row.status, "red"))
+                table.add_row(*row.cells(), style=COLORS.get(row.status, "red"))
         return table
 
 
