@@ -232,6 +232,27 @@ def test_a_run_that_diverged_does_not_squash_the_others():
     assert "2 diverged before the first validation" in legend_of(figure)
 
 
+def test_huge_perplexities_break_no_picture():
+    results = [
+        result({SIZE: size, RATE: rate, "seed": seed}, [1e80, 1e80 if rate == 2 else size])
+        for size, rate, seed in itertools.product([2.0, 3.0], [1.0, 2.0], [0, 1])
+    ]
+    results.append(result({SIZE: 2.0, RATE: 3.0}, [8.0, 1e80], status="diverged"))
+    results.sort(key=lambda r: r.order)
+    for picture in learning_curves, tokens_and_seconds, seed_plot:
+        drawn(picture(results))
+    heat_map_of(results)
+
+
+def test_training_below_all_validation_is_shown():
+    for results in ([result({}, [9.0, 4.0])], grid()):
+        for one in results:
+            one.curves["train/perplexity"].values[:] = [20.0, 1.25]
+        for axes in drawn(learning_curves(results)).axes:
+            low, high = axes.get_ylim()
+            assert (0 < low < 1.25, 9 < high < 10) == (True, True)
+
+
 def test_perplexities_over_decades_get_a_logarithmic_axis():
     results = [result({RATE: 1.0}, [900.0, 30.0, 9.0]), result({RATE: 2.0}, [800.0, 40.0])]
     axes = drawn(learning_curves(results)).axes[0]
@@ -307,6 +328,14 @@ def test_seeds_have_a_mean_and_a_band():
 def test_of_many_groups_of_seeds_the_best_eight_stand_out():
     results = [r for seed in (0, 1) for r in grid(range(128, 1128, 100), (1.0, 2.0), seed=seed)]
     assert legend_of(drawn(seed_plot(results)))[8:] == ["12 others"]
+
+
+def test_absurd_seeds_do_not_squash_the_others():
+    near = [result({"seed": seed}, [8.0, 4.0 + seed]) for seed in (0, 1)]
+    absurd = [result({"seed": seed, RATE: 9.0}, [1e30, 1e20]) for seed in (0, 1)]
+    figure = drawn(seed_plot(near + absurd))
+    assert figure.axes[0].get_ylim()[1] < 10
+    assert len(legend_of(figure)) == 2
 
 
 def test_odd_names_can_be_drawn():

@@ -39,9 +39,8 @@ def decorate(axes: Axes, x: str, y: str | None, title: str) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=x == "epochs", steps=[1, 2, 5, 10]))
 
 
-def show_between(axes: Axes, values: Sequence[float]) -> None:
-    """A vertical axis that just holds these values, logarithmic if they span much."""
-    low, high = min(values), max(values)
+def show_between(axes: Axes, low: float, high: float) -> None:
+    """A vertical axis that just holds these two values, logarithmic if they lie far apart."""
     if high / low > SPANS_DECADES:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -7,7 +7,7 @@ seeds share a cell
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from statistics import fmean
+from math import fsum
 from typing import Any
 
 from lstm_lm.comparison.differences import differing, with_effect
@@ -33,7 +33,8 @@ class Cell:
     @property
     def perplexity(self) -> float | None:
         """The mean over them."""
-        return fmean(r.perplexity or 0.0 for r in self.found) if self.found else None
+        count = len(self.found)  # divided by it first: the sum could overflow
+        return fsum((r.perplexity or 0.0) / count for r in self.found) if count else None
 
     @property
     def states(self) -> Counter[str]:
