@@ -53,8 +53,8 @@ def seed_plot(results: list[Result]) -> Figure | None:
     for seeds, text, style in zip(groups, texts, styles(len(groups)), strict=True):
         line = style.line(len(seeds.steps) <= FEW_POINTS)
         axes.plot(seeds.steps, [min(mean, top) for mean in seeds.means], **line)
-        band = [[min(bound(v), top) for v in seeds.values] for bound in (min, max)]
-        axes.fill_between(seeds.steps, *band, color=style.color, alpha=0.25, linewidth=0)
+        low, high = ([min(bound(v), top) for v in seeds.values] for bound in (min, max))
+        axes.fill_between(seeds.steps, low, high, color=style.color, alpha=0.25, linewidth=0)
         if style.is_colored:
             count = f"{len(seeds.values[0])} of {len(seeds.results)} seeds"
             text = f"{show_perplexity(min(seeds.means))}   {text} ({count})"
