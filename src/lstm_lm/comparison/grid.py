@@ -17,7 +17,10 @@ PREFERRED = "model.hidden_size", "optimizer.learning_rate"
 MOST_PANELS = 12
 MOST_CELLS = 400  # in a panel
 SPARSE = 30  # cells, from which on at least a quarter must have been tried
-STATES = "diverged", "failed", "waiting", "not tried"  # the gravest first
+STATES = (  # the gravest first
+    *("diverged", "failed", "infinite", "interrupted", "running", "unknown", "waiting"),
+    "not tried",
+)
 Value = float | None  # of a setting: null is one, too
 
 
@@ -42,8 +45,8 @@ class Cell:
         others = [result for result in self.results if result not in self.found]
         if not self.results:
             return Counter(["not tried"])
-        known = "diverged", "failed"
-        return Counter(other.status if other.status in known else "waiting" for other in others)
+        # Of a completed run a perplexity that is not finite is not on record.
+        return Counter("infinite" if r.status == "completed" else r.status for r in others)
 
     @property
     def state(self) -> str:
