@@ -348,6 +348,20 @@ def test_absurd_seeds_do_not_squash_the_others():
     assert len(legend_of(figure)) == 2
 
 
+def test_a_long_title_stays_clear_of_the_legend():
+    long = {"data.path": f"/{'text_' * 20}.txt"}
+    results = [
+        result(long | {"seed": seed, RATE: rate}, [4.0 + rate])
+        for seed, rate in itertools.product([0, 1], [1.0, 2.0, 3.0])
+    ]
+    for picture in learning_curves, seed_plot:
+        figure = drawn(picture(results))
+        title, axes_title = figure._suptitle, figure.axes[-1].title
+        beside = figure.legends[0].get_window_extent()
+        assert not beside.overlaps(title.get_window_extent())
+        assert not beside.overlaps(axes_title.get_window_extent())
+
+
 def test_odd_names_can_be_drawn():
     names = "_hidden", "$x_{$", "a" * 200, "100%\\n", "50 €"
     results = [result({}, name=name) for name in names]
