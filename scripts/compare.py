@@ -5,6 +5,7 @@ python scripts/compare.py outputs/sweeps/2026-11-23/10-15-00
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -16,13 +17,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "folders",
         nargs="+",
-        type=Path,
         metavar="FOLDER",
         help="a sweep's, a run's, or one with such folders below it; finished or not",
     )
     parser.add_argument(
         "--output",
-        type=Path,
         metavar="FOLDER",
         help="where to write the files (default: the first folder named)",
     )
@@ -31,18 +30,17 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from lstm_lm.comparison.columns import explanation
+    if "" in (*arguments.folders, arguments.output):
+        raise SettingsError("a folder's name is empty; type . for the current folder")
+    folders = [Path(folder) for folder in arguments.folders]
+    output = Path(arguments.output or folders[0])
+    from lstm_lm.comparison.columns import explanation, reasons
     from lstm_lm.comparison.report import write_report
     from lstm_lm.comparison.terminal_table import print_table
 
-    output = arguments.output or arguments.folders[0]
-    report = write_report(arguments.folders, output)
+    report = write_report(folders, output)
     print_table(report.results)
-    for error in dict.fromkeys(result.error for result in report.results if result.error):
-        names = [result.name for result in report.results if result.error == error]
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        print(f"{', '.join(names[:3])}{more}: {error}")
-    for line in explanation(report.results) + report.notes:
+    for line in reasons(report.results) + explanation(report.results) + report.notes:
         print(line)
     print(f"\n{'table':20}{output / 'summary.md'}, {output / 'summary.csv'}")
     for title, file in report.pictures.items():
@@ -55,8 +53,11 @@ if __name__ == "__main__":
     logging.basicConfig(format="%(message)s")
     try:
         main()
+        sys.stdout.flush()
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # by head, say; without this, Python would complain at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         sys.exit(130)

@@ -72,6 +72,8 @@ def test_failures_are_told_with_their_reasons(type_command, make_run, tmp_path):
     code, output, _ = type_command("compare.py", "sweep")
     assert code == 0
     assert "\n000: diverged at step 1,234\n001, 002, 003 and 2 more: out of memory\n" in output
+    table = (tmp_path / "sweep/summary.md").read_text()
+    assert "\n- 000: diverged at step 1,234\n- 001, 002, 003 and 2 more: out of memory\n" in table
     assert "no best.yaml: no run has been validated" in output
     assert "no heat map: the runs do not differ in two numbers" in output
 
@@ -89,12 +91,15 @@ def test_a_damaged_file_is_named_and_the_rest_is_compared(type_command, make_run
 MISTAKES = {
     "empty": "empty has no run in it: give the folder of a sweep, of a run, or one with such",
     "nowhere": "there is no folder nowhere",
+    "a file": "a file is a file, not a folder",
+    "": "a folder's name is empty; type . for the current folder",
 }
 
 
 @pytest.mark.parametrize("folder", MISTAKES)
 def test_a_folder_without_runs_is_a_mistake_told_in_one_line(folder, type_command, tmp_path):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "a file").touch()
     code, output, errors = type_command("compare.py", folder)
     assert (code, output) == (2, "")
     assert MISTAKES[folder] in errors
@@ -112,6 +117,19 @@ def test_a_folder_that_cannot_be_written_is_a_mistake_told_in_one_line(
     assert errors == (
         "error: cannot write to file/report: Not a directory; --output names another folder\n"
     )
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(make_run, tmp_path):
+    make_run(tmp_path / "a", best=2.0)
+    with subprocess.Popen(
+        [sys.executable, SCRIPT, tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as command:
+        command.stdout.close()
+        assert command.stderr.read() == ""
+    assert (tmp_path / "summary.md").exists()
 
 
 def test_help_comes_at_once():

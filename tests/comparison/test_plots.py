@@ -105,6 +105,8 @@ def test_cells_without_a_number_say_why():
         result({SIZE: 256, RATE: 1.0}, (), status="failed"),
         result({SIZE: 256, RATE: 2.0}, (), status="waiting"),
         result({SIZE: 512, RATE: 1.0}, [5.0], status="interrupted"),
+        result({SIZE: 1024, RATE: 1.0}, (), status="interrupted"),
+        Result(Path("a"), status="completed", settings=SETTINGS | {SIZE: 1024, RATE: 2.0}),
     ]
     figure = heat_map_of(results)
     assert texts(figure.axes[0]) == [
@@ -115,17 +117,21 @@ def test_cells_without_a_number_say_why():
         "5.000",
         "so far",
         "not tried",
+        "interrupted",
+        "infinite",
     ]
     assert legend_of(figure) == [
         "best",
         "diverged",
         "failed",
+        "infinite",
+        "interrupted",
         "waiting",
         "not tried",
         "so far: without final figures",
     ]
-    patches = figure.legends[0].get_patches()[1:5]
-    assert len({(patch.get_hatch(), patch.get_facecolor()) for patch in patches}) == 4
+    patches = figure.legends[0].get_patches()[1:7]
+    assert len({(patch.get_hatch(), patch.get_facecolor()) for patch in patches}) == 6
 
 
 def test_seeds_share_a_cell_that_says_how_many_they_are():
@@ -136,7 +142,7 @@ def test_seeds_share_a_cell_that_says_how_many_they_are():
     results[-1] = result(results[-1].settings, [6.0], status="diverged")
     results[0] = result(results[0].settings, (), status="interrupted")  # before any validation
     axes = heat_map_of(results).axes[0]
-    cells = ["5.500", "n=2, 1 waiting"], ["5.000", "n=3"] * 2, ["4.500", "n=2, 1 diverged"]
+    cells = ["5.500", "n=2, 1 interrupted"], ["5.000", "n=3"] * 2, ["4.500", "n=2, 1 diverged"]
     assert texts(axes) == [text for cell in cells for text in cell]
     assert outlined(axes) == [(1, 1)]
 
@@ -172,14 +178,18 @@ def test_size_and_rate_come_before_other_numbers():
     ]
 
 
-def test_colors_go_by_ratios_where_perplexities_lie_far_apart():
+def test_colors_end_at_three_times_the_best():
+    places = itertools.product([1, 2], [1, 2])
     results = [
-        result({SIZE: size, RATE: rate}, [4.0 * size * rate])
-        for size, rate in itertools.product([1, 2], [1, 2])
+        result({SIZE: size, RATE: rate}, [perplexity])
+        for (size, rate), perplexity in zip(places, [11.0, 22.0, 34.0, 1e8], strict=True)
     ]
-    lowest, *middle, highest = [p.get_facecolor() for p in heat_map_of(results).axes[0].patches][:4]
-    assert (lowest, highest) == (COLORS(0.0), COLORS(1.0))
-    assert middle == [pytest.approx(COLORS(0.5), abs=0.01)] * 2  # 8, between 4 and 16
+    axes, bar = heat_map_of(results).axes
+    colors = [patch.get_facecolor() for patch in axes.patches][:4]
+    assert colors == [pytest.approx(COLORS(share), abs=0.01) for share in (0.0, 0.5, 1.0, 1.0)]
+    assert texts(axes) == ["11.000", "22.000", "34.000", "1e+08"]
+    assert {"15", "20", "30"} <= {label.get_text() for label in bar.get_yticklabels()}
+    assert len(bar.get_yticks()) < 8
 
 
 def test_two_other_numbers_will_do_for_a_heat_map():
@@ -230,6 +240,27 @@ def test_a_run_that_diverged_does_not_squash_the_others():
     at_once = [result({RATE: rate}, (), status="diverged") for rate in (1e3, 1e4)]
     figure = drawn(learning_curves([*results, *at_once]))
     assert "2 diverged before the first validation" in legend_of(figure)
+
+
+def test_huge_perplexities_break_no_picture():
+    results = [
+        result({SIZE: size, RATE: rate, "seed": seed}, [1e80, 1e80 if rate == 2 else size])
+        for size, rate, seed in itertools.product([2.0, 3.0], [1.0, 2.0], [0, 1])
+    ]
+    results.append(result({SIZE: 2.0, RATE: 3.0}, [8.0, 1e80], status="diverged"))
+    results.sort(key=lambda r: r.order)
+    for picture in learning_curves, tokens_and_seconds, seed_plot:
+        drawn(picture(results))
+    heat_map_of(results)
+
+
+def test_training_below_all_validation_is_shown():
+    for results in ([result({}, [9.0, 4.0])], grid()):
+        for one in results:
+            one.curves["train/perplexity"].values[:] = [20.0, 1.25]
+        for axes in drawn(learning_curves(results)).axes:
+            low, high = axes.get_ylim()
+            assert (0 < low < 1.25, 9 < high < 10) == (True, True)
 
 
 def test_perplexities_over_decades_get_a_logarithmic_axis():
@@ -307,6 +338,28 @@ def test_seeds_have_a_mean_and_a_band():
 def test_of_many_groups_of_seeds_the_best_eight_stand_out():
     results = [r for seed in (0, 1) for r in grid(range(128, 1128, 100), (1.0, 2.0), seed=seed)]
     assert legend_of(drawn(seed_plot(results)))[8:] == ["12 others"]
+
+
+def test_absurd_seeds_do_not_squash_the_others():
+    near = [result({"seed": seed}, [8.0, 4.0 + seed]) for seed in (0, 1)]
+    absurd = [result({"seed": seed, RATE: 9.0}, [1e30, 1e20]) for seed in (0, 1)]
+    figure = drawn(seed_plot(near + absurd))
+    assert figure.axes[0].get_ylim()[1] < 10
+    assert len(legend_of(figure)) == 2
+
+
+def test_a_long_title_stays_clear_of_the_legend():
+    long = {"data.path": f"/{'text_' * 20}.txt"}
+    results = [
+        result(long | {"seed": seed, RATE: rate}, [4.0 + rate])
+        for seed, rate in itertools.product([0, 1], [1.0, 2.0, 3.0])
+    ]
+    for picture in learning_curves, seed_plot:
+        figure = drawn(picture(results))
+        title, axes_title = figure._suptitle, figure.axes[-1].title
+        beside = figure.legends[0].get_window_extent()
+        assert not beside.overlaps(title.get_window_extent())
+        assert not beside.overlaps(axes_title.get_window_extent())
 
 
 def test_odd_names_can_be_drawn():

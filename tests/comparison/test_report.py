@@ -96,6 +96,14 @@ def test_the_table_for_readers_shows_what_matters(sweep):
     assert "![heat map](heat_map.png)" in lines
 
 
+def test_a_setting_is_not_called_as_a_figure_is(make_run, tmp_path):
+    for epochs in 1, 2:
+        make_run(tmp_path / f"{epochs}", best=2.0, settings={"training.epochs": epochs})
+    write_report([tmp_path], tmp_path)
+    table = (tmp_path / "summary.md").read_text()
+    assert "| name | training.epochs | status | epochs |" in table
+
+
 def test_a_job_that_waits_has_empty_cells(make_run, tmp_path):
     make_run(tmp_path / "a", best=2.0)
     job = {"number": 0, "name": "b", "fingerprint": "0", "settings": {"seed": 5}}
@@ -180,7 +188,10 @@ def test_perplexities_that_cannot_be_compared_are_named(make_run, tmp_path):
     make_run(tmp_path / "a", best=2.0)
     make_run(tmp_path / "b", best=3.0, settings={"data.text": "time_machine"})
     write_report([tmp_path], tmp_path)
-    assert "differ in their texts" in (tmp_path / "summary.md").read_text()
+    table = (tmp_path / "summary.md").read_text()
+    assert "differ in their texts" in table
+    assert "- no best.yaml: the runs differ in data.text\n" in table
+    assert not (tmp_path / "best.yaml").exists()
     make_run(tmp_path / "c", best=99.0, settings={"data.level": "word"})
     write_report([tmp_path], tmp_path)
     assert "of characters and of words cannot be" in (tmp_path / "summary.md").read_text()
@@ -221,3 +232,16 @@ def test_a_narrow_terminal_gets_as_many_columns_as_fit(sweep, capsys, monkeypatc
     output = capsys.readouterr().out
     assert "Left out for want of room: training, tokens/s, seconds, device" in output
     assert "hidden_size" in output
+
+
+def test_a_sweeps_settings_go_first_as_its_names_hold_them(make_run, tmp_path, capsys, monkeypatch):
+    for rate in 0.5, 1.0:
+        for status in "completed", "interrupted":
+            name = f"000_learning_rate_{rate}_{status[0]}_and_more_that_sets_it_apart"
+            make_run(tmp_path / name, status, [4.0], settings={"optimizer.learning_rate": rate})
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    print_table(read_results([tmp_path]))
+    output = capsys.readouterr().out
+    assert "Left out for want of room: learning_rate," in output
+    assert "validation" in output and output.count("interrupted") == 2

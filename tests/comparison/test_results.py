@@ -15,6 +15,8 @@ from lstm_lm.fingerprint import flatten
 from lstm_lm.lock import locked
 from lstm_lm.sweep.sweep_folder import Job, Sweep, SweepFolder
 
+NAN = float("nan")
+
 
 def names(results):
     return [result.name for result in results]
@@ -183,6 +185,15 @@ def test_of_a_point_written_twice_the_last_counts(tmp_path):
         (8.0, "loss", 3, 3.0),
     )
     assert read_curves(tmp_path) == {"loss": Curve([1, 2, 3], [1.0, 0.5, 3.0])}
+
+
+def test_points_that_are_not_finite_are_left_out(tmp_path):
+    write_events(
+        tmp_path / "events.out.tfevents.1.vm",
+        *((1.0, "loss", step, value) for step, value in enumerate([float("inf"), 2.0, NAN])),
+        (1.0, "only", 1, NAN),
+    )
+    assert read_curves(tmp_path) == {"loss": Curve([1], [2.0])}
 
 
 def replaced(content, position, part):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -11,13 +12,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from lstm_lm.atomic_file import whole_or_absent
 
+LETTERS = 11  # of a title, in an inch
 SPANS_DECADES = 8.0  # from there on an axis is logarithmic
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11, parse_math=False)
+    figure.suptitle(fill(title, int(LETTERS * width)), fontsize=11, parse_math=False)
     return figure
 
 
@@ -39,9 +41,8 @@ def decorate(axes: Axes, x: str, y: str | None, title: str) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=x == "epochs", steps=[1, 2, 5, 10]))
 
 
-def show_between(axes: Axes, values: Sequence[float]) -> None:
-    """A vertical axis that just holds these values, logarithmic if they span much."""
-    low, high = min(values), max(values)
+def show_between(axes: Axes, low: float, high: float) -> None:
+    """A vertical axis that just holds these two values, logarithmic if they lie far apart."""
     if high / low > SPANS_DECADES:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -56,8 +57,9 @@ def show_between(axes: Axes, values: Sequence[float]) -> None:
 
 
 def legend_beside(figure: Figure, handles: Sequence[Line2D], title: str) -> None:
+    # In the middle of the height, where no title reaches.
     legend = figure.legend(
-        handles=handles, loc="outside right upper", fontsize=8, title=title, frameon=False
+        handles=handles, loc="outside right center", fontsize=8, title=title, frameon=False
     )
     legend.get_title().set_fontsize(8)
     for text in legend.get_texts():

@@ -1,10 +1,21 @@
 """The columns of the table of results, as they are shown to a reader."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from lstm_lm.comparison.differences import differing, short, show, show_perplexity, with_effect
+from lstm_lm.comparison.differences import (
+    differing,
+    short,
+    show,
+    show_perplexity,
+    texts_apart,
+    with_effect,
+)
 from lstm_lm.comparison.results import Result
+
+NUMBERED = re.compile(r"\d+_")  # a sweep's job: what sets it apart is in its name
 
 
 @dataclass
@@ -16,10 +27,7 @@ class Column:
 
 
 def columns(results: list[Result]) -> list[Column]:
-    settings = short(with_effect(differing(results)))
-    return [
-        Column("name", lambda result: result.name, is_number=False),
-        *(Column(heading, setting(name)) for name, heading in settings.items()),
+    figures = [
         Column("status", lambda result: result.status, is_number=False),
         Column("epochs", figure("epochs", "{:,}"), goes=2),
         Column("training", train_perplexity, goes=4),
@@ -28,6 +36,17 @@ def columns(results: list[Result]) -> list[Column]:
         Column("tokens/s", figure("tokens_per_second", "{:,.0f}"), goes=3),
         Column("seconds", figure("seconds", "{:,.0f}"), goes=5),
         Column("device", device, is_number=False, goes=6),
+    ]
+    taken = {"name", *(column.heading for column in figures)}
+    settings = short(with_effect(differing(results)))
+    goes = 7 if all(NUMBERED.match(Path(result.name).name) for result in results) else 0
+    return [
+        Column("name", lambda result: result.name, is_number=False),
+        *(
+            Column(name if heading in taken else heading, setting(name), goes=goes)
+            for name, heading in settings.items()
+        ),
+        *figures,
     ]
 
 
@@ -68,18 +87,30 @@ def explanation(results: list[Result]) -> list[str]:
     """What must be said about the table, in lines."""
     lines = [
         "Perplexities: training while the weights moved, over the last epoch; validation and test "
-        "of the best weights."
+        "of the best weights.",
+        "Curves end at other values: training over the steps since the last reading, validation "
+        "in rows of text, while the table's figures are exact.",
     ]
     if any(result.best is None and result.so_far is not None for result in results):
         lines.append(
             "So far: the lowest of the validations while training, of a run without final figures."
         )
-    apart = {name for name in differing(results) if name in ("data.text", "data.path")}
-    if "data.level" in differing(results):
+    apart = texts_apart(results)
+    if "data.level" in apart:
         lines.append(
             "The runs differ in data.level: perplexities of characters and of words cannot be "
             "compared, bits per character can."
         )
     elif apart:
         lines.append("The runs differ in their texts: their perplexities cannot be compared.")
+    return lines
+
+
+def reasons(results: list[Result]) -> list[str]:
+    """Why runs failed or diverged, in a line for each reason."""
+    lines = []
+    for error in dict.fromkeys(result.error for result in results if result.error):
+        names = [result.name for result in results if result.error == error]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        lines.append(f"{', '.join(names[:3])}{more}: {error}")
     return lines

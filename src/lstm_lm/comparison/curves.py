@@ -6,6 +6,7 @@ same, but does not say so.
 """
 
 import logging
+import math
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -37,6 +38,9 @@ class Curve:
 def read_curves(folder: Path, is_running: bool = False) -> dict[str, Curve]:
     """The curves by their tags. Of a step that was written twice, the last written counts.
 
+    TensorBoard's numbers end at 3e38. Points that are not finite are left out, and so is a curve
+    that has no others.
+
     Args:
         is_running: whether the run may be writing at this moment, so that the last record need
             not be whole.
@@ -55,7 +59,8 @@ def read_curves(folder: Path, is_running: bool = False) -> dict[str, Curve]:
                 log.warning("warning: %s; what comes before is used", error)
         except OSError as error:
             log.warning("warning: %s cannot be read: %s", file, error.strerror)
-    return {tag: curve(of_tag) for tag, of_tag in points.items()}
+    curves = {tag: curve(of_tag) for tag, of_tag in points.items()}
+    return {tag: found for tag, found in curves.items() if found.steps}
 
 
 def first(point: tuple[float, float]) -> float:
@@ -63,7 +68,7 @@ def first(point: tuple[float, float]) -> float:
 
 
 def curve(points: dict[int, tuple[float, float]]) -> Curve:
-    steps = sorted(points)
+    steps = sorted(step for step, (_, value) in points.items() if math.isfinite(value))
     return Curve(steps, [points[step][1] for step in steps])
 
 

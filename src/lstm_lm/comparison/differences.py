@@ -10,6 +10,8 @@ from lstm_lm.comparison.results import Result
 WITHOUT_EFFECT = {"resume", "data.root", "data.reset_every", "training.log_every"}
 GROUPS_WITHOUT_EFFECT = {"checkpoint", "samples"}
 
+TEXTS = "data.text", "data.path", "data.level"
+
 LABEL = 40  # characters
 
 
@@ -29,6 +31,11 @@ def with_effect(names: Iterable[str]) -> list[str]:
         for name in names
         if name not in WITHOUT_EFFECT and name.split(".")[0] not in GROUPS_WITHOUT_EFFECT
     ]
+
+
+def texts_apart(results: Iterable[Result]) -> list[str]:
+    """The settings for which perplexities of these results cannot be compared."""
+    return [name for name in differing(results) if name in TEXTS]
 
 
 def short(names: Iterable[str]) -> dict[str, str]:
@@ -56,7 +63,7 @@ def show(value: Any) -> str:
 def show_perplexity(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.3f}" if value < 1000 else f"{value:.2e}"
+    return f"{value:.3f}" if value < 1000 else f"{value:.3g}"
 
 
 def labels(results: list[Result], names: Iterable[str]) -> tuple[str, list[str]]:

@@ -7,7 +7,7 @@ seeds share a cell
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from statistics import fmean
+from math import fsum
 from typing import Any
 
 from lstm_lm.comparison.differences import differing, with_effect
@@ -17,7 +17,10 @@ PREFERRED = "model.hidden_size", "optimizer.learning_rate"
 MOST_PANELS = 12
 MOST_CELLS = 400  # in a panel
 SPARSE = 30  # cells, from which on at least a quarter must have been tried
-STATES = "diverged", "failed", "waiting", "not tried"  # the gravest first
+STATES = (  # the gravest first
+    *("diverged", "failed", "infinite", "interrupted", "running", "unknown", "waiting"),
+    "not tried",
+)
 Value = float | None  # of a setting: null is one, too
 
 
@@ -33,7 +36,8 @@ class Cell:
     @property
     def perplexity(self) -> float | None:
         """The mean over them."""
-        return fmean(r.perplexity or 0.0 for r in self.found) if self.found else None
+        count = len(self.found)  # divided by it first: the sum could overflow
+        return fsum((r.perplexity or 0.0) / count for r in self.found) if count else None
 
     @property
     def states(self) -> Counter[str]:
@@ -41,8 +45,8 @@ class Cell:
         others = [result for result in self.results if result not in self.found]
         if not self.results:
             return Counter(["not tried"])
-        known = "diverged", "failed"
-        return Counter(other.status if other.status in known else "waiting" for other in others)
+        # Of a completed run a perplexity that is not finite is not on record.
+        return Counter("infinite" if r.status == "completed" else r.status for r in others)
 
     @property
     def state(self) -> str:

@@ -6,10 +6,10 @@ from typing import Any
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, LogNorm, Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lstm_lm.comparison.axes import new_figure
 from lstm_lm.comparison.differences import about, short, show, show_perplexity
@@ -19,10 +19,14 @@ from lstm_lm.comparison.results import Result
 
 COLORS: Colormap = colormaps["viridis_r"]  # the lower, the brighter
 BEST = "#D55E00"
-LOGARITHMIC = 3.0  # from this ratio of the highest to the lowest on
+COLORED = 3.0  # times the lowest: all that is higher has the same color
 LOOKS: dict[str, dict[str, Any]] = {
     "diverged": {"facecolor": "#9E9E9E", "hatch": "xx"},
     "failed": {"facecolor": "#E3E3E3", "hatch": "//"},
+    "infinite": {"facecolor": "#C4C4C4", "hatch": "++"},
+    "interrupted": {"facecolor": "white", "hatch": "--"},
+    "running": {"facecolor": "white", "hatch": "\\\\"},
+    "unknown": {"facecolor": "#F2F2F2", "hatch": "||"},
     "waiting": {"facecolor": "white", "hatch": ".."},
     "not tried": {"facecolor": "white", "hatch": ""},
 }
@@ -35,7 +39,7 @@ def heat_map(results: list[Result], grid: Grid) -> Figure:
     values = [c.perplexity for p in panels for c in p.cells.values() if c.perplexity]
     low, high = (min(values), max(values)) if values else (1.0, 2.0)
     high = max(high, low * 1.01)
-    norm = LogNorm(low, high) if high / low > LOGARITHMIC else Normalize(low, high)
+    norm = Normalize(low, min(high, COLORED * low))
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
     width = max(3.4, 1.0 + 0.95 * len(grid.columns))
@@ -56,11 +60,14 @@ def heat_map(results: list[Result], grid: Grid) -> Figure:
     for axes in drawn[len(panels) :]:
         axes.set_axis_off()
     if values:
-        bar = figure.colorbar(ScalarMappable(norm, COLORS), ax=figure.axes, shrink=0.8)
+        bar = figure.colorbar(
+            ScalarMappable(norm, COLORS),
+            ax=figure.axes,
+            shrink=0.8,
+            extend="max" if high > COLORED * low else "neither",
+            ticks=MaxNLocator(6, steps=[1, 2, 5, 10]),
+        )
         bar.set_label(f"validation {y_label(results)}".replace(" per ", "\nper "))
-        if isinstance(norm, LogNorm):
-            bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-            bar.ax.yaxis.set_minor_locator(NullLocator())
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     add_legend(figure, panels, grid)
     return figure

@@ -13,6 +13,7 @@ from lstm_lm.comparison.results import Result
 
 VALIDATION = "validation/perplexity"
 TRAINING = "train/perplexity"
+DRAWABLE = 1e6  # times the top of a picture: higher points cannot be drawn
 CROSS = 0.97  # of the height of a picture: where lines that leave it are crossed
 
 
@@ -48,7 +49,10 @@ def draw(
     if curve is None:
         return
     places = [position(line, step) for step in curve.steps]
-    points = [(x, y) for x, y in zip(places, curve.values, strict=True) if x is not None]
+    highest = DRAWABLE * axes.get_ylim()[1]
+    points = [
+        (x, min(y, highest)) for x, y in zip(places, curve.values, strict=True) if x is not None
+    ]
     if not points:
         return
     xs, ys = zip(*points, strict=True)
@@ -78,11 +82,16 @@ def end_inside(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> tuple[fl
     return xs[left - 1] + share * (xs[left] - xs[left - 1]), top
 
 
-def limit(axes: Axes, lines: list[Line]) -> None:
-    """Show all that the colored runs did; those that diverged must not squash the others."""
+def limit(axes: Axes, lines: list[Line], tags: Sequence[str] = (VALIDATION,)) -> None:
+    """Limits from the lowest point of these curves to the highest validation that counts.
+
+    Of the colored runs all is shown; those that diverged must not squash the others.
+    """
     good = [line for line in lines if not line.diverged] or lines
     colored = [line for line in good if line.style.is_colored] or good
-    show_between(axes, [v for line in colored for v in line.result.curves[VALIDATION].values])
+    high = max(max(line.result.curves[VALIDATION].values) for line in colored)
+    drawn = [line.result.curves[tag] for line in lines for tag in tags if tag in line.result.curves]
+    show_between(axes, min(min(curve.values) for curve in drawn), high)
 
 
 def legend(lines: list[Line], results: list[Result]) -> list[Line2D]:

@@ -43,7 +43,7 @@ def learning_curves(results: list[Result]) -> Figure | None:
         return learning_curve(results, lines[0], position, unit)
     figure = new_figure(13, 4.8, about(results))
     left, right = figure.subplots(1, 2, sharey=True)
-    limit(left, lines)
+    limit(left, lines, (VALIDATION, TRAINING))
     for line in reversed(lines):
         draw(left, line, VALIDATION, position)
         draw(right, line, TRAINING, position)
@@ -59,7 +59,7 @@ def learning_curve(
     """That of a single run, both kinds in one."""
     figure = new_figure(7.5, 4.5, about(results))
     axes = figure.add_subplot()
-    limit(axes, [line])
+    limit(axes, [line], (VALIDATION, TRAINING))
     draw(axes, line, TRAINING, position, OF_TRAINING)
     draw(axes, line, VALIDATION, position)
     decorate(axes, unit, y_label(results), line.result.name)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lstm_lm.comparison.best_run import best_of, write_best
+from lstm_lm.comparison.differences import texts_apart
 from lstm_lm.comparison.results import Result, read_results
 from lstm_lm.comparison.summary_files import write_csv, write_markdown
 from lstm_lm.errors import SettingsError
@@ -57,6 +58,9 @@ def write_report(folders: list[Path], output: Path) -> Report:
 
 
 def add_best(report: Report) -> None:
+    if apart := texts_apart(report.results):
+        report.notes.append(f"no best.yaml: the runs differ in {' and '.join(apart)}")
+        return
     if report.best is None:
         report.notes.append("no best.yaml: no run has been validated")
         return

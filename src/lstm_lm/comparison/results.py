@@ -66,6 +66,8 @@ def read_results(folders: list[Path]) -> list[Result]:
     """
     found: dict[Path, Result] = {}
     for folder in folders:
+        if folder.is_file():
+            raise SettingsError(f"{folder} is a file, not a folder")
         if not folder.is_dir():
             raise SettingsError(f"there is no folder {folder}")
         here = {result.path.resolve(): result for result in below(folder.absolute())}

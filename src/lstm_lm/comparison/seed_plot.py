@@ -2,12 +2,18 @@
 
 import json
 from dataclasses import dataclass
-from statistics import fmean
+from math import fsum
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lstm_lm.comparison.axes import decorate, legend_beside, new_figure, show_between
+from lstm_lm.comparison.axes import (
+    SPANS_DECADES,
+    decorate,
+    legend_beside,
+    new_figure,
+    show_between,
+)
 from lstm_lm.comparison.differences import about, differing, labels, show_perplexity, with_effect
 from lstm_lm.comparison.line_styles import FEW_POINTS, Style, styles
 from lstm_lm.comparison.lines import VALIDATION
@@ -25,7 +31,7 @@ class Seeds:
 
     @property
     def means(self) -> list[float]:
-        return [fmean(values) for values in self.values]
+        return [fsum(value / len(values) for value in values) for values in self.values]
 
 
 def seed_plot(results: list[Result]) -> Figure | None:
@@ -36,26 +42,37 @@ def seed_plot(results: list[Result]) -> Figure | None:
         return None
     figure = new_figure(10, 4.8, about(results))
     axes = figure.add_subplot()
+    # Groups far worse than the best may leave through the top.
+    near = [g for g in groups if min(g.means) <= SPANS_DECADES * min(groups[0].means)]
+    show_between(axes, min(map(lowest, groups)), max(map(highest, near)))
+    top = 10 * axes.get_ylim()[1]  # far higher points cannot be drawn
     handles = []
     heading, texts = labels([seeds.results[0] for seeds in groups], names)
     if not names:
         heading, texts = "", [""]
     for seeds, text, style in zip(groups, texts, styles(len(groups)), strict=True):
         line = style.line(len(seeds.steps) <= FEW_POINTS)
-        axes.plot(seeds.steps, seeds.means, **line)
-        band = [min(values) for values in seeds.values], [max(values) for values in seeds.values]
-        axes.fill_between(seeds.steps, *band, color=style.color, alpha=0.25, linewidth=0)
+        axes.plot(seeds.steps, [min(mean, top) for mean in seeds.means], **line)
+        low, high = ([min(bound(v), top) for v in seeds.values] for bound in (min, max))
+        axes.fill_between(seeds.steps, low, high, color=style.color, alpha=0.25, linewidth=0)
         if style.is_colored:
             count = f"{len(seeds.values[0])} of {len(seeds.results)} seeds"
             text = f"{show_perplexity(min(seeds.means))}   {text} ({count})"
             handles.append(Line2D([], [], **line, label=text))
     if others := len(groups) - len(handles):
         handles.append(Line2D([], [], **Style().line(), label=f"{others} others"))
-    title = "Mean over seeds; the band reaches from the lowest to the highest seed"
+    title = "Mean over seeds;\nthe band reaches from the lowest to the highest seed"
     decorate(axes, "optimizer steps", f"validation {y_label(results)}", title)
-    show_between(axes, [v for seeds in groups for values in seeds.values for v in values])
     legend_beside(figure, handles, f"lowest mean\n{heading}")
     return figure
+
+
+def lowest(seeds: Seeds) -> float:
+    return min(min(values) for values in seeds.values)
+
+
+def highest(seeds: Seeds) -> float:
+    return max(max(values) for values in seeds.values)
 
 
 def seed_groups(results: list[Result], names: list[str]) -> list[Seeds]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lstm_lm.atomic_file import write_whole
-from lstm_lm.comparison.columns import columns, explanation
+from lstm_lm.comparison.columns import columns, explanation, reasons
 from lstm_lm.comparison.differences import about, differing
 from lstm_lm.comparison.results import Result
 from lstm_lm.fingerprint import flatten
@@ -57,7 +57,7 @@ def write_markdown(
                 *(row(column.text(result) for column in shown) for result in results),
             ]
         ),
-        "\n".join(f"- {line}" for line in explanation(results) + notes),
+        "\n".join(f"- {line}" for line in reasons(results) + explanation(results) + notes),
         "" if command is None else f"The best run's settings again:\n\n```sh\n{command}\n```",
         *(f"![{title}]({picture.name})" for title, picture in pictures.items()),
     ]

@@ -9,6 +9,7 @@ from lstm_lm.comparison.columns import Column, columns
 from lstm_lm.comparison.results import Result
 
 UNLIMITED = 10_000  # columns
+LEAST_NAME = 10  # characters, and the room before the next column
 COLORS = {"completed": "green", "diverged": "red", "failed": "red", "waiting": "dim"}
 
 
@@ -19,22 +20,25 @@ def print_table(results: list[Result]) -> None:
         console = Console(width=UNLIMITED)
     shown = all_columns = columns(results)
     while width(table(results, shown), console) > console.width:
-        spare = max(shown, key=lambda column: column.goes)
+        spare = max(reversed(shown), key=lambda column: column.goes)
         if spare.goes == 0:
             break
         shown = [column for column in shown if column is not spare]
-    console.print(table(results, shown))
+    # Only names are folded, unless that leaves no room for them.
+    others = width(table(results, shown[1:]), console)
+    console.print(table(results, shown, folds_all=others + LEAST_NAME > console.width))
     if left_out := [column.heading for column in all_columns if column not in shown]:
         console.print(f"Left out for want of room: {', '.join(left_out)}.\n")
 
 
-def table(results: list[Result], shown: list[Column]) -> Table:
+def table(results: list[Result], shown: list[Column], folds_all: bool = False) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in shown:
         table.add_column(
             Text(column.heading),
             justify="right" if column.is_number else "left",
             overflow="fold",
+            no_wrap=not folds_all and column.heading != "name",
         )
     for result in results:
         color = COLORS.get(result.status, "")
