@@ -183,7 +183,7 @@ def result(folder: Path) -> dict[str, Any]:
         if tag != "tokens_per_second"
     }
     samples = {
-        tag: [(event.step, event.tensor_proto.string_val[0]) for event in events.Tensors(tag)]
+        tag: [(event.step, list(event.tensor_proto.string_val)) for event in events.Tensors(tag)]
         for tag in events.Tags()["tensors"]
     }
     return {

@@ -67,7 +67,7 @@ def test_failures_are_told_with_their_reasons(type_command, make_run, tmp_path):
     make_run(tmp_path / "sweep/000", "diverged", [9.0], diverged_step=1234)
     failed = {"fingerprint": "0", "settings": {}, "status": "failed", "error": "out of memory"}
     jobs = [failed | {"number": number, "name": f"00{number}"} for number in range(1, 6)]
-    record = {"grid": {}, "threads": 1, "jobs": jobs}
+    record = {"grid": {}, "jobs": jobs}
     (tmp_path / "sweep/sweep.json").write_text(json.dumps(record))
     code, output, _ = type_command("compare.py", "sweep")
     assert code == 0

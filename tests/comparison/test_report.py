@@ -107,7 +107,7 @@ def test_a_setting_is_not_called_as_a_figure_is(make_run, tmp_path):
 def test_a_job_that_waits_has_empty_cells(make_run, tmp_path):
     make_run(tmp_path / "a", best=2.0)
     job = {"number": 0, "name": "b", "fingerprint": "0", "settings": {"seed": 5}}
-    sweep = {"grid": {}, "threads": 1, "jobs": [job]}
+    sweep = {"grid": {}, "jobs": [job]}
     (tmp_path / "sweep.json").write_text(json.dumps(sweep))
     write_report([tmp_path], tmp_path)
     assert "| b | 5 | waiting |  |  |  |  |  |  |  |" in (tmp_path / "summary.md").read_text()
@@ -121,7 +121,7 @@ def test_a_job_of_an_older_version_may_lack_settings(make_run, tmp_path):
             settings={"seed": seed, "model.dropout": seed / 2, "data.batch_size": 1 + seed},
         )
     job = {"number": 0, "name": "b", "fingerprint": "0", "settings": {"optimizer.momentum": 0.5}}
-    sweep = {"grid": {}, "threads": 1, "jobs": [job]}
+    sweep = {"grid": {}, "jobs": [job]}
     (tmp_path / "sweep.json").write_text(json.dumps(sweep))
     assert "heat map" in write_report([tmp_path], tmp_path).pictures
 

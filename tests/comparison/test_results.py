@@ -8,6 +8,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from lstm_lm.comparison.curves import Curve, read_curves, training_seconds
+from lstm_lm.comparison.differences import texts_apart
 from lstm_lm.comparison.results import read_results
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import SettingsError
@@ -29,7 +30,7 @@ def write_sweep(folder, *jobs):
         Job(number, name, name, settings, status, error=error)
         for number, (name, status, error) in enumerate(jobs)
     ]
-    SweepFolder(folder).write(Sweep({"seed": ["0"]}, 1, made))
+    SweepFolder(folder).write(Sweep({"seed": ["0"]}, made))
 
 
 def write_events(file, *points):
@@ -260,3 +261,9 @@ def test_a_figure_that_is_not_finite_is_none(make_run, tmp_path):
     run = make_run(tmp_path / "run", best=float("inf"))
     assert json.loads((run / "summary.json").read_text())["best/validation/perplexity"] is None
     assert read_results([run])[0].perplexity is None
+
+
+def test_runs_on_the_same_file_with_another_content_are_apart(make_run, tmp_path):
+    for name, text in ("one", "a"), ("two", "b"):
+        make_run(tmp_path / name, text_sha256=text)
+    assert texts_apart(read_results([tmp_path])) == ["data.text_sha256"]

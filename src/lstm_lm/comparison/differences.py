@@ -10,7 +10,7 @@ from lstm_lm.comparison.results import Result
 WITHOUT_EFFECT = {"resume", "data.root", "data.reset_every", "training.log_every"}
 GROUPS_WITHOUT_EFFECT = {"checkpoint", "samples"}
 
-TEXTS = "data.text", "data.path", "data.level"
+TEXTS = "data.text", "data.path", "data.text_sha256", "data.level"
 
 LABEL = 40  # characters
 
