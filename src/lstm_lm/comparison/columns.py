@@ -1,7 +1,7 @@
 """The columns of the table of results, as they are shown to a reader."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from lstm_lm.comparison.differences import (
     with_effect,
 )
 from lstm_lm.comparison.results import Result
+from lstm_lm.sweep.sweep_folder import Job
 
 NUMBERED = re.compile(r"\d+_")  # a sweep's job: what sets it apart is in its name
 
@@ -106,8 +107,8 @@ def explanation(results: list[Result]) -> list[str]:
     return lines
 
 
-def reasons(results: list[Result]) -> list[str]:
-    """Why runs failed or diverged, in a line for each reason."""
+def reasons(results: Sequence[Result | Job]) -> list[str]:
+    """Why runs or jobs failed or diverged, in a line for each reason."""
     lines = []
     for error in dict.fromkeys(result.error for result in results if result.error):
         names = [result.name for result in results if result.error == error]

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from lstm_lm.comparison.columns import reasons
 from lstm_lm.comparison.report import write_report
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import DamagedFile, SettingsError
@@ -96,10 +97,8 @@ def say_how_it_ended(runner: Runner, wanted: Sequence[Job]) -> None:
     log.info("")
     for line in as_lines([runner.row(job) for job in wanted]):
         log.info("%s", line)
-    for error in dict.fromkeys(job.error for job in wanted if job.error is not None):
-        names = [job.name for job in wanted if job.error == error]
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        log.info("%s%s: %s", ", ".join(names[:3]), more, error)
+    for line in reasons(wanted):
+        log.info("%s", line)
     log.info("")
 
 

@@ -1,17 +1,15 @@
 """Runs what is left of a sweep, filling the machine: CPU and GPU jobs at the same time."""
 
-import contextlib
 import logging
 import os
 import time
 from collections.abc import Sequence
 from functools import reduce
 
-from lstm_lm.comparison.results import read_run
-from lstm_lm.errors import DamagedFile
 from lstm_lm.lock import is_locked
 from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu
 from lstm_lm.sweep.processes import NO_PLACE, JobProcess, Places
+from lstm_lm.sweep.rows import row_of_folder, row_of_process
 from lstm_lm.sweep.sweep_folder import Job, Sweep, SweepFolder
 from lstm_lm.sweep.table import LiveTable, Row
 from lstm_lm.training.stop_signals import StopSignals
@@ -159,28 +157,3 @@ class Runner:
         if job.number not in self.rows:
             self.rows[job.number] = row_of_folder(self.folder, job)
         return self.rows[job.number]
-
-
-def row_of_process(process: JobProcess) -> Row:
-    progress = process.progress()
-    row = Row(process.job.name, "running", seconds=process.seconds)
-    if progress:
-        row.epoch = progress["epoch"]
-        row.perplexity = progress["validation/perplexity"] or progress["train/perplexity"]
-        row.tokens_per_second = progress["tokens_per_second"]
-        done = progress["share"] - (process.share_at_start or 0.0)
-        if done > 0:
-            row.seconds_left = process.seconds * (1 - progress["share"]) / done
-    return row
-
-
-def row_of_folder(folder: SweepFolder, job: Job) -> Row:
-    row = Row(job.name, job.status)
-    with contextlib.suppress(DamagedFile):
-        if folder.run_folder(job).holds_a_run():
-            summary = folder.run_folder(job).read_summary()
-            row.epoch = summary["epochs"]
-            row.perplexity = read_run(folder.run_folder(job)).perplexity
-            row.tokens_per_second = summary.get("tokens_per_second")
-            row.seconds = summary["seconds"]
-    return row
