@@ -35,6 +35,7 @@ from hydra_plugins.lstm_lm_launcher.settings import (
 )
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
+from lstm_lm.lock import is_locked
 
 
 class JobFailed(Exception):
@@ -155,6 +156,8 @@ def forget_if_unused(sweep_dir: Path | None) -> None:
     with contextlib.suppress(OSError):
         if sweep_dir is not None and not (sweep_dir / "sweep.json").exists():
             (sweep_dir / "multirun.yaml").unlink(missing_ok=True)
+            if not is_locked(sweep_dir / ".lock"):
+                (sweep_dir / ".lock").unlink(missing_ok=True)
             remove_while_empty(sweep_dir)
 
 

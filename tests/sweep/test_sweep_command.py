@@ -48,6 +48,7 @@ def test_a_bad_value_anywhere_in_the_grid_starts_nothing(sweep_command, tmp_path
         "model.hidden_size=8,x": "model.hidden_size: Value 'x'",
         "model.hiden_size=8,16": "no setting model.hiden_size; did you mean model.hidden_size",
         "data.batch_size=8,9999": "a batch needs data.batch_size",
+        "training.epochs=1,2": "jobs that differ only in training.epochs are one and the same job",
         "seed=1 hydra.launcher.jobs=0": "hydra.launcher.jobs must be positive and finite, not 0",
         "seed=1 hydra.launcher.job=2": "hydra.launcher.job",
         "seed=1,2 resume=runs/one": "leave out -m",

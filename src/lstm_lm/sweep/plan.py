@@ -125,13 +125,10 @@ def known_sweep(folder: SweepFolder) -> Sweep:
         run = RunFolder(path)
         if (number := re.match(r"\d+", path.name)) and run.holds_a_run():
             with contextlib.suppress(DamagedFile):
-                settings, summary = (
-                    flatten(dataclasses.asdict(run.read_config())),
-                    run.read_summary(),
-                )
-                trained, threads = summary["fingerprint"], summary["threads"]
-                status = summary["status"]
-                job = Job(int(number[0]), path.name, trained, settings, status, threads=threads)
+                settings = flatten(dataclasses.asdict(run.read_config()))
+                summary = run.read_summary()
+                job = Job(int(number[0]), path.name, summary["fingerprint"], settings)
+                job.status, job.threads = summary["status"], summary["threads"]
                 sweep.jobs.append(job)
     return sweep
 
