@@ -14,6 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import SettingsError
+from lstm_lm.fingerprint import flatten
 
 GROUPS = "data", "device", "sweep", "experiment"
 
@@ -52,14 +53,14 @@ def typed_settings(overrides: Sequence[str]) -> dict[str, Any]:
     """What is typed by itself, groups included, without any default."""
     return {
         key: value
-        for key, value in leaves(hydra.compose("only_what_is_typed", list(overrides)))
+        for key, value in flat(hydra.compose("only_what_is_typed", list(overrides))).items()
         if value != MISSING
     }
 
 
 def refuse_unknown_settings(composed: DictConfig) -> None:
     known = set(settings(RunConfig))
-    for key, _ in leaves(composed):
+    for key in flat(composed):
         if key not in known:  # which +key=value lets through
             raise SettingsError(f"there is no setting {key}; {nearest(key, sorted(known))}")
 
@@ -82,15 +83,8 @@ def settings(group: type, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{field.name}"
 
 
-def leaves(group: DictConfig) -> Iterator[tuple[str, Any]]:
-    def below(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from below(value, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name}", value
-
-    yield from below(cast(dict[str, Any], OmegaConf.to_container(group, resolve=True)), "")
+def flat(group: DictConfig) -> dict[str, Any]:
+    return flatten(cast(dict[str, Any], OmegaConf.to_container(group, resolve=True)))
 
 
 def all_missing(group: type) -> dict[str, Any]:

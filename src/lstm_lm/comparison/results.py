@@ -129,7 +129,7 @@ def read_run(folder: RunFolder) -> Result:
     try:
         result.summary = folder.read_summary()
         if result.settings:  # a file may have changed between two runs that both name it
-            result.settings["data.text_sha256"] = result.summary["text_sha256"]
+            result.settings["data.text_sha256"] = (result.summary["text_sha256"] or "")[:8]
         result.status = result.summary["status"]
         if result.status == "diverged":
             result.error = f"diverged at step {result.summary['diverged_step']:,}"

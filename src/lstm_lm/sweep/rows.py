@@ -28,7 +28,9 @@ def row_of_folder(folder: SweepFolder, job: Job) -> Row:
         if folder.run_folder(job).holds_a_run():
             summary = folder.run_folder(job).read_summary()
             row.epoch = summary["epochs"]
-            row.perplexity = read_run(folder.run_folder(job)).perplexity
+            row.perplexity = summary.get("best/validation/perplexity")
+            if row.perplexity is None:  # so its curves must be read
+                row.perplexity = read_run(folder.run_folder(job)).so_far
             row.tokens_per_second = summary.get("tokens_per_second")
             row.seconds = summary["seconds"]
     return row
