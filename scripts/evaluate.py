@@ -47,7 +47,8 @@ def main() -> None:
     from lstm_lm.restore import restore
 
     core = arguments.core and CoreName(arguments.core.removeprefix("model.core="))
-    run = restore(arguments.run, arguments.checkpoint, core)
+    device = choose_device(arguments.device)
+    run = restore(arguments.run, arguments.checkpoint, core, device)
     if arguments.text:
         name, note = arguments.text, None
         split = split_of_file(run, arguments.text)
@@ -56,8 +57,7 @@ def main() -> None:
         split = split_of_run(run, arguments.split, arguments.data_root)
         if name == "test" and run.summary["test_is_validation"]:
             name = "test, which is the validation text"
-    model = run.model.to(choose_device(arguments.device))
-    score = evaluate(model, split, arguments.reset_every)
+    score = evaluate(run.model, split, arguments.reset_every)
     print(f"text                {name}: {score.tokens:,} tokens, {score.unknown:,} of them unknown")
     if note:
         print(f"                    {note}")

@@ -47,7 +47,8 @@ def main() -> None:
     if arguments.tokens < 0:
         raise SettingsError(f"--tokens must not be negative, not {arguments.tokens}")
     core = arguments.core and CoreName(arguments.core.removeprefix("model.core="))
-    run = restore(arguments.run, arguments.checkpoint, core)
+    device = choose_device(arguments.device)
+    run = restore(arguments.run, arguments.checkpoint, core, device)
     data = run.config.data
     if run.summary["text_note"]:
         print(f"learned from {run.summary['text_note']}", file=sys.stderr)
@@ -56,7 +57,7 @@ def main() -> None:
         names = ", ".join(map(repr, unknown))
         print(f"warning: not in the vocabulary, taken as <unk>: {names}", file=sys.stderr)
     following = generate(
-        run.model.to(choose_device(arguments.device)),
+        run.model,
         run.vocabulary.encode(prompt),
         temperature=0 if arguments.greedy else arguments.temperature,
         top_k=arguments.top_k,

@@ -18,6 +18,10 @@ from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.config import RunConfig
 from lstm_lm.run_folder import KNOWN_FROM_THE_START, RunFolder
 
+# Before Triton is imported: where there is no GPU its kernels are interpreted.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # More threads than one only get into each other's way on tests this small.
 torch.set_num_threads(1)
 

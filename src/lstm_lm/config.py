@@ -63,6 +63,15 @@ class CoreName(StrEnum):
 
     scratch = auto()
     builtin = auto()
+    fused = auto()
+
+
+class Backend(StrEnum):
+    """What computes a fused core; see :mod:`lstm_lm.model.fused`."""
+
+    torch = auto()  # any device
+    cpp = auto()  # a CPU; compiled when first asked for
+    triton = auto()  # a GPU
 
 
 class ResetGate(StrEnum):
@@ -148,6 +157,7 @@ class DataConfig:
 class ModelConfig:
     cell: Cell = Cell.lstm
     core: CoreName = CoreName.builtin
+    backend: Backend = Backend.torch  # of the fused core
     hidden_size: int = 256
     num_layers: int = 1
     embedding_size: int | None = 64  # null: one-hot input
@@ -164,11 +174,15 @@ class ModelConfig:
             embedding_size=self.embedding_size,
         )
         require_share("model", dropout=self.dropout)
+        if self.backend is not Backend.torch and self.core is not CoreName.fused:
+            raise SettingsError(
+                f"model.backend={self.backend} needs model.core=fused, not {self.core}"
+            )
         before = self.reset_gate is ResetGate.before
         if before and (self.cell is not Cell.gru or self.core is not CoreName.scratch):
             raise SettingsError(
                 "model.reset_gate=before needs model.cell=gru model.core=scratch: "
-                "torch.nn.GRU applies its reset gate after the product"
+                "the other cores apply the reset gate after the product, as torch.nn.GRU"
             )
         if self.cell is Cell.gru and not before and not self.second_bias:
             raise SettingsError(

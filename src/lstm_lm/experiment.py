@@ -11,7 +11,7 @@ from lightning import seed_everything
 
 from lstm_lm.atomic_file import replace_by_link
 from lstm_lm.checkpoint_file import load_newest
-from lstm_lm.config import RunConfig
+from lstm_lm.config import CoreName, RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import read_splits
 from lstm_lm.data.vocabulary import Vocabulary
@@ -19,6 +19,7 @@ from lstm_lm.device import choose_device, device_name
 from lstm_lm.errors import SettingsError
 from lstm_lm.fingerprint import fingerprint, flatten
 from lstm_lm.init_from import run_to_start_from, start_from
+from lstm_lm.model.fused.kernels import refuse_impossible
 from lstm_lm.model.language_model import LanguageModel, count_parameters
 from lstm_lm.ranks import Ranks
 from lstm_lm.resume_rules import (
@@ -137,6 +138,7 @@ def prepare(
     """All that a run needs, before anything is written."""
     started = time.monotonic()
     device = choose_device(config.device.accelerator, config.device.devices)
+    refuse_impossible(config.model.backend, device)
     seed_everything(config.seed, verbose=False)
     splits = read_splits(config.data, vocabulary, text_sha256)
     data = TextDataModule(splits, config.data, config.seed, ranks)
@@ -158,6 +160,8 @@ def known_before(session: Session, started_from: str | None) -> dict[str, Any]:
         "started_from": started_from,
         "parameters": count_parameters(session.model),
         "versions": versions(),
+        "core": config.model.core.value,
+        "backend": config.model.backend.value if config.model.core is CoreName.fused else None,
         "threads": torch.get_num_threads(),  # of each rank
         "ranks": session.ranks.count,
         "text": config.data.text.value,
@@ -205,9 +209,10 @@ def announce(
         log.info("        %s", splits.text_note)
     if splits.test_is_validation:
         log.info("        the validation text doubles as test text")
+    fused = config.model.core is CoreName.fused
     log.info(
         "model   %s %s, %s trainable parameters",
-        config.model.core,
+        f"{config.model.core} ({config.model.backend})" if fused else config.model.core,
         config.model.cell,
         f"{count_parameters(session.model):,}",
     )

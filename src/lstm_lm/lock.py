@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -20,6 +21,17 @@ def locked(path: Path) -> Iterator[bool]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         yield acquire(handle, time.monotonic() + PATIENCE)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def waiting_for(path: Path) -> Iterator[None]:
+    """Hold the lock until the block ends, however long another process has it before."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        acquire(handle, math.inf)
+        yield
     finally:
         os.close(handle)
 

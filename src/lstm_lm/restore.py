@@ -1,15 +1,23 @@
 """Trained models read back from the folders of their runs."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lstm_lm.checkpoint_file import load_checkpoint, load_newest
-from lstm_lm.config import CoreName, RunConfig
+from lstm_lm.config import Backend, CoreName, RunConfig
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
+from lstm_lm.model.fused.kernels import refuse_impossible
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.run_folder import RunFolder
+
+CPU = torch.device("cpu")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,17 +30,32 @@ class Run:
     summary: dict[str, Any]
 
 
-def restore(path: Path, checkpoint: str = "best", core: CoreName | None = None) -> Run:
+def restore(
+    path: Path,
+    checkpoint: str = "best",
+    core: CoreName | None = None,
+    device: torch.device = CPU,
+) -> Run:
     """A run read back from its folder, with the weights of one of its checkpoints.
+
+    Where a fused core's backend cannot run, another computes the same, and a warning says so: what
+    was learned on a GPU can be used without one.
 
     Args:
         core: the core to run it on, if not the one it was trained with.
+        device: where the model is to run.
 
     Raises:
         SettingsError: if the folder is no run's, or something in it is missing or damaged.
     """
     folder = RunFolder(path)
-    config = folder.read_config({} if core is None else {"model.core": core})
+    another = {"model.core": core, "model.backend": Backend.torch}
+    config = folder.read_config({} if core is None else another)
+    try:
+        refuse_impossible(config.model.backend, device)
+    except SettingsError as error:
+        log.warning("warning: %s. Here model.backend=torch is taken", error)
+        config.model.backend = Backend.torch
     file = folder.checkpoints / f"{checkpoint}.ckpt"
     if not file.is_file():
         others = sorted({found.stem for found in folder.checkpoints.glob("*.ckpt")} - {"previous"})
@@ -47,7 +70,7 @@ def restore(path: Path, checkpoint: str = "best", core: CoreName | None = None) 
         put_weights(model, *load_newest(folder.last, folder.previous))
     else:
         put_weights(model, file, load_checkpoint(file))
-    return Run(config, vocabulary, model.eval(), summary)
+    return Run(config, vocabulary, model.eval().to(device), summary)
 
 
 def put_weights(model: LanguageModel, path: Path, checkpoint: dict[str, Any]) -> None:

@@ -7,9 +7,10 @@ import torch
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from lstm_lm.config import ResetGate
+from lstm_lm.config import Backend, ResetGate
 from lstm_lm.model.builtin import BuiltinGRU, BuiltinLSTM, BuiltinRNN
 from lstm_lm.model.core import Core, HiddenState, LSTMState
+from lstm_lm.model.fused.cores import FusedGRU, FusedLSTM, FusedRNN
 from lstm_lm.model.scratch_gru import ScratchGRU
 from lstm_lm.model.scratch_lstm import ScratchLSTM, lstm_step
 from lstm_lm.model.scratch_rnn import ScratchRNN
@@ -28,7 +29,17 @@ CORES = {
     "scratch rnn": (ScratchRNN, torch.nn.RNN, HiddenState),
     "builtin rnn": (BuiltinRNN, torch.nn.RNN, HiddenState),
 }
-WITH_ONE_BIAS = [name for name in CORES if name not in ("scratch gru", "builtin gru")]
+for backend in Backend:
+    CORES |= {
+        f"fused lstm, {backend}": (
+            partial(FusedLSTM, backend=backend),
+            torch.nn.LSTM,
+            LSTMState,
+        ),
+        f"fused gru, {backend}": (partial(FusedGRU, backend=backend), torch.nn.GRU, HiddenState),
+        f"fused rnn, {backend}": (partial(FusedRNN, backend=backend), torch.nn.RNN, HiddenState),
+    }
+WITH_ONE_BIAS = [name for name in CORES if "gru" not in name or name.endswith("before")]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 TIME, BATCH, INPUT, HIDDEN = 6, 3, 5, 4
 PARAMETERS = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
@@ -39,6 +50,10 @@ exactly = partial(assert_close, rtol=1e-10, atol=1e-10)
 
 
 def make(name, device="cpu", input_size=INPUT, hidden_size=HIDDEN, **settings):
+    if name.endswith("cpp") and device != "cpu":
+        pytest.skip("runs on a CPU only")
+    if name.endswith("triton") and device == "cpu" and torch.cuda.is_available():
+        pytest.skip("is not interpreted where there is a GPU")
     return CORES[name][0](input_size, hidden_size, **settings).double().to(device)
 
 
@@ -68,7 +83,7 @@ def test_shapes_names_and_states(name):
 @pytest.mark.parametrize("name", [name for name in CORES if CORES[name][1]])
 @pytest.mark.parametrize(
     ("time", "batch", "input_size", "hidden_size"),
-    [(6, 3, 5, 4), (1, 1, 1, 1), (9, 2, 3, 65), (40, 1, 7, 7)],
+    [(6, 3, 5, 4), (1, 1, 1, 1), (9, 2, 3, 65), (40, 1, 7, 7), (1, 3, 16, 16), (2, 27, 2, 1150)],
 )
 def test_outputs_states_and_gradients_equal_those_of_torch(
     name, device, time, batch, input_size, hidden_size
@@ -161,7 +176,9 @@ def test_gradients_are_those_of_the_outputs(name):
         outputs, end = torch.func.functional_call(core, named, (inputs, start))
         return outputs, *end
 
-    assert gradcheck(run, (inputs, *state, *core.parameters()))
+    # Kernel by kernel Triton's interpreter takes milliseconds.
+    quick = name.endswith("triton")
+    assert gradcheck(run, (inputs, *state, *core.parameters()), fast_mode=quick)
 
 
 @every_core

@@ -10,6 +10,7 @@ from torch.nn.functional import one_hot
 from lstm_lm.config import Cell, CoreName, ModelConfig, StartValues
 from lstm_lm.model.builtin import BuiltinGRU, BuiltinLSTM, BuiltinRNN
 from lstm_lm.model.core import CoreState, HiddenState, LSTMState
+from lstm_lm.model.fused.cores import FusedGRU, FusedLSTM, FusedRNN
 from lstm_lm.model.scratch_gru import ScratchGRU
 from lstm_lm.model.scratch_lstm import ScratchLSTM
 from lstm_lm.model.scratch_rnn import ScratchRNN
@@ -107,6 +108,12 @@ def build_core(config: ModelConfig, input_size: int) -> nn.Module:
             return BuiltinGRU(*sizes)
         case CoreName.builtin, Cell.rnn:
             return BuiltinRNN(*sizes, config.second_bias)
+        case CoreName.fused, Cell.lstm:
+            return FusedLSTM(*sizes, config.second_bias, config.backend)
+        case CoreName.fused, Cell.gru:
+            return FusedGRU(*sizes, config.backend)
+        case CoreName.fused, Cell.rnn:
+            return FusedRNN(*sizes, config.second_bias, config.backend)
         case unhandled:
             raise ValueError(f"no core for {unhandled}")
 

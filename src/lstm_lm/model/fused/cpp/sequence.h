@@ -1,0 +1,210 @@
+// A recurrence over a whole sequence, forward and backward, whatever the cell.
+//
+// Threads share out the rows of the batch, which never see each other: each runs through the whole
+// sequence alone, without a barrier. What a cell does with the sums of its gates is done as soon
+// as a panel of them is there, while it lies in the first-level cache.
+//
+// A cell gives its number of gates and says, for one row and a vector of units:
+//
+//   forward(row, unit, count, from_inputs, from_hidden)   what to store; returns the hidden state
+//   kept(row, unit, count)                                what of the hidden state's gradient goes
+//                                                         on to the step before, past the gates
+//   backward(step, row, unit, count, hidden, operands)    from the gradient of the hidden state
+//                                                         those of the gates: what to store, and
+//                                                         what is multiplied with the weights
+//
+// `count` is the number of units, which is less than a vector at the end. In forward, rows are
+// counted through all steps. A cell with GATES_APART gets what inputs and hidden state add to a gate
+// each for itself, else their sum as `from_inputs`.
+#pragma once
+
+#include <utility>
+
+#include "product.h"
+
+namespace {
+
+struct Sizes {
+  int64_t steps, batch, inputs, hidden;
+};
+
+template <typename Task>
+void for_rows(int64_t batch, Task task) {  // task(first row, number of rows), once a thread
+  int64_t threads = std::min<int64_t>(at::get_num_threads(), batch);
+  at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t thread = begin; thread < end; ++thread) {
+      int64_t first = batch * thread / threads;
+      task(first, batch * (thread + 1) / threads - first);
+    }
+  });
+}
+
+// Rows of operands to multiply with, each padded to whole elements. The padding is zero.
+template <typename Numbers>
+struct Operands {
+  using Element = typename Numbers::Element;
+  using Operand = typename Numbers::Operand;
+
+  Operands(int64_t rows, int64_t depth)
+      : depth(elements<Numbers>(depth)), memory(zeros<Element>(rows * this->depth)) {}
+
+  Operand* row(int64_t number) { return reinterpret_cast<Operand*>(memory.get() + number * depth); }
+
+  Left<Element> from(int64_t row) const { return {memory.get() + row * depth, depth, 1}; }
+
+  template <typename T>
+  void fill(int64_t number, const T* values, int64_t columns) {
+    constexpr int64_t L = LANES<typename Numbers::State>;
+    for (int64_t k = 0; k < columns; k += L) {
+      int64_t count = std::min(L, columns - k);
+      Numbers::store_operands(row(number) + k, load(values + k, count), count);
+    }
+  }
+
+  int64_t depth;  // in elements
+  Memory<Element> memory;
+};
+
+// Weights [gates, hidden, columns] in panels that hold all gates of the same units, so that these
+// can be computed from one panel. A bias is the weight of one more column.
+template <typename Numbers, typename Cell>
+struct WeightPanels {
+  using State = typename Numbers::State;
+  using Element = typename Numbers::Element;
+  static constexpr int64_t L = LANES<State>;
+  static constexpr int64_t UNITS = Cell::GATES == 1 ? PANEL * L : L;
+  static constexpr int VECTORS = Cell::GATES * UNITS / L;
+  static constexpr int64_t WIDTH = VECTORS * L;
+
+  WeightPanels(const State* weight, const State* bias, int64_t hidden, int64_t columns)
+      : depth(elements<Numbers>(columns + (bias != nullptr))),
+        count((hidden + UNITS - 1) / UNITS),
+        memory(allocate<Element>(count * depth * WIDTH)) {
+    at::parallel_for(0, count * VECTORS, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t number = begin; number < end; ++number) {
+        int64_t at = number / VECTORS, vector = number % VECTORS;
+        int64_t unit = at * UNITS + vector / Cell::GATES * L;
+        int64_t first = vector % Cell::GATES * hidden + unit;
+        transpose(
+            weight + first * columns, bias == nullptr ? nullptr : bias + first, hidden - unit,
+            columns, memory.get() + at * depth * WIDTH + vector * L);
+      }
+    });
+  }
+
+  const Element* panel(int64_t number) const { return memory.get() + number * depth * WIDTH; }
+
+  // A vector of rows becomes a column of vectors, a square at a time.
+  void transpose(
+      const State* weight, const State* bias, int64_t rows, int64_t columns, Element* to) {
+    using Operand = typename Numbers::Operand;
+    constexpr int64_t SIDE = L * Numbers::PER_ELEMENT;
+    for (int64_t k = 0; k < depth; k += L) {
+      Element square[L][L] = {};
+      int64_t first = k * Numbers::PER_ELEMENT;
+      for (int64_t lane = 0; lane < std::min(L, rows); ++lane) {
+        auto line = reinterpret_cast<Operand*>(square[lane]);
+        for (int64_t column = first; column < std::min(columns, first + SIDE); column += L) {
+          int64_t count = std::min(L, columns - column);
+          Numbers::store_operands(
+              line + column - first, load(weight + lane * columns + column, count), count);
+        }
+        if (bias != nullptr && first <= columns && columns < first + SIDE)
+          Numbers::store_operands(line + columns - first, broadcast(bias[lane]), 1);
+      }
+      for (int64_t row = 0; row < std::min(L, depth - k); ++row)
+        for (int64_t lane = 0; lane < L; ++lane)
+          to[(k + row) * WIDTH + lane] = square[lane][row];
+    }
+  }
+
+  int64_t depth, count;  // the depth in elements
+  Memory<Element> memory;
+};
+
+// `hiddens` is [1 + steps, batch, hidden]: the first is given, the cell stores the others.
+template <typename Numbers, typename Cell>
+void forward(
+    const Cell& cell, const typename Numbers::Stored* inputs,
+    const typename Numbers::State* weight_ih, const typename Numbers::State* weight_hh,
+    const typename Numbers::State* bias, const typename Numbers::Stored* hiddens, Sizes sizes) {
+  using State = typename Numbers::State;
+  using Weights = WeightPanels<Numbers, Cell>;
+  constexpr int64_t L = Weights::L, UNITS = Weights::UNITS, WIDTH = Weights::WIDTH;
+  const Weights of_inputs(weight_ih, bias, sizes.hidden, sizes.inputs);
+  const Weights of_hidden(weight_hh, nullptr, sizes.hidden, sizes.hidden);
+  for_rows(sizes.batch, [&](int64_t first, int64_t rows) {
+    Operands<Numbers> given(rows, sizes.inputs + 1);
+    Operands<Numbers> before(rows, sizes.hidden), after(rows, sizes.hidden);
+    auto from_inputs = allocate<State>(rows * WIDTH);
+    auto from_hidden = Cell::GATES_APART ? allocate<State>(rows * WIDTH) : nullptr;
+    for (int64_t row = 0; row < rows; ++row) {
+      before.fill(row, hiddens + (first + row) * sizes.hidden, sizes.hidden);
+      Numbers::store_operands(given.row(row) + sizes.inputs, broadcast(State(1)), 1);
+    }
+    for (int64_t step = 0; step < sizes.steps; ++step) {
+      int64_t start = step * sizes.batch + first;
+      for (int64_t row = 0; row < rows; ++row)
+        given.fill(row, inputs + (start + row) * sizes.inputs, sizes.inputs);
+      for (int64_t panel = 0; panel < of_hidden.count; ++panel) {
+        multiply<Numbers, Weights::VECTORS>(
+            rows, given.from(0), of_inputs.panel(panel), of_inputs.depth, from_inputs.get(), WIDTH);
+        multiply<Numbers, Weights::VECTORS>(
+            rows, before.from(0), of_hidden.panel(panel), of_hidden.depth,
+            Cell::GATES_APART ? from_hidden.get() : from_inputs.get(), WIDTH, !Cell::GATES_APART);
+        for (int64_t row = 0; row < rows; ++row)
+          for (int64_t vector = 0; vector < UNITS / L; ++vector) {
+            int64_t unit = panel * UNITS + vector * L, at = row * WIDTH + vector * Cell::GATES * L;
+            if (unit >= sizes.hidden) break;
+            int64_t count = std::min(L, sizes.hidden - unit);
+            auto values = cell.forward(
+                start + row, unit, count, from_inputs.get() + at, from_hidden.get() + at);
+            Numbers::store_operands(after.row(row) + unit, values, count);
+          }
+      }
+      std::swap(before.memory, after.memory);
+    }
+  });
+}
+
+// `grad_hidden` [batch, hidden] is the gradient of the last hidden state, then of the first.
+template <typename Numbers, typename Cell>
+void backward(
+    const Cell& cell, const typename Numbers::State* weight,
+    const typename Numbers::Stored* grad_outputs, typename Numbers::State* grad_hidden,
+    Sizes sizes) {
+  using State = typename Numbers::State;
+  constexpr int64_t L = LANES<State>, WIDTH = Panels<Numbers>::WIDTH;
+  const auto panels = cut_into_panels<Numbers>(weight, Cell::GATES * sizes.hidden, sizes.hidden);
+  for_rows(sizes.batch, [&](int64_t first, int64_t rows) {
+    Operands<Numbers> later(rows, Cell::GATES * sizes.hidden);
+    Operands<Numbers> now(rows, Cell::GATES * sizes.hidden);
+    auto sums = allocate<State>(rows * WIDTH);
+    for (int64_t step = sizes.steps; step >= 0; --step) {  // of the state after so many steps
+      for (int64_t panel = 0; panel < panels.count; ++panel) {
+        if (step < sizes.steps)
+          multiply_up_to<Numbers, PANEL>(
+              panels.vectors(panel), rows, later.from(0), panels.panel(panel), panels.depth,
+              sums.get(), WIDTH);
+        for (int64_t row = 0; row < rows; ++row)
+          for (int64_t vector = 0; vector < panels.vectors(panel); ++vector) {
+            int64_t unit = panel * WIDTH + vector * L, count = std::min(L, sizes.hidden - unit);
+            auto end = grad_hidden + (first + row) * sizes.hidden + unit;
+            auto gradient = step < sizes.steps ? load(sums.get() + row * WIDTH + vector * L)
+                                               : load(end, count);
+            gradient += cell.kept(first + row, unit, count);
+            if (step == 0) {
+              store(end, gradient, count);
+              continue;
+            }
+            int64_t at = (step - 1) * sizes.batch + first + row;
+            gradient += load(grad_outputs + at * sizes.hidden + unit, count);
+            cell.backward(step - 1, first + row, unit, count, gradient, now.row(row));
+          }
+      }
+      std::swap(later.memory, now.memory);
+    }
+  });
+}
+
+}  // namespace
