@@ -91,4 +91,7 @@ def draw(
         probabilities = probabilities.masked_fill(
             (before >= top_p).gather(-1, order.argsort()), 0.0
         )
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
+    # As torch.multinomial draws, without its looking at every probability first: of clocks that
+    # ring at these rates, each is the first to ring with its rate's probability.
+    waiting = torch.empty_like(probabilities).exponential_(generator=generator)
+    return (probabilities / waiting).argmax(dim=-1)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from lstm_lm.config import Cell, CoreName, ModelConfig, StartValues
 from lstm_lm.model.builtin import BuiltinGRU, BuiltinLSTM, BuiltinRNN
@@ -50,7 +49,8 @@ class LanguageModel(nn.Module):
         if self.embedding is not None:
             features = self.embedding(ids)
         else:
-            features = one_hot(ids, self.vocabulary_size).to(self.output.weight.dtype)
+            zeros = self.output.weight.new_zeros(*ids.shape, self.vocabulary_size)
+            features = zeros.scatter_(-1, ids.unsqueeze(-1), 1.0)
         starts = state or [None] * len(self.cores)
         ends = []
         for core, start in zip(self.cores, starts, strict=True):

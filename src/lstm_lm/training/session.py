@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lstm_lm.config import RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import Splits
-from lstm_lm.device import device_name
+from lstm_lm.device import device_name, keep_freed_memory
 from lstm_lm.errors import Diverged, RunFailed, Stopped
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.ranks import ALONE, Ranks
@@ -94,6 +94,7 @@ class Session:
         self.ranks.tell(Assignment(self.config, path, values, self.splits, threads, checkpoint))
 
     def train_and_score(self, checkpoint: dict[str, Any] | None) -> None:
+        keep_freed_memory()
         began = self.started - self.folder.values["seconds"]
         config, folder = self.config, self.folder
         folder.record(

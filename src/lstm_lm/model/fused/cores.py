@@ -8,6 +8,8 @@ cpp_kernels      on a CPU, by the C++ in cpp/, which cpp_build compiles when fir
 triton_kernels   on a GPU
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from lstm_lm.config import Backend
 from lstm_lm.model.core import HiddenState, LSTMState
 from lstm_lm.model.fused.kernels import kernels_of
-from lstm_lm.model.fused.sequence import GRUSequence, LSTMSequence, RNNSequence
+from lstm_lm.model.fused.sequence import GRUSequence, LSTMSequence, RNNSequence, run
 from lstm_lm.model.start_values import start_as_torch
 
 
@@ -49,8 +51,8 @@ class FusedLSTM(nn.Module):
         kernels = kernels_of(self.backend)
         with without_autocast(inputs):
             bias = self.bias_ih_l0 + self.bias_hh_l0
-            outputs, hidden, cell = LSTMSequence.apply(
-                kernels, inputs, self.weight_ih_l0, self.weight_hh_l0, bias, *state
+            outputs, hidden, cell = run(
+                LSTMSequence, kernels, inputs, self.weight_ih_l0, self.weight_hh_l0, bias, *state
             )
         return outputs, LSTMState(hidden, cell)
 
@@ -77,7 +79,8 @@ class FusedGRU(nn.Module):
             state = HiddenState(self.weight_hh_l0.new_zeros(inputs.shape[1], self.hidden_size))
         kernels = kernels_of(self.backend)
         with without_autocast(inputs):
-            outputs, hidden = GRUSequence.apply(
+            outputs, hidden = run(
+                GRUSequence,
                 kernels,
                 inputs,
                 self.weight_ih_l0,
@@ -118,8 +121,8 @@ class FusedRNN(nn.Module):
         kernels = kernels_of(self.backend)
         with without_autocast(inputs):
             bias = self.bias_ih_l0 + self.bias_hh_l0
-            outputs, hidden = RNNSequence.apply(
-                kernels, inputs, self.weight_ih_l0, self.weight_hh_l0, bias, *state
+            outputs, hidden = run(
+                RNNSequence, kernels, inputs, self.weight_ih_l0, self.weight_hh_l0, bias, *state
             )
         return outputs, HiddenState(hidden)
 
@@ -138,6 +141,9 @@ def ready(inputs: Float[Tensor, "time batch input"]) -> Float[Tensor, "time batc
     return inputs.to(torch.get_autocast_dtype(device))
 
 
-def without_autocast(inputs: Tensor) -> torch.autocast:
+def without_autocast(inputs: Tensor) -> AbstractContextManager[object]:
     """Inside, the kernels decide themselves what is computed in which dtype."""
-    return torch.autocast(inputs.device.type, enabled=False)
+    device = inputs.device.type
+    if not torch.is_autocast_enabled(device):  # which is quicker than switching it off
+        return nullcontext()
+    return torch.autocast(device, enabled=False)

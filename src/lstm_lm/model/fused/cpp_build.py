@@ -50,7 +50,10 @@ def load_library() -> Any:
                     compile_into(library)
         torch.ops.load_library(library)
     except OSError as error:
-        raise SettingsError(f"cannot use the compiled kernels {library}: {error}") from error
+        raise SettingsError(
+            f"cannot use the compiled kernels {library}: {error}. If the file is damaged, remove it: "
+            "it is made again"
+        ) from error
     return torch.ops.lstm_lm
 
 

@@ -13,6 +13,7 @@ states, weights and their gradients have their own, which may be wider.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -70,6 +71,7 @@ class Kernels(Protocol):
         """Gradients of the weights each factor was multiplied with, and of the bias."""
 
 
+@cache
 def kernels_of(backend: Backend) -> Kernels:
     # Each when first asked for: one compiles C++, another imports Triton.
     match backend:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -107,6 +108,22 @@ class RNNSequence(Function):
             grad_sums, [inputs, hiddens[:-1]], of_hidden.dtype
         )
         return None, grad_inputs, *grad_weights, grad_bias, grad_hidden
+
+
+class NoContext:
+    """In place of autograd's, where nothing flows back."""
+
+    kernels: Kernels
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        pass
+
+
+def run(function: type[Function], *arguments: Any) -> tuple[Tensor, ...]:
+    """As ``function.apply``, which costs more than a short sequence takes to compute."""
+    if torch.is_grad_enabled():
+        return function.apply(*arguments)
+    return function.forward(NoContext(), *arguments)
 
 
 def last(states: Tensor, like: Tensor) -> Tensor:
