@@ -51,8 +51,8 @@ def load_library() -> Any:
         torch.ops.load_library(library)
     except OSError as error:
         raise SettingsError(
-            f"cannot use the compiled kernels {library}: {error}. If the file is damaged, remove it: "
-            "it is made again"
+            f"cannot use the compiled kernels {library}: {error}. If the file is damaged, remove "
+            "it: it is made again"
         ) from error
     return torch.ops.lstm_lm
 
