@@ -18,7 +18,7 @@ LEVELS = [
         "model.fused.cpp_build",
         "model.fused.cuda_graph",
         "model.fused.layer",
-        "model.fused.products",
+        "model.products",
         "model.fused.triton_steps",
     },
     {"model.fused.torch_kernels"},

@@ -9,8 +9,8 @@ from torch.testing import assert_close
 
 from lstm_lm.config import Backend, Cell, CoreName, ModelConfig
 from lstm_lm.errors import SettingsError
+from lstm_lm.model import products
 from lstm_lm.model.core import HiddenState, LSTMState
-from lstm_lm.model.fused import products
 from lstm_lm.model.fused.cores import FusedGRU, FusedLSTM, FusedRNN
 from lstm_lm.model.fused.kernels import kernels_of, refuse_impossible
 from lstm_lm.model.fused.layer import Weights

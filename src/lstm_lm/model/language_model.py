@@ -10,6 +10,7 @@ from lstm_lm.config import Cell, CoreName, ModelConfig, StartValues
 from lstm_lm.model.builtin import BuiltinGRU, BuiltinLSTM, BuiltinRNN
 from lstm_lm.model.core import CoreState, HiddenState, LSTMState
 from lstm_lm.model.fused.cores import FusedGRU, FusedLSTM, FusedRNN
+from lstm_lm.model.products import linear
 from lstm_lm.model.scratch_gru import ScratchGRU
 from lstm_lm.model.scratch_lstm import ScratchLSTM
 from lstm_lm.model.scratch_rnn import ScratchRNN
@@ -57,7 +58,7 @@ class LanguageModel(nn.Module):
             outputs, end = core(features, start)
             features = self.dropout(outputs)
             ends.append(end)
-        return self.output(features), tuple(ends)
+        return linear(features, self.output.weight, self.output.bias), tuple(ends)
 
 
 def detach(state: State) -> State:

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from lstm_lm.model.fused.kernels import Kernels
 from lstm_lm.model.fused.layer import Weights
-from lstm_lm.model.fused.products import product
+from lstm_lm.model.products import product
 
 Gradients = tuple[Tensor | None, ...]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lstm_lm.model.fused.layer import Weights
-from lstm_lm.model.fused.products import product, product_with
+from lstm_lm.model.products import product, product_over_rows, product_with
 
 
 def lstm_forward(
@@ -152,9 +152,8 @@ def weight_gradients(
     if grad_gates.dim() > 3:
         products = [torch.einsum("tmbg,tmbi->mgi", grad_gates, factor) for factor in factors]
     else:
-        # The other way round: oneDNN is quicker where the longer side is its weight.
-        gates = grad_gates.flatten(0, 1).T
-        products = [product(factor.flatten(0, 1).T, gates).T for factor in factors]
+        rows = grad_gates.flatten(0, 1)
+        products = [product_over_rows(rows, factor.flatten(0, 1)) for factor in factors]
     return [gradient.to(dtype) for gradient in products], bias
 
 

@@ -1,16 +1,18 @@
-"""Matrix products for sequences, with oneDNN where PyTorch would take a slower library.
+"""Matrix products by oneDNN where PyTorch would take a slower library.
 
 On a CPU PyTorch multiplies float32 matrices with MKL, which on AMD's Zen 5 reaches 100 of the
-processor's 220 GFLOP/s where oneDNN reaches 200. PyTorch reaches oneDNN's by private operators
-only. They are used where they exist and answer right, else the public ones are.
+processor's 220 GFLOP/s where oneDNN reaches 200. PyTorch offers oneDNN's by private operators only.
+They are used where they exist and answer right, else the public ones are.
 """
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 # Below so many multiplications oneDNN's calls cost more than they save.
 WORTH_ONEDNN = 1 << 20
@@ -38,7 +40,39 @@ def product(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     """``values @ weight.T + bias``, the values being [rows, in] and the weight [out, in]."""
     if values.numel() * weight.shape[0] >= WORTH_ONEDNN and onednn_multiplies(weight):
         return torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
-    return linear(values, weight, bias)
+    return torch.nn.functional.linear(values, weight, bias)
+
+
+def product_over_rows(left: Tensor, right: Tensor) -> Tensor:
+    """``left.T @ right``, the one being [rows, out] and the other [rows, in]."""
+    # oneDNN is quicker where the longer side is its weight.
+    if left.shape[1] > right.shape[1]:
+        return product(right.T, left.T).T
+    return product(left.T, right.T)
+
+
+def linear(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """As ``torch.nn.functional.linear``, the values having any number of axes before the last."""
+    if torch.is_autocast_enabled(values.device.type) or not onednn_multiplies(weight):
+        return torch.nn.functional.linear(values, weight, bias)
+    return Linear.apply(values, weight, bias)
+
+
+class Linear(Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(values, weight)
+        sums = product(values.flatten(0, -2), weight, bias)
+        return sums.unflatten(0, values.shape[:-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        values, weight = ctx.saved_tensors
+        rows, grad_values = grad.flatten(0, -2), None
+        if ctx.needs_input_grad[0]:
+            grad_values = product(rows, weight.T).view_as(values)
+        return grad_values, product_over_rows(rows, values.flatten(0, -2)), rows.sum(0)
 
 
 def onednn_multiplies(weight: Tensor) -> bool:
