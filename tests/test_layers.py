@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 LEVELS = [
-    {"errors", "atomic_file", "lock", "child_process"},
+    {"errors", "atomic_file", "lock", "child_process", "slow_imports"},
     {"config", "checkpoint_file", "ranks", "sweep.job_names"},
     {
         "device",
@@ -26,7 +26,7 @@ LEVELS = [
     {"data.splits", "model.language_model"},
     {"data.data_module", "run_folder"},
     {"restore"},
-    {"evaluation", "generation"},
+    {"evaluation", "generation", "prompts"},
     {
         "training.budget",
         "training.event_files",
