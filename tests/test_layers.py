@@ -18,6 +18,7 @@ LEVELS = [
     },
     {
         "data.corpora",
+        "data.tokenized",
         "model.scratch_lstm",
         "model.scratch_gru",
         "model.scratch_rnn",
