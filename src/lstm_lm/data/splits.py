@@ -10,6 +10,8 @@ from torch import Tensor
 
 from lstm_lm.config import DataConfig, Level, VocabularySource
 from lstm_lm.data.corpora import Corpus, find_corpus
+from lstm_lm.data.download import data_root
+from lstm_lm.data.token_cache import read_or_tokenize
 from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
@@ -121,4 +123,4 @@ def own_splits(corpus: Corpus, config: DataConfig) -> tuple[Tokenized, Tokenized
 
 
 def tokenized(text: str, config: DataConfig) -> Tokenized:
-    return Tokenized.of(text, config.level, config.cleaning)
+    return read_or_tokenize(text, config.level, config.cleaning, data_root(config.root))
