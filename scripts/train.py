@@ -36,6 +36,7 @@ from hydra_plugins.lstm_lm_launcher.settings import (
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
 from lstm_lm.lock import is_locked
+from lstm_lm.slow_imports import STOPPING, slow_imports
 
 
 class JobFailed(Exception):
@@ -43,8 +44,6 @@ class JobFailed(Exception):
 
 
 USERS_ERRORS = SettingsError, RunFailed, OmegaConfBaseException, OSError
-
-STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -75,11 +74,9 @@ def train_or_resume(composed: DictConfig, output: Path) -> dict[str, Any]:
     of_sweep = HydraConfig.get().mode is RunMode.MULTIRUN  # and of a launcher that is not ours
     goes_on = composed.resume is not None and check_resume(composed.resume, output)
     typed = HydraConfig.get().overrides.task
-    # Here, as --help needs no torch. A signal could break an import, or be lost in it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    from lstm_lm.experiment import resume, train, train_or_go_on
+    with slow_imports():  # here, as --help needs no torch
+        from lstm_lm.experiment import resume, train, train_or_go_on
 
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     if goes_on:
         refuse_unknown_settings(composed)
         changes = typed_settings(typed)

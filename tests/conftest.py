@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.config import RunConfig
+from lstm_lm.data import token_cache
 from lstm_lm.run_folder import KNOWN_FROM_THE_START, RunFolder
 
 # Before Triton is imported: where there is no GPU its kernels are interpreted.
@@ -35,6 +36,14 @@ event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def users_cache(tmp_path_factory, monkeypatch) -> Path:
+    """Not the user's own: no test leaves anything there, or is helped by what is there."""
+    folder: Path = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(token_cache, "cache_folder", lambda: folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

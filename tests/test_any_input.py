@@ -19,6 +19,7 @@ from lstm_lm.config import (
 )
 from lstm_lm.data.splits import Split, read_splits
 from lstm_lm.data.text import spell, tokenize
+from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
 from lstm_lm.evaluation import evaluate
@@ -37,7 +38,7 @@ cleanings = st.sampled_from(list(Cleaning))
 @given(texts, levels, cleanings)
 @settings(derandomize=True)
 def test_tokens_spell_the_text_and_ids_the_tokens(text, level, cleaning):
-    tokens = tokenize(text, level, cleaning)
+    tokens = list(tokenize(text, level, cleaning))
     if level is Level.character:
         assert all(len(token) == 1 for token in tokens)
         if cleaning is Cleaning.none:
@@ -46,7 +47,11 @@ def test_tokens_spell_the_text_and_ids_the_tokens(text, level, cleaning):
         assert all(token and not token.isspace() for token in tokens)
     if not tokens:
         return
-    vocabulary = Vocabulary.from_tokens(tokens)
+    numbered = Tokenized.of(text, level, cleaning)
+    assert [numbered.distinct[number] for number in numbered.numbers] == tokens
+    counts = dict(zip(numbered.distinct, numbered.counts().tolist(), strict=True))
+    assert list(counts.items()) == list(Counter(tokens).items())
+    vocabulary = Vocabulary.from_counts(counts)
     assert vocabulary.decode(vocabulary.encode(tokens)) == tokens
     assert len(vocabulary) == len({"<unk>", *tokens})
 
@@ -91,7 +96,7 @@ def test_any_file_is_split_and_counted_or_refused(
     except SettingsError as error:
         assert str(error) and "\n" not in str(error)
         return
-    tokens = tokenize(content.decode(), level, cleaning)[:max_tokens]
+    tokens = list(tokenize(content.decode(), level, cleaning))[:max_tokens]
     parts = [splits.training, splits.validation]
     parts += [] if splits.test_is_validation else [splits.test]
     assert sum(len(part.ids) for part in parts) == len(tokens)
@@ -112,8 +117,10 @@ def test_any_file_is_split_and_counted_or_refused(
 @given(texts.filter(lambda text: len(text) > 1), st.none() | st.integers(1, 50))
 @settings(deadline=None, derandomize=True, max_examples=30)
 def test_every_token_but_the_first_is_scored_whatever_the_text(text, reset_every):
-    vocabulary = Vocabulary.from_tokens(text)
-    split = Split.of(list(text), vocabulary, Level.character)
+    vocabulary = Vocabulary.from_counts(Counter(text))
+    split = Split.of(
+        Tokenized.of(text, Level.character, Cleaning.none), vocabulary, Level.character
+    )
     model = LanguageModel(ModelConfig(hidden_size=3, embedding_size=2), len(vocabulary)).eval()
     for weight in model.parameters():
         weight.data.zero_()  # so that every token is as likely as any other

@@ -139,7 +139,7 @@ def test_validation_carries_the_state_along_each_row(small_run, tmp_path, monkey
     config = small_run("data.evaluation_rows=3", "training.epochs=1")
     train(config, tmp_path / "run")
     run = restore(tmp_path / "run", "last")
-    ids = read_splits(config.data, run.vocabulary).validation.ids
+    ids = read_splits(config.data, run.vocabulary).validation.ids.long()
     inputs, targets = windows.as_rows(ids, 3)
     logits, _ = run.model(inputs)  # the whole rows at once
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())

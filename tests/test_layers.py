@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 LEVELS = [
-    {"errors", "atomic_file", "lock", "child_process"},
+    {"errors", "atomic_file", "lock", "child_process", "slow_imports"},
     {"config", "checkpoint_file", "ranks", "sweep.job_names"},
     {
         "device",
@@ -28,15 +28,17 @@ LEVELS = [
     {
         "data.corpora",
         "model.fused.cores",
+        "data.tokenized",
         "model.scratch_lstm",
         "model.scratch_gru",
         "model.scratch_rnn",
         "model.builtin",
     },
-    {"data.splits", "model.language_model"},
+    {"data.token_cache", "model.language_model"},
+    {"data.splits"},
     {"data.data_module", "run_folder"},
     {"restore"},
-    {"evaluation", "generation"},
+    {"evaluation", "generation", "prompts"},
     {
         "training.budget",
         "training.event_files",

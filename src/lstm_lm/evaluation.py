@@ -5,14 +5,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Integer
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from lstm_lm.data.corpora import decode, read_file
 from lstm_lm.data.splits import Split, read_splits
-from lstm_lm.data.text import tokenize
+from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.data.windows import as_rows, evaluation_steps
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel
@@ -104,7 +104,7 @@ def split_of_file(run: Run, path: str) -> Split:
         SettingsError: if it cannot be read or has nothing to predict.
     """
     data = run.config.data
-    tokens = tokenize(decode(read_file(path), path), data.level, data.cleaning)
+    tokens = Tokenized.of(decode(read_file(path), path), data.level, data.cleaning)
     if len(tokens) < 2:
         raise SettingsError(f"{path} has {len(tokens)} tokens, so there is nothing to predict")
     return Split.of(tokens, run.vocabulary, data.level)
@@ -112,20 +112,23 @@ def split_of_file(run: Run, path: str) -> Split:
 
 @torch.inference_mode()
 def score(
-    model: LanguageModel, inputs: Int[Tensor, "time batch"], targets: Int[Tensor, "time batch"]
+    model: LanguageModel,
+    inputs: Integer[Tensor, "time batch"],
+    targets: Integer[Tensor, "time batch"],
 ) -> float:
     """Nats of all targets; each row starts from a zero state, which is then carried."""
     total, state = torch.zeros((), dtype=torch.float64, device=inputs.device), None
     steps = evaluation_steps(inputs.shape[1], model.vocabulary_size)
     chunks = list(zip(inputs.split(steps), targets.split(steps), strict=True))
     for some_inputs, some_targets in tqdm(chunks, "scoring", leave=False, disable=None, delay=2):
-        logits, state = model(some_inputs, state)
-        losses = cross_entropy(logits.flatten(0, 1), some_targets.flatten(), reduction="none")
+        logits, state = model(some_inputs.long(), state)
+        targets = some_targets.flatten().long()
+        losses = cross_entropy(logits.flatten(0, 1), targets, reduction="none")
         total += losses.sum(dtype=torch.float64)
     return total.item()
 
 
-def score_in_stretches(model: LanguageModel, ids: Int[Tensor, " tokens"], length: int) -> float:
+def score_in_stretches(model: LanguageModel, ids: Integer[Tensor, " tokens"], length: int) -> float:
     """Nats of all targets, each stretch of ``length`` starting from a zero state."""
     stretches = (len(ids) - 1) // length
     inputs, targets = as_rows(ids[: stretches * length + 1], stretches)

@@ -21,6 +21,7 @@ from lstm_lm.fingerprint import fingerprint, flatten
 from lstm_lm.init_from import run_to_start_from, start_from
 from lstm_lm.model.fused.kernels import refuse_impossible
 from lstm_lm.model.language_model import LanguageModel, count_parameters
+from lstm_lm.prompts import encode_prompts
 from lstm_lm.ranks import Ranks
 from lstm_lm.resume_rules import (
     nothing_to_do,
@@ -34,7 +35,6 @@ from lstm_lm.run_folder import RunFolder, with_absolute_paths
 from lstm_lm.training.event_files import cut_back
 from lstm_lm.training.follower import follow_if_asked
 from lstm_lm.training.processes import company
-from lstm_lm.training.samples import encode_prompts
 from lstm_lm.training.session import Session, first_line, versions
 from lstm_lm.training.stop_signals import StopSignals
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -30,11 +31,11 @@ def test_built_in_text_needs_nothing():
 
 def test_time_machine_by_the_rule_of_the_chapter(real_texts):
     text = find_corpus(DataConfig(text=TextName.time_machine)).training
-    characters = tokenize(text, Level.character, Cleaning.letters_by_line)
+    characters = list(tokenize(text, Level.character, Cleaning.letters_by_line))
     assert len(characters) == 170_580
     assert sha1(characters) == "7f4f69ca0213ddde2efcf59a4743a8bf0709e1ae"
     assert sha1(characters[:10_000]) == "0f68c0288d50ed028c733696a3e348eb98178344"
-    vocabulary = Vocabulary.from_tokens(characters)
+    vocabulary = Vocabulary.from_counts(Counter(characters))
     assert vocabulary.tokens == tuple(CHAPTER.split("|"))
     expected = [3, 9, 2, 1, 3, 5, 13, 2, 1, 13, 4, 15, 9, 5, 6, 2, 1, 21, 19, 1]
     assert vocabulary.encode(characters[:20]) == expected
@@ -42,8 +43,8 @@ def test_time_machine_by_the_rule_of_the_chapter(real_texts):
 
 def test_words_of_the_time_machine_with_ties_as_published(real_texts):
     text = find_corpus(DataConfig(text=TextName.time_machine)).training
-    words = tokenize(text, Level.word, Cleaning.letters_by_line)
-    vocabulary = Vocabulary.from_tokens(words)
+    words = list(tokenize(text, Level.word, Cleaning.letters_by_line))
+    vocabulary = Vocabulary.from_counts(Counter(words))
     assert (len(words), len(vocabulary)) == (32_775, 4_580)
     assert vocabulary.encode(words[:7]) == [1, 19, 50, 40, 2183, 2184, 400]
 

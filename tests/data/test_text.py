@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from lstm_lm.config import Cleaning, Level
@@ -15,7 +17,7 @@ TEXT = "It's 3 o'clock,\nsaid He.\n\nOh"
     ],
 )
 def test_characters(cleaning, characters):
-    assert tokenize(TEXT, Level.character, cleaning) == list(characters)
+    assert list(tokenize(TEXT, Level.character, cleaning)) == list(characters)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +29,13 @@ def test_characters(cleaning, characters):
     ],
 )
 def test_words(cleaning, words):
-    assert tokenize(TEXT, Level.word, cleaning) == words.split()
+    assert list(tokenize(TEXT, Level.word, cleaning)) == words.split()
+
+
+def test_letters_are_those_of_the_latin_alphabet_and_all_else_is_one_blank():
+    for text in (TEXT, " éA\u212a\x00Zz[`{@ \n\n\U0001f600q", "", "  "):
+        letters = "".join(tokenize(text, Level.character, Cleaning.letters))
+        assert letters == re.sub("[^A-Za-z]+", " ", text).lower()
 
 
 def test_spelling_characters_gives_the_text_back():
@@ -35,13 +43,13 @@ def test_spelling_characters_gives_the_text_back():
 
 
 def test_only_line_feeds_end_lines():
-    assert tokenize("a\x0cb\u2028c\r\nd\n", Level.word, Cleaning.none) == [
+    assert list(tokenize("a\x0cb\u2028c\r\nd\n", Level.word, Cleaning.none)) == [
         *"abc",
         "<eos>",
         "d",
         "<eos>",
     ]
-    assert tokenize("", Level.word, Cleaning.none) == []
+    assert list(tokenize("", Level.word, Cleaning.none)) == []
 
 
 def test_spelled_words_keep_their_lines():

@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 
 from lstm_lm.data.vocabulary import Vocabulary
@@ -5,33 +7,33 @@ from lstm_lm.errors import SettingsError
 
 
 def test_commonest_come_first_and_ties_keep_the_order_of_first_occurrence():
-    vocabulary = Vocabulary.from_tokens("b a c a c d".split())
+    vocabulary = Vocabulary.from_counts(Counter("b a c a c d".split()))
     assert vocabulary.tokens == ("<unk>", "a", "c", "b", "d")
 
 
 def test_reserved_tokens_follow_the_unknown_one_and_are_not_listed_twice():
-    vocabulary = Vocabulary.from_tokens(["<bos>", "a"], reserved=["<pad>", "<bos>"])
+    vocabulary = Vocabulary.from_counts(Counter(["<bos>", "a"]), reserved=["<pad>", "<bos>"])
     assert vocabulary.tokens == ("<unk>", "<pad>", "<bos>", "a")
 
 
 def test_rare_tokens_are_unknown():
-    vocabulary = Vocabulary.from_tokens("a a b".split(), minimum_count=2)
+    vocabulary = Vocabulary.from_counts(Counter("a a b".split()), minimum_count=2)
     assert vocabulary.encode("a b".split()) == [1, 0]
     assert vocabulary.unknown("b a b".split()) == ["b"]
 
 
 def test_unknown_tokens_of_the_text_itself_get_id_zero():
-    assert Vocabulary.from_tokens("a <unk> <unk>".split()).tokens == ("<unk>", "a")
+    assert Vocabulary.from_counts(Counter("a <unk> <unk>".split())).tokens == ("<unk>", "a")
 
 
 def test_decoding_undoes_encoding():
-    vocabulary = Vocabulary.from_tokens("the time machine")
+    vocabulary = Vocabulary.from_counts(Counter("the time machine"))
     assert "".join(vocabulary.decode(vocabulary.encode("mean time"))) == "mean time"
 
 
 def test_a_minimum_count_that_nothing_reaches_is_refused():
     with pytest.raises(SettingsError, match="smaller data.minimum_count"):
-        Vocabulary.from_tokens("abc", minimum_count=2)
+        Vocabulary.from_counts(Counter("abc"), minimum_count=2)
 
 
 @pytest.mark.parametrize("tokens", [["a", "<unk>"], ["<unk>", "a", "a"], []])

@@ -128,3 +128,23 @@ def test_evaluation_covers_all_but_less_than_a_token_per_row():
 def test_evaluation_has_no_more_rows_than_targets():
     ((inputs, targets),) = EvaluationBatches(torch.arange(3), 32, 7)
     assert (inputs.tolist(), targets.tolist()) == ([[0, 1]], [[1, 2]])
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int32])
+def test_batches_are_the_same_however_ids_are_kept(kind):
+    ids = torch.arange(100)
+    for order in Order:
+        for number in range(2):
+            kept, plain = (
+                list(TrainingBatches(some, 4, 5, order, seed=0).batches_of_epoch(number))
+                for some in (ids.to(kind), ids)
+            )
+            assert_same_batches(kept, plain)
+    assert_same_batches(EvaluationBatches(ids.to(kind), 4, 100), EvaluationBatches(ids, 4, 100))
+
+
+def assert_same_batches(kept, plain):
+    for batch, expected in zip(kept, plain, strict=True):
+        for one, other in zip(batch, expected, strict=True):
+            assert one.dtype is other.dtype is torch.int64
+            assert torch.equal(one, other)

@@ -55,8 +55,9 @@ def test_a_bad_value_anywhere_in_the_grid_starts_nothing(sweep_command, tmp_path
         "seed=1,2 hydra.sweep.dir=": "hydra.sweep.dir= cannot be a sweep's folder",
     }.items():
         code, output, errors = sweep_command(*settings.split())
-        assert (code, errors.count("\n"), output) == (2, 1, ""), settings
+        assert (code, errors.count("\n")) == (2, 1), settings
         assert errors.startswith("error: ") and reason in errors
+        assert output in ("", "checking the settings and texts of 2 jobs\n")
         assert not list(tmp_path.iterdir())
 
 

@@ -3,6 +3,7 @@
 Hydra hands over all jobs at once. Each is composed and checked before the first one starts.
 """
 
+import logging
 import os
 import shlex
 import sys
@@ -25,6 +26,8 @@ ONE_RUN = (
     "resume= goes on with one run: leave out -m; a sweep goes on when its command is given again "
     "with hydra.sweep.dir=<its folder>"
 )
+
+log = logging.getLogger("lstm_lm.launcher")  # of the package that scripts/train.py lets speak
 
 
 @dataclass
@@ -80,6 +83,8 @@ class LocalLauncher(Launcher):
                 "hydra.sweeper.max_batch_size would check only some jobs before the first one "
                 "starts: leave it out; hydra.launcher.jobs says how many run at once"
             )
+        # At once, as it takes seconds to import torch and read the texts.
+        log.info("checking the settings and texts of %d jobs", len(job_overrides))
         configs = [self.compose(overrides) for overrides in job_overrides]
         from lstm_lm.sweep.run_sweep import run_sweep  # torch: not for --help
 

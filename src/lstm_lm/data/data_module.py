@@ -1,6 +1,6 @@
 """The splits of a text as Lightning wants them: batches on the device that trains."""
 
-from jaxtyping import Int
+from jaxtyping import Integer
 from lightning import LightningDataModule
 from torch import Tensor
 
@@ -40,5 +40,5 @@ class TextDataModule(LightningDataModule):
         rows, vocabulary_size = self.config.evaluation_rows, len(self.splits.vocabulary)
         return EvaluationBatches(ids, rows, vocabulary_size, self.ranks)
 
-    def _on_device(self, ids: Int[Tensor, " tokens"]) -> Int[Tensor, " tokens"]:
+    def _on_device(self, ids: Integer[Tensor, " tokens"]) -> Integer[Tensor, " tokens"]:
         return ids if self.trainer is None else ids.to(self.trainer.strategy.root_device)

@@ -29,8 +29,11 @@ def data_root(root: str | None) -> Path:
     """The folder texts are kept in: as set, else $LSTM_LM_DATA, else below the user's cache."""
     if chosen := root or os.environ.get("LSTM_LM_DATA"):
         return Path(chosen).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "lstm_lm"
+    return cache_folder()
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lstm_lm"
 
 
 def read_known(file: KnownFile, root: Path) -> bytes | None:

@@ -3,13 +3,16 @@
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Integer
 from torch import Tensor
 
 from lstm_lm.config import DataConfig, Level, VocabularySource
 from lstm_lm.data.corpora import Corpus, find_corpus
-from lstm_lm.data.text import spell, tokenize
+from lstm_lm.data.download import data_root
+from lstm_lm.data.token_cache import read_or_tokenize
+from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
 
@@ -22,14 +25,16 @@ class Split:
     that words do not keep: words are spelled with one between them.
     """
 
-    ids: Int[Tensor, " tokens"] = field(repr=False)
+    ids: Integer[Tensor, " tokens"] = field(repr=False)
     characters: int
     bytes: int  # in UTF-8
 
     @classmethod
-    def of(cls, tokens: list[str], vocabulary: Vocabulary, level: Level) -> "Split":
-        text = spell(tokens[1:], level)
-        return cls(torch.tensor(vocabulary.encode(tokens)), len(text), len(text.encode()))
+    def of(cls, tokens: Tokenized, vocabulary: Vocabulary, level: Level) -> "Split":
+        # What fits into a byte is kept in one; batches are made of the numbers that PyTorch needs.
+        kind = np.uint8 if len(vocabulary) <= 256 else np.int32
+        ids = tokens.look_up(np.array(vocabulary.encode(tokens.distinct), kind))
+        return cls(torch.from_numpy(ids), *tokens[1:].spelled_lengths(level))
 
     @property
     def predictions(self) -> int:
@@ -65,8 +70,8 @@ def read_splits(
             f"the text {config.path or config.text} is not the one this run was trained on "
             f"(SHA-256 {corpus.sha256}, not {text_sha256})"
         )
-    training = tokenize(corpus.training, config.level, config.cleaning)
-    if not training:
+    training = tokenized(corpus.training, config)
+    if len(training) == 0:
         raise SettingsError(
             f"{config.path or config.text} is empty: there is nothing to learn from"
         )
@@ -78,7 +83,8 @@ def read_splits(
         validation, test = own_splits(corpus, config)
     if vocabulary is None:
         source = training if config.vocabulary_from is VocabularySource.training else whole
-        vocabulary = Vocabulary.from_tokens(source, config.minimum_count, config.reserved_tokens)
+        counts = dict(zip(source.distinct, source.counts().tolist(), strict=True))
+        vocabulary = Vocabulary.from_counts(counts, config.minimum_count, config.reserved_tokens)
     validation_split = Split.of(validation, vocabulary, config.level)
     return Splits(
         training=Split.of(training, vocabulary, config.level),
@@ -91,7 +97,7 @@ def read_splits(
     )
 
 
-def cut(tokens: list[str], config: DataConfig) -> tuple[list[str], list[str], list[str]]:
+def cut(tokens: Tokenized, config: DataConfig) -> tuple[Tokenized, Tokenized, Tokenized]:
     """Training, validation and test tokens, in this order in the text."""
     test_start = len(tokens) - count(config.test_size, len(tokens))
     validation_start = test_start - count(config.validation_size, len(tokens))
@@ -112,9 +118,9 @@ def count(size: float, tokens: int) -> int:
     return math.ceil(size * tokens - 1e-9) if size < 1 else round(size)
 
 
-def own_splits(corpus: Corpus, config: DataConfig) -> tuple[list[str], list[str]]:
-    validation, test = (
-        tokenize(text or "", config.level, config.cleaning)
-        for text in (corpus.validation, corpus.test)
-    )
-    return validation, test
+def own_splits(corpus: Corpus, config: DataConfig) -> tuple[Tokenized, Tokenized]:
+    return tokenized(corpus.validation or "", config), tokenized(corpus.test or "", config)
+
+
+def tokenized(text: str, config: DataConfig) -> Tokenized:
+    return read_or_tokenize(text, config.level, config.cleaning, data_root(config.root))

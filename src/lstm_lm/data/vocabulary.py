@@ -1,7 +1,7 @@
 """Tokens and the ids that stand for them."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lstm_lm.errors import SettingsError
 
@@ -21,15 +21,14 @@ class Vocabulary:
             raise ValueError(f"a vocabulary starts with {UNKNOWN} and lists each token once")
 
     @classmethod
-    def from_tokens(
-        cls, tokens: Iterable[str], minimum_count: int = 1, reserved: Sequence[str] = ()
+    def from_counts(
+        cls, counts: Mapping[str, int], minimum_count: int = 1, reserved: Sequence[str] = ()
     ) -> "Vocabulary":
-        """Reserved tokens, then the commonest first; ties in the order of first occurrence."""
+        """Reserved tokens, then the commonest first; ties in the order they are given in."""
         head = dict.fromkeys([UNKNOWN, *reserved])
-        counts = Counter(tokens)
         rest = [
             token
-            for token, count in counts.most_common()
+            for token, count in Counter(counts).most_common()
             if count >= minimum_count and token not in head
         ]
         if len(head) + len(rest) == 1:

@@ -18,7 +18,7 @@ from itertools import islice
 from typing import NamedTuple, assert_never
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 from torch import Tensor
 
 from lstm_lm.config import Order
@@ -45,7 +45,7 @@ class TrainingBatches:
 
     def __init__(
         self,
-        ids: Int[Tensor, " tokens"],
+        ids: Integer[Tensor, " tokens"],
         batch_size: int,
         num_steps: int,
         order: Order,
@@ -84,7 +84,7 @@ class TrainingBatches:
 
 
 def consecutive(
-    ids: Int[Tensor, " tokens"],
+    ids: Integer[Tensor, " tokens"],
     batch_size: int,
     num_steps: int,
     first: int = 0,
@@ -94,11 +94,11 @@ def consecutive(
     inputs, targets = (every[:, rows] for every in as_rows(ids, batch_size))
     for batch in range(first, len(inputs) // num_steps):
         steps = slice(batch * num_steps, (batch + 1) * num_steps)
-        yield Batch(inputs[steps], targets[steps])
+        yield Batch(inputs[steps].long(), targets[steps].long())
 
 
 def shuffled(
-    ids: Int[Tensor, " tokens"],
+    ids: Integer[Tensor, " tokens"],
     batch_size: int,
     num_steps: int,
     generator: torch.Generator,
@@ -111,7 +111,7 @@ def shuffled(
     steps = torch.arange(num_steps, device=ids.device).unsqueeze(1)
     for batch in range(first, num_windows // batch_size):
         positions = starts[batch * batch_size : (batch + 1) * batch_size][rows] + steps
-        yield Batch(ids[positions], ids[positions + 1])
+        yield Batch(ids[positions].long(), ids[positions + 1].long())
 
 
 class EvaluationBatches:
@@ -124,7 +124,7 @@ class EvaluationBatches:
 
     def __init__(
         self,
-        ids: Int[Tensor, " tokens"],
+        ids: Integer[Tensor, " tokens"],
         rows: int,
         vocabulary_size: int,
         ranks: Ranks = ALONE,
@@ -138,7 +138,11 @@ class EvaluationBatches:
         return -(-len(self.inputs) // self.num_steps)
 
     def __iter__(self) -> Iterator[Batch]:
-        yield from map(Batch, self.inputs.split(self.num_steps), self.targets.split(self.num_steps))
+        steps = self.num_steps
+        for inputs, targets in zip(
+            self.inputs.split(steps), self.targets.split(steps), strict=True
+        ):
+            yield Batch(inputs.long(), targets.long())
 
 
 def evaluation_steps(rows: int, vocabulary_size: int) -> int:
@@ -147,8 +151,8 @@ def evaluation_steps(rows: int, vocabulary_size: int) -> int:
 
 
 def as_rows(
-    ids: Int[Tensor, " tokens"], rows: int
-) -> tuple[Int[Tensor, "steps rows"], Int[Tensor, "steps rows"]]:
+    ids: Integer[Tensor, " tokens"], rows: int
+) -> tuple[Integer[Tensor, "steps rows"], Integer[Tensor, "steps rows"]]:
     """Ids and their targets as equally long rows, side by side; views, not copies."""
     columns = (len(ids) - 1) // rows
     used = rows * columns

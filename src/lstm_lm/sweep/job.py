@@ -13,21 +13,20 @@ from typing import Any
 
 from lstm_lm.child_process import when_parent_is_gone
 from lstm_lm.errors import RunFailed, SettingsError, Stopped
+from lstm_lm.slow_imports import STOPPING, slow_imports
 
 GRACE = 60.0  # seconds for saving
-STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 def main() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # one could break an import
-    when_parent_is_gone(save_and_end)
-    for number in STOPPING:
-        signal.signal(number, stop)
-    from lstm_lm.experiment import train_or_go_on
-    from lstm_lm.run_folder import config_of
-    from lstm_lm.sweep.sweep_folder import SweepFolder
+    with slow_imports():
+        when_parent_is_gone(save_and_end)
+        for number in STOPPING:
+            signal.signal(number, stop)
+        from lstm_lm.experiment import train_or_go_on
+        from lstm_lm.run_folder import config_of
+        from lstm_lm.sweep.sweep_folder import SweepFolder
 
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     logging.getLogger("lstm_lm").setLevel(logging.INFO)
     folder = SweepFolder(Path(sys.argv[1]))

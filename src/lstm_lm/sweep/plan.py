@@ -7,17 +7,15 @@ import re
 from collections.abc import Sequence
 
 from lstm_lm.config import DataConfig, RunConfig
-from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import Splits, read_splits
 from lstm_lm.data.vocabulary import Vocabulary
+from lstm_lm.data.windows import TrainingBatches
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.fingerprint import fingerprint, flatten
-from lstm_lm.init_from import run_to_start_from, weights_sha256
-from lstm_lm.ranks import ALONE
+from lstm_lm.prompts import encode_prompts
 from lstm_lm.run_folder import RunFolder, with_absolute_paths
 from lstm_lm.sweep.job_names import choices, differing, job_name
 from lstm_lm.sweep.sweep_folder import Job, Sweep, SweepFolder, identity
-from lstm_lm.training.samples import encode_prompts
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +54,18 @@ def fingerprints(configs: Sequence[RunConfig]) -> list[str]:
             )
         vocabulary, started_from = None, None
         if config.init_from is not None:
+            # Lightning, which takes a second longer to import than all that a sweep needs.
+            from lstm_lm.init_from import run_to_start_from, weights_sha256
+
             key = f"{config.init_from} {config.model} {config.data.level}"
             if key not in weights:
                 source = run_to_start_from(config)
                 weights[key] = source.vocabulary, weights_sha256(source)
             vocabulary, started_from = weights[key]
         splits = texts.read(config, vocabulary)
-        TextDataModule(splits, config.data, config.seed, ALONE)  # is it long enough?
+        data = config.data
+        ids = splits.training.ids  # are they enough?
+        TrainingBatches(ids, data.batch_size, data.num_steps, data.order, config.seed)
         encode_prompts(config, splits)
         return fingerprint(config, splits.text_sha256, started_from)
 

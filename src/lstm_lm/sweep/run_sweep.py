@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lstm_lm.comparison.columns import reasons
-from lstm_lm.comparison.report import write_report
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu, visible_gpus
@@ -81,6 +80,8 @@ def processes_at_once(configs: Sequence[RunConfig], gpus: Sequence[str], per_gpu
 
 def report_on(path: Path) -> None:
     """Write table and pictures of all the sweep's jobs into its folder."""
+    from lstm_lm.comparison.report import write_report  # matplotlib: not before it is needed
+
     try:
         report = write_report([path], path)
     except SettingsError as error:  # a full disk, perhaps; the runs are done all the same

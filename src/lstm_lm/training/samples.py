@@ -9,14 +9,11 @@ from lightning import Callback, Trainer
 from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.config import RunConfig
-from lstm_lm.data.splits import Splits
-from lstm_lm.data.text import spell, tokenize_prompt
+from lstm_lm.data.text import spell
 from lstm_lm.data.vocabulary import Vocabulary
-from lstm_lm.errors import SettingsError
 from lstm_lm.generation import generate
 from lstm_lm.training.task import NextTokenTask
 
-DEFAULT_PROMPT = 16  # tokens of the validation text
 COLUMNS = 96
 
 log = logging.getLogger(__name__)
@@ -66,20 +63,3 @@ def wrap(text: str) -> str:
         for line in text.split("\n")
     )
     return "\n".join(part for line in lines for part in line)
-
-
-def encode_prompts(config: RunConfig, splits: Splits) -> list[list[int]]:
-    """The prompts in ids; without any, the validation text's beginning.
-
-    Raises:
-        SettingsError: if one of them has no token.
-    """
-    encoded = []
-    for prompt in config.samples.prompts:
-        tokens = tokenize_prompt(prompt, config.data.level, config.data.cleaning)
-        if not tokens:
-            raise SettingsError(f"samples.prompts: {prompt!r} has no token to start from")
-        if unknown := splits.vocabulary.unknown(tokens):
-            log.warning("samples.prompts: %s are not in the vocabulary", unknown)
-        encoded.append(splits.vocabulary.encode(tokens))
-    return encoded or [splits.validation.ids[:DEFAULT_PROMPT].tolist()]
