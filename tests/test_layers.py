@@ -63,7 +63,17 @@ LEVELS = [
     {"comparison.plots", "comparison.summary_files", "comparison.terminal_table"},
     {"comparison.heat_map", "comparison.seed_plot"},
     {"comparison.report"},
-    {"sweep.run_sweep"},
+    {
+        "sweep.run_sweep",
+        "benchmark.busy",
+        "benchmark.device",
+        "benchmark.naive",
+        "benchmark.rows",
+        "benchmark.shapes",
+        "benchmark.training_step",
+    },
+    {"benchmark.interleaved", "benchmark.models", "benchmark.peak"},
+    {"benchmark.cores", "benchmark.sweep"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 SOURCE = Path(__file__).parents[1] / "src" / "lstm_lm"
