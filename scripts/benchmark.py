@@ -1,6 +1,8 @@
 """Speed on this machine, as ratios of what is measured in turns in one go.
 
     cores      a whole training step, on every core that can run here
+    loop       a run with all that belongs to it, against a bare loop in PyTorch
+    generate   text written token by token, on every core that can run here
     sweep      many small models side by side, one thread each, against in turn, with all threads
 
 python scripts/benchmark.py cores
@@ -14,7 +16,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lstm_lm.benchmark import cores, sweep
+from lstm_lm.benchmark import cores, generate, loop, sweep
+from lstm_lm.benchmark.chart import write_chart
 from lstm_lm.benchmark.device import prepare
 from lstm_lm.benchmark.interleaved import QUICK, THOROUGH, Busyness
 from lstm_lm.benchmark.rows import Row, table, write_json
@@ -24,11 +27,21 @@ from lstm_lm.errors import RunFailed, SettingsError
 from lstm_lm.sweep.runner import cores as count_cores
 
 TRAIN = Path(__file__).parent / "train.py"
+TITLES = {
+    "cores": "A whole training step: how many times as fast",
+    "loop": "A run, and a bare loop that does the same: how many times as long",
+    "generate": "Text written token by token: how many times as fast",
+    "sweep": "Many small models: how many times as many tokens in the same time",
+}
 LEGEND = (
-    "Ratios are medians over the rounds; low and high are the 10th and 90th percentile, of fewer "
-    "than nine rounds the lowest and the highest."
+    "Ratios are medians over the rounds; low and high are the 10th and 90th percentile,\n"
+    "of fewer than nine rounds the lowest and the highest."
 )
-SHAPES_OF = {"cores": ["small", "medium", "large", "words"]}
+SHAPES_OF = {
+    "cores": ["small", "medium", "large", "words"],
+    "loop": ["tiny", "small"],
+    "generate": ["small", "large"],
+}
 NOT_TO_BE_TRUSTED = "With --quick too little is measured for these figures to be trusted."
 
 
@@ -38,11 +51,12 @@ def main() -> None:
     for some in measurements(arguments, busyness):
         print(table(some), flush=True)
         rows += some
-    print(f"\n{LEGEND}\n{busyness}")
-    if arguments.quick:
-        print(NOT_TO_BE_TRUSTED)
+    notes = [LEGEND, str(busyness), *([NOT_TO_BE_TRUSTED] if arguments.quick else [])]
+    print("", *notes, sep="\n")
     if arguments.json:
         write_json(rows, arguments.json)
+    if arguments.chart:
+        write_chart(rows, TITLES[arguments.what], notes, arguments.chart)
 
 
 def measurements(arguments: argparse.Namespace, busyness: Busyness) -> Iterator[list[Row]]:
@@ -60,6 +74,10 @@ def measurements(arguments: argparse.Namespace, busyness: Busyness) -> Iterator[
     shapes = [SHAPES[name] for name in arguments.shapes]
     threads = arguments.threads
     match arguments.what:
+        case "loop":
+            yield from loop.measure(shapes, threads, device, effort, busyness)
+        case "generate":
+            yield from generate.measure(shapes, threads, device, effort, busyness)
         case "cores":
             yield from cores.measure(
                 shapes,
@@ -77,24 +95,35 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    for_cores, for_sweep = (commands.add_parser(name) for name in ("cores", "sweep"))
-    for command in for_cores, for_sweep:
+    of_cores, of_loop, of_generate, of_sweep = every = [
+        commands.add_parser(name) for name in ("cores", "loop", "generate", "sweep")
+    ]
+    for command in every:
         command.add_argument("--quick", action="store_true", help="too little to be trusted")
-        command.add_argument("--rounds", type=positive, help="how often each way")
+        rounds = 5 if command is of_sweep else THOROUGH.rounds
+        command.add_argument(
+            "--rounds", type=positive, help=f"how often each way (default: {rounds})"
+        )
         command.add_argument("--json", type=Path, metavar="FILE", help="write the ratios here, too")
+        command.add_argument("--chart", type=Path, metavar="FILE", help="draw them here, as PNG")
+    for command in of_cores, of_sweep:
         command.add_argument(
             "--precisions", nargs="+", choices=cores.DTYPES, default=list(cores.DTYPES)
         )
-    for command in (for_cores,):
+    for command in of_cores, of_loop, of_generate:
         command.add_argument("--shapes", nargs="+", choices=SHAPES)
         command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    both = sorted({1, count_cores()})
-    for_cores.add_argument(
-        "--threads", nargs="+", type=positive, default=both, help="(default: 1, and all cores)"
-    )
-    for_cores.add_argument("--cells", nargs="+", choices=list(Cell), default=[Cell.lstm])
-    for_sweep.add_argument("--jobs", type=positive, default=8, help="of each sweep (default: 8)")
-    for_sweep.add_argument("--steps", type=positive, help="of each job (default: 300)")
+        both = [1] if command is of_loop else sorted({1, count_cores()})
+        command.add_argument(
+            "--threads",
+            nargs="+",
+            type=positive,
+            default=both,
+            help=f"(default: {' '.join(map(str, both))})",
+        )
+    of_cores.add_argument("--cells", nargs="+", choices=list(Cell), default=[Cell.lstm])
+    of_sweep.add_argument("--jobs", type=positive, default=8, help="of each sweep (default: 8)")
+    of_sweep.add_argument("--steps", type=positive, help="of each job (default: 300)")
     arguments = parser.parse_args()
     if arguments.what != "sweep" and arguments.shapes is None:
         arguments.shapes = ["small"] if arguments.quick else SHAPES_OF[arguments.what]

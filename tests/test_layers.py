@@ -70,10 +70,15 @@ LEVELS = [
         "benchmark.naive",
         "benchmark.rows",
         "benchmark.shapes",
+    },
+    {
+        "benchmark.chart",
+        "benchmark.interleaved",
+        "benchmark.models",
+        "benchmark.peak",
         "benchmark.training_step",
     },
-    {"benchmark.interleaved", "benchmark.models", "benchmark.peak"},
-    {"benchmark.cores", "benchmark.sweep"},
+    {"benchmark.cores", "benchmark.generate", "benchmark.loop", "benchmark.sweep"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 SOURCE = Path(__file__).parents[1] / "src" / "lstm_lm"

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from lstm_lm.benchmark import sweep
+
 TINY = ["--quick", "--shapes", "tiny", "--threads", "1"]
 
 
@@ -19,12 +21,30 @@ def test_cores(type_command):
     assert all(row["ratio"] > 0 and row["share_of_peak"] > 0 for row in rows)
 
 
-def test_sweep(type_command):
-    command = "sweep --quick --jobs 1 --steps 2 --precisions 32-true --json rows.json".split()
+def test_sweep(type_command, monkeypatch):
+    monkeypatch.setattr(sweep, "run_sweep", lambda *_: sweep.Measured(whole=3.0, training=4.0))
+    command = "sweep --quick --precisions 32-true --json rows.json".split()
     code, output, errors = type_command("benchmark.py", *command)
     assert (code, errors) == (0, "")
     assert "side by side 32-true / in turn 32-true, training" in output
     assert len(json.loads(Path("rows.json").read_text())) == 2
+
+
+def test_loop(type_command):
+    code, output, errors = type_command("benchmark.py", "loop", *TINY, "--json", "rows.json")
+    assert (code, errors) == (0, "")
+    assert "run with Lightning, bar and TensorBoard / bare loop" in output
+    (row,) = json.loads(Path("rows.json").read_text())
+    assert row["ratio"] > 0 and row["tokens_per_second"] > 0 and "milliseconds" in row
+
+
+def test_generate(type_command):
+    command = ["generate", *TINY, "--json", "rows.json", "--chart", "chart.png"]
+    code, output, errors = type_command("benchmark.py", *command)
+    assert (code, errors) == (0, "")
+    assert "scratch / builtin, greedy" in output
+    assert all(row["tokens_per_second"] > 0 for row in json.loads(Path("rows.json").read_text()))
+    assert Path("chart.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_without_a_gpu_it_says_so(type_command):

@@ -6,7 +6,6 @@ ids over and over. All ways must come to the same losses, else their speeds mean
 
 import itertools
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -18,14 +17,18 @@ from lstm_lm.benchmark.models import BUILTIN, NAIVE, SCRATCH, builders
 from lstm_lm.benchmark.peak import peak
 from lstm_lm.benchmark.rows import Row
 from lstm_lm.benchmark.shapes import Shape
-from lstm_lm.benchmark.training_step import BareTraining, largest_difference
+from lstm_lm.benchmark.training_step import (
+    BareTraining,
+    largest_difference,
+    random_ids,
+    step_seconds,
+)
 from lstm_lm.config import Cell, OptimizerConfig
 from lstm_lm.errors import RunFailed
 
 FULL, HALF = "32-true", "bf16-mixed"
 DTYPES = {FULL: torch.float32, HALF: torch.bfloat16}  # of the operands of matrix products
 LARGEST_DIFFERENCE = {"cpu": 1e-3, "cuda": 1e-2}  # of losses, where TF32 rounds on a GPU
-WARM_UP = 2  # steps
 
 
 class Way(NamedTuple):
@@ -61,34 +64,21 @@ def measure_one(
     effort: Effort,
     busyness: Busyness,
 ) -> list[Row]:
-    peaks = {precision: peak(device, DTYPES[precision], effort.rounds) for precision in precisions}
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(
-        shape.vocabulary_size, (shape.num_steps + 1, shape.batch_size), generator=generator
-    ).to(device)
+    peaks = {p: peak(device, DTYPES[p], effort.rounds) for p in precisions}
+    ids = random_ids(shape, device)
     trainings = {
         Way(core, precision): BareTraining(build(), OptimizerConfig(learning_rate=0.5), precision)
         for core, build in builders(shape, cell, device).items()
         for precision in precisions
         if core != NAIVE or precision == FULL
     }
-
-    def train(way: Way, steps: int) -> None:
-        for _ in range(steps):
-            trainings[way].step(ids[:-1], ids[1:])
-
-    def step_seconds(way: Way) -> float:
-        train(way, WARM_UP)
-        finish(device)
-        began = time.perf_counter()
-        train(way, 1)
-        finish(device)
-        return time.perf_counter() - began
-
-    steps = effort.steps(min(map(step_seconds, trainings)))
+    steps = effort.steps(min(step_seconds(training, ids) for training in trainings.values()))
     rounds = Rounds(list(trainings), effort, threads, busyness, lambda: finish(device))
     for way in rounds:
-        train(way, steps)
+        for _ in range(steps):
+            trainings[way].step(ids[:-1], ids[1:])
+    # Once more, as other programs may have disturbed the first.
+    peaks = {p: max(peaks[p], peak(device, DTYPES[p], effort.rounds)) for p in precisions}
     require_equal_losses(trainings, device)
 
     def row(way: Way, reference: Way) -> Row:

@@ -1,5 +1,8 @@
 """What is measured on, prepared alike for all ways."""
 
+import time
+from collections.abc import Callable
+
 import torch
 
 from lstm_lm.config import Accelerator
@@ -25,3 +28,12 @@ def finish(device: torch.device) -> None:
     """Wait until the device has done all it was asked to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """How long something takes."""
+    finish(device)
+    began = time.perf_counter()
+    work()
+    finish(device)
+    return time.perf_counter() - began

@@ -120,3 +120,8 @@ class Rounds(Generic[Way]):
         """How many times as fast a way is as another, where both do the same."""
         pairs = zip(self.seconds[reference], self.seconds[way], strict=True)
         return Spread.of([slow / fast for slow, fast in pairs])
+
+    def difference(self, way: Way, reference: Way) -> Spread:
+        """How many seconds more a sample of a way takes than one of another."""
+        pairs = zip(self.seconds[way], self.seconds[reference], strict=True)
+        return Spread.of([one - other for one, other in pairs])

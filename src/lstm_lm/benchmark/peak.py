@@ -1,12 +1,11 @@
 """The fastest matrix products that this machine gets out of PyTorch, to measure others by."""
 
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from lstm_lm.benchmark.device import finish
+from lstm_lm.benchmark.device import seconds
 
 SIZE = {"cpu": 2048, "cuda": 8192}  # of square matrices
 
@@ -30,11 +29,3 @@ def products(device: torch.device, dtype: torch.dtype) -> list[Callable[[Tensor,
     if device.type == "cpu" and dtype == torch.float32 and onednn is not None:
         ways.append(lambda left, right: onednn(left, right, None, "none", [], ""))
     return ways
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    finish(device)
-    began = time.perf_counter()
-    work()
-    finish(device)
-    return time.perf_counter() - began

@@ -22,6 +22,11 @@ class Row:
     share_of_peak: float | None = None  # of the machine's own speed at matrix products
     milliseconds: float | None = None  # a step that this takes more than that
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is what others are compared with, and itself with nothing."""
+        return "/" not in self.what
+
 
 def table(rows: Sequence[Row]) -> str:
     """Lines of text, rows of one shape and number of threads under a heading of their own."""
