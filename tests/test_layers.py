@@ -26,7 +26,7 @@ LEVELS = [
     {"data.splits", "model.language_model"},
     {"data.data_module", "run_folder"},
     {"restore"},
-    {"evaluation", "generation"},
+    {"evaluation", "generation", "training.step_callback"},
     {
         "training.budget",
         "training.event_files",
@@ -78,7 +78,8 @@ LEVELS = [
         "benchmark.peak",
         "benchmark.training_step",
     },
-    {"benchmark.cores", "benchmark.generate", "benchmark.loop", "benchmark.sweep"},
+    {"benchmark.cores", "benchmark.generate", "benchmark.run_in_turns", "benchmark.sweep"},
+    {"benchmark.loop"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 SOURCE = Path(__file__).parents[1] / "src" / "lstm_lm"
