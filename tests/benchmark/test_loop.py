@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lstm_lm.benchmark.interleaved import QUICK
-from lstm_lm.benchmark.loop import config_of_run, require_equal_weights, steps_of_a_turn
+from lstm_lm.benchmark.loop import config_of_run, steps_of_a_turn
+from lstm_lm.benchmark.run_in_turns import require_equal_weights
 from lstm_lm.benchmark.shapes import SHAPES
 from lstm_lm.config import Cell
 from lstm_lm.errors import RunFailed
