@@ -113,20 +113,19 @@ def parse() -> argparse.Namespace:
     for command in of_cores, of_loop, of_generate:
         command.add_argument("--shapes", nargs="+", choices=SHAPES)
         command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-        both = [1] if command is of_loop else sorted({1, count_cores()})
-        command.add_argument(
-            "--threads",
-            nargs="+",
-            type=positive,
-            default=both,
-            help=f"(default: {' '.join(map(str, both))})",
-        )
+        default = "1" if command is of_loop else "1, and as many as there are cores"
+        command.add_argument("--threads", nargs="+", type=positive, help=f"(default: {default})")
     of_cores.add_argument("--cells", nargs="+", choices=list(Cell), default=[Cell.lstm])
     of_sweep.add_argument("--jobs", type=positive, default=8, help="of each sweep (default: 8)")
     of_sweep.add_argument("--steps", type=positive, help="of each job (default: 300)")
     arguments = parser.parse_args()
     if arguments.what != "sweep" and arguments.shapes is None:
         arguments.shapes = ["small"] if arguments.quick else SHAPES_OF[arguments.what]
+    if arguments.what != "sweep" and arguments.threads is None:
+        few, many = 1, count_cores()
+        arguments.threads = [few] if arguments.what == "loop" else sorted({few, many})
+        if arguments.device == "cuda":
+            arguments.threads = [many]
     return arguments
 
 

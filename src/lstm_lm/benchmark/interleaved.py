@@ -7,6 +7,7 @@
 A machine's speed drifts by more than ways differ; within a round it has less time to.
 """
 
+import math
 import random
 import statistics
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -27,7 +28,7 @@ class Effort:
 
     def steps(self, step_seconds: float) -> int:
         """How many steps make a sample."""
-        return max(1, round(self.seconds / step_seconds + 0.5))
+        return max(1, math.ceil(self.seconds / step_seconds))
 
 
 THOROUGH = Effort(rounds=9, seconds=0.3, repeats=4)
