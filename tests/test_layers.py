@@ -38,7 +38,7 @@ LEVELS = [
     {"data.splits"},
     {"data.data_module", "run_folder"},
     {"restore"},
-    {"evaluation", "generation", "prompts"},
+    {"evaluation", "generation", "prompts", "training.step_callback"},
     {
         "training.budget",
         "training.event_files",
@@ -75,7 +75,23 @@ LEVELS = [
     {"comparison.plots", "comparison.summary_files", "comparison.terminal_table"},
     {"comparison.heat_map", "comparison.seed_plot"},
     {"comparison.report"},
-    {"sweep.run_sweep"},
+    {
+        "sweep.run_sweep",
+        "benchmark.busy",
+        "benchmark.device",
+        "benchmark.naive",
+        "benchmark.rows",
+        "benchmark.shapes",
+    },
+    {
+        "benchmark.chart",
+        "benchmark.interleaved",
+        "benchmark.models",
+        "benchmark.peak",
+        "benchmark.training_step",
+    },
+    {"benchmark.cores", "benchmark.generate", "benchmark.run_in_turns", "benchmark.sweep"},
+    {"benchmark.loop"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 SOURCE = Path(__file__).parents[1] / "src" / "lstm_lm"

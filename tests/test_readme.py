@@ -81,6 +81,12 @@ def test_comparing_commands(command, folder, run_folder):
     assert "best run again      python scripts/train.py -cd " in output
 
 
+@pytest.mark.parametrize("command", scripts("benchmark"))
+def test_measuring_commands(command, folder):
+    tiny = f"{command} --quick --shapes tiny --threads 1"
+    assert "are medians over the rounds" in run(tiny, folder)
+
+
 @pytest.mark.parametrize("command", scripts("evaluate") + scripts("generate"))
 def test_commands_that_need_a_run(command, folder, run_folder):
     output = run(command, folder, RUN=run_folder)

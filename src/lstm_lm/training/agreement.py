@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from lightning import Callback
-
 from lstm_lm.ranks import Ranks
+from lstm_lm.training.step_callback import StepCallback
 from lstm_lm.training.stop_signals import StopSignals
 
 
-class Agreement(Callback):
+class Agreement(StepCallback):
     """After each step, all ranks set their clocks and hear which signals any of them received.
 
     So they save, stop and set the learning rate by the same clock, and end after the same step.

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from lightning import Callback, Trainer
+from lightning import Trainer
 
 from lstm_lm.config import TrainingConfig
 from lstm_lm.ranks import ALONE, Ranks
+from lstm_lm.training.step_callback import StepCallback
 
 
-class Budget(Callback):
+class Budget(StepCallback):
     """Ends training when it is used up, and knows how much of it is spent.
 
     Minutes are wall time from the first step on, validation and samples included. What a

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch.utils.tensorboard import SummaryWriter
 
@@ -22,13 +22,14 @@ from lstm_lm.errors import DamagedFile, Diverged, RunFailed, Stopped
 from lstm_lm.ranks import Ranks
 from lstm_lm.run_folder import RunFolder
 from lstm_lm.training.event_files import flushed_sizes
+from lstm_lm.training.step_callback import StepCallback
 from lstm_lm.training.stop_signals import StopSignals
 from lstm_lm.training.task import NextTokenTask
 
 log = logging.getLogger(__name__)
 
 
-class Checkpoints(Callback):
+class Checkpoints(StepCallback):
     """Saves every so many steps or minutes, after each epoch, before validation and at the end.
 
     Signals that end the run are heeded here, once its state is saved. This must come after all

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 
 from lstm_lm.model.language_model import (
     State,
@@ -27,10 +27,11 @@ from lstm_lm.model.language_model import (
     only_rows,
     to_plain,
 )
+from lstm_lm.training.step_callback import StepCallback
 from lstm_lm.training.task import NextTokenTask
 
 
-class ExactResume(Callback):
+class ExactResume(StepCallback):
     """Keeps what is needed to go on beside weights and optimizer, and puts it back.
 
     That is the state carried to the next batch, the random states, and the plateau schedule. A

@@ -4,13 +4,14 @@ import math
 import time
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.data.splits import Split, Splits
 from lstm_lm.data.windows import Batch
 from lstm_lm.errors import Diverged
 from lstm_lm.evaluation import perplexity
+from lstm_lm.training.step_callback import StepCallback
 from lstm_lm.training.task import NextTokenTask
 
 CHARTS = {
@@ -21,7 +22,7 @@ CHARTS = {
 }
 
 
-class Measurements(Callback):
+class Measurements(StepCallback):
     """Reads what the steps measured every ``log_every`` steps, after each epoch and at the end.
 
     ``latest`` holds the newest value of every number. ``train/…`` there is the mean over the

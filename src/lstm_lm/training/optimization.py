@@ -87,7 +87,5 @@ def clip_by_global_norm(
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = get_total_norm(gradients)
     if largest is not None:
-        scale = (largest / norm).clamp(max=1.0)
-        for gradient in gradients:
-            gradient.mul_(scale)
+        torch._foreach_mul_(gradients, (largest / norm).clamp(max=1.0))
     return norm

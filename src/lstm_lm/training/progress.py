@@ -9,20 +9,21 @@ import os
 import time
 from typing import Any, NoReturn
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from tqdm import tqdm
 
 from lstm_lm.atomic_file import UNFINISHED
 from lstm_lm.run_folder import RunFolder
 from lstm_lm.training.budget import Budget
 from lstm_lm.training.measurements import Measurements
+from lstm_lm.training.step_callback import StepCallback
 
 TELL_EVERY = 1.0  # seconds
 
 log = logging.getLogger(__name__)
 
 
-class Progress(Callback):
+class Progress(StepCallback):
     def __init__(
         self, folder: RunFolder, budget: Budget, measurements: Measurements, refresh_every: int
     ) -> None:

@@ -5,13 +5,14 @@ import textwrap
 from itertools import islice
 from typing import Any
 
-from lightning import Callback, Trainer
+from lightning import Trainer
 from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.config import RunConfig
 from lstm_lm.data.text import spell
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.generation import generate
+from lstm_lm.training.step_callback import StepCallback
 from lstm_lm.training.task import NextTokenTask
 
 COLUMNS = 96
@@ -19,7 +20,7 @@ COLUMNS = 96
 log = logging.getLogger(__name__)
 
 
-class Samples(Callback):
+class Samples(StepCallback):
     """Continues the prompts while the model is still in evaluation mode after a validation.
 
     Draws from a random state of its own, so training is not changed.

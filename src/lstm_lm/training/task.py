@@ -51,6 +51,13 @@ class NextTokenTask(LightningModule):
         self.validation_state: State | None = None
         self.plateau: ReduceLROnPlateau | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Before and after each hook Lightning notes its name, which is slow for a module.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def configure_optimizers(  # type: ignore[override]  # Lightning takes more than it says
         self,
     ) -> tuple[list[Optimizer], list[dict[str, Any]]]:
@@ -61,6 +68,9 @@ class NextTokenTask(LightningModule):
         return [optimizer], [
             {"scheduler": build_schedule(optimizer, config, self.spent), "interval": "step"}
         ]
+
+    def transfer_batch_to_device(self, batch: Batch, *_: Any) -> Batch:
+        return batch  # see the data module
 
     def training_step(self, batch: Batch, batch_index: int) -> Float[Tensor, ""]:
         starts_epoch = self.global_step % self.steps_per_epoch == 0
@@ -76,8 +86,8 @@ class NextTokenTask(LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         self.learning_rate = float(optimizer.param_groups[0]["lr"])
-        largest = self.config.optimizer.clip_norm
-        self.steps.gradient_norms.append(clip_by_global_norm(self.parameters(), largest))
+        trained, largest = optimizer.param_groups[0]["params"], self.config.optimizer.clip_norm
+        self.steps.gradient_norms.append(clip_by_global_norm(trained, largest))
 
     def on_validation_epoch_start(self) -> None:
         self.validation_state = None

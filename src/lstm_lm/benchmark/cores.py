@@ -1,0 +1,136 @@
+"""Cores side by side: how many times as fast as PyTorch's own is a whole training step?
+
+Forward, loss, backward, clipping and plain gradient descent, with the same weights on the same
+ids over and over. All ways must come to the same losses, else their speeds mean nothing.
+"""
+
+import itertools
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+from lstm_lm.benchmark.device import finish
+from lstm_lm.benchmark.interleaved import Busyness, Effort, Rounds
+from lstm_lm.benchmark.models import BUILTIN, NAIVE, SCRATCH, builders
+from lstm_lm.benchmark.peak import peak
+from lstm_lm.benchmark.rows import Row
+from lstm_lm.benchmark.shapes import Shape
+from lstm_lm.benchmark.training_step import (
+    BareTraining,
+    largest_difference,
+    random_ids,
+    step_seconds,
+)
+from lstm_lm.config import Cell, OptimizerConfig
+from lstm_lm.errors import RunFailed
+
+FULL, HALF = "32-true", "bf16-mixed"
+DTYPES = {FULL: torch.float32, HALF: torch.bfloat16}  # of the operands of matrix products
+LARGEST_DIFFERENCE = {"cpu": 1e-3, "cuda": 1e-2}  # of losses, where TF32 rounds on a GPU
+
+
+class Way(NamedTuple):
+    core: str
+    precision: str
+
+
+def measure(
+    shapes: Sequence[Shape],
+    cells: Sequence[Cell],
+    threads: Sequence[int],
+    precisions: Sequence[str],
+    device: torch.device,
+    effort: Effort,
+    busyness: Busyness,
+) -> Iterator[list[Row]]:
+    """The rows of one shape, cell and number of threads after those of another.
+
+    Raises:
+        RunFailed: if the losses of ways differ that should be equal.
+    """
+    for shape, cell, number in itertools.product(shapes, cells, threads):
+        torch.set_num_threads(number)
+        yield measure_one(shape, cell, number, precisions, device, effort, busyness)
+
+
+def measure_one(
+    shape: Shape,
+    cell: Cell,
+    threads: int,
+    precisions: Sequence[str],
+    device: torch.device,
+    effort: Effort,
+    busyness: Busyness,
+) -> list[Row]:
+    peaks = {p: peak(device, DTYPES[p], effort.rounds) for p in precisions}
+    ids = random_ids(shape, device)
+    trainings = {
+        Way(core, precision): BareTraining(build(), OptimizerConfig(learning_rate=0.5), precision)
+        for core, build in builders(shape, cell, device).items()
+        for precision in precisions
+        if core != NAIVE or precision == FULL
+    }
+    steps = effort.steps(min(step_seconds(training, ids) for training in trainings.values()))
+    rounds = Rounds(list(trainings), effort, threads, busyness, lambda: finish(device))
+    for way in rounds:
+        for _ in range(steps):
+            trainings[way].step(ids[:-1], ids[1:])
+    # Once more, as other programs may have disturbed the first.
+    peaks = {p: max(peaks[p], peak(device, DTYPES[p], effort.rounds)) for p in precisions}
+    require_equal_losses(trainings, device)
+
+    def row(way: Way, reference: Way) -> Row:
+        seconds = statistics.median(rounds.seconds[way]) / steps
+        flop_per_second = shape.step_flop(cell) / seconds
+        ratio = rounds.speedup(way, reference)
+        return Row(
+            what=name(way, reference, cell),
+            shape=str(shape),
+            threads=threads,
+            device=device.type,
+            dtype=way.precision,
+            ratio=ratio.median,
+            low=ratio.low,
+            high=ratio.high,
+            tokens_per_second=shape.tokens / seconds,
+            share_of_peak=flop_per_second / peaks[way.precision],
+        )
+
+    return [row(way, reference) for way, reference in comparisons(list(trainings))]
+
+
+def comparisons(ways: list[Way]) -> list[tuple[Way, Way]]:
+    """Which way is compared with which: the first core in the first precision, above all."""
+    builtin = ways[0]
+    pairs = [(way, builtin) for way in ways]
+    for way in ways:
+        in_same_precision = Way(BUILTIN, way.precision)
+        if in_same_precision not in (way, builtin):
+            pairs.append((way, in_same_precision))
+    scratch, naive = Way(SCRATCH, FULL), Way(NAIVE, FULL)
+    if scratch in ways and naive in ways:
+        pairs.append((scratch, naive))
+    return pairs
+
+
+def name(way: Way, reference: Way, cell: Cell) -> str:
+    one, other = (
+        f"{core} {cell}" + ("" if precision == FULL else f" {precision}")
+        for core, precision in (way, reference)
+    )
+    return one if way == reference else f"{one} / {other}"
+
+
+def require_equal_losses(trainings: dict[Way, BareTraining], device: torch.device) -> None:
+    in_full = {way.core: training for way, training in trainings.items() if way.precision == FULL}
+    if not in_full:
+        return
+    difference = largest_difference(list(in_full.values()))
+    if not difference <= LARGEST_DIFFERENCE[device.type]:
+        last = ", ".join(f"{core} {t.losses[-1]:.6f}" for core, t in in_full.items())
+        raise RunFailed(
+            f"these cores do not compute the same, so their speeds cannot be compared: losses "
+            f"in the same step differ by {difference:.2g} of their value ({last})"
+        )

@@ -1,0 +1,70 @@
+"""A training step without any framework around it, as the ways to compute it are timed by."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lstm_lm.benchmark.device import seconds
+from lstm_lm.benchmark.shapes import Shape
+from lstm_lm.config import OptimizerConfig
+from lstm_lm.model.language_model import State, detach
+from lstm_lm.training.optimization import build_optimizer, clip_by_global_norm
+
+WARM_UP = 2  # steps
+
+
+class BareTraining:
+    """Forward, loss, backward, clipping and optimizer step, and nothing else."""
+
+    def __init__(self, model: nn.Module, config: OptimizerConfig, precision: str) -> None:
+        self.model = model
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.clip_norm = config.clip_norm
+        self.optimizer = build_optimizer(self.trained, config)
+        self.precision: AbstractContextManager[object] = nullcontext()
+        if precision == "bf16-mixed":
+            self.precision = torch.autocast(self.trained[0].device.type, torch.bfloat16)
+        self.losses: list[Tensor] = []  # of all steps, left on the device
+
+    def step(
+        self,
+        inputs: Int[Tensor, "time batch"],
+        targets: Int[Tensor, "time batch"],
+        state: State | None = None,
+    ) -> State:
+        """The state that the batch ends in, cut from its graph."""
+        with self.precision:
+            logits, state = self.model(inputs, state)
+            loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
+        self.optimizer.zero_grad()
+        loss.backward()
+        clip_by_global_norm(self.trained, self.clip_norm)
+        self.optimizer.step()
+        self.losses.append(loss.detach())
+        return detach(state)
+
+
+def random_ids(shape: Shape, device: torch.device) -> Int[Tensor, "steps batch"]:
+    """The same for the same shape."""
+    size = (shape.num_steps + 1, shape.batch_size)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(shape.vocabulary_size, size, generator=generator).to(device)
+
+
+def step_seconds(training: BareTraining, ids: Int[Tensor, "steps batch"]) -> float:
+    """What a step takes when the first ones, which are slow, are done."""
+    for _ in range(WARM_UP):
+        training.step(ids[:-1], ids[1:])
+    return seconds(lambda: training.step(ids[:-1], ids[1:]), ids.device)
+
+
+def largest_difference(trainings: Sequence[BareTraining]) -> float:
+    """Between the losses of the same step, as a share of the loss, over all steps of all."""
+    steps = min(len(training.losses) for training in trainings)
+    losses = torch.stack([torch.stack(training.losses[:steps]).cpu() for training in trainings])
+    least, largest = losses.amin(dim=0), losses.amax(dim=0)
+    return float(((largest - least) / least).max())

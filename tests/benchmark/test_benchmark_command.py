@@ -1,0 +1,53 @@
+"""The commands as a user types them, on next to no work. What they measure is not looked at."""
+
+import json
+from pathlib import Path
+
+from lstm_lm.benchmark import sweep
+
+TINY = ["--quick", "--shapes", "tiny", "--threads", "1"]
+
+
+def test_cores(type_command):
+    command = ["cores", *TINY, "--cells", "lstm", "gru", "--json", "rows.json"]
+    code, output, errors = type_command("benchmark.py", *command)
+    assert (code, errors) == (0, "")
+    assert "scratch lstm / naive lstm" in output
+    assert "too little is measured" in output
+    rows = json.loads(Path("rows.json").read_text())
+    assert {"scratch gru bf16-mixed / builtin gru bf16-mixed", "builtin lstm"} <= {
+        row["what"] for row in rows
+    }
+    assert all(row["ratio"] > 0 and row["share_of_peak"] > 0 for row in rows)
+
+
+def test_sweep(type_command, monkeypatch):
+    monkeypatch.setattr(sweep, "run_sweep", lambda *_: sweep.Measured(whole=3.0, training=4.0))
+    command = "sweep --quick --precisions 32-true --json rows.json".split()
+    code, output, errors = type_command("benchmark.py", *command)
+    assert (code, errors) == (0, "")
+    assert "side by side 32-true / in turn 32-true, training" in output
+    assert len(json.loads(Path("rows.json").read_text())) == 2
+
+
+def test_loop(type_command):
+    code, output, errors = type_command("benchmark.py", "loop", *TINY, "--json", "rows.json")
+    assert (code, errors) == (0, "")
+    assert "run with Lightning, bar and TensorBoard / bare loop" in output
+    (row,) = json.loads(Path("rows.json").read_text())
+    assert row["ratio"] > 0 and row["tokens_per_second"] > 0 and "milliseconds" in row
+
+
+def test_generate(type_command):
+    command = ["generate", *TINY, "--json", "rows.json", "--chart", "chart.png"]
+    code, output, errors = type_command("benchmark.py", *command)
+    assert (code, errors) == (0, "")
+    assert "scratch / builtin, greedy" in output
+    assert all(row["tokens_per_second"] > 0 for row in json.loads(Path("rows.json").read_text()))
+    assert Path("chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_a_gpu_it_says_so(type_command):
+    code, _, errors = type_command("benchmark.py", "cores", *TINY, "--device", "cuda")
+    assert code == 2
+    assert errors.startswith("error: a GPU was asked for, but PyTorch finds none here")

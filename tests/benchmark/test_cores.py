@@ -1,0 +1,72 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from lstm_lm.benchmark.cores import Way, comparisons, require_equal_losses
+from lstm_lm.benchmark.models import builders
+from lstm_lm.benchmark.naive import NaiveModel
+from lstm_lm.benchmark.shapes import SHAPES, Shape
+from lstm_lm.benchmark.training_step import BareTraining
+from lstm_lm.config import Cell, OptimizerConfig
+from lstm_lm.errors import RunFailed
+from lstm_lm.model.language_model import LanguageModel
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("embedding_size", [None, 3])
+def test_the_naive_model_computes_what_the_builtin_one_does(embedding_size):
+    shape = Shape(7, 5, 4, 2, embedding_size)
+    model = LanguageModel(shape.model(Cell.lstm), shape.vocabulary_size)
+    naive = NaiveModel(model)
+    ids = torch.randint(7, (4, 2))
+    logits, state = model(ids)
+    naive_logits, naive_state = naive(ids)
+    assert_close(naive_logits, logits)
+    again, _ = model(ids, state)
+    assert_close(naive(ids, naive_state)[0], again)
+
+
+def test_models_differ_in_their_cores_only():
+    ids = torch.randint(28, (4, 4))
+    outputs = {
+        name: build()(ids)[0] for name, build in builders(SHAPES["tiny"], Cell.lstm, CPU).items()
+    }
+    assert list(outputs)[0] == "builtin"
+    assert {"scratch", "naive"} <= set(outputs)
+    for logits in outputs.values():
+        assert_close(logits, outputs["builtin"])
+
+
+def test_work_of_a_step_by_hand():
+    # A token costs 2 x 4 x 8 x 8 for the cell and 2 x 8 x 28 for the output layer, three times.
+    assert SHAPES["tiny"].step_flop(Cell.lstm) == 16 * 3 * (2 * 4 * 8 * 8 + 2 * 8 * 28)
+    embedded = Shape(28, 8, 4, 4, embedding_size=2)
+    assert embedded.step_flop(Cell.gru) == 16 * 3 * (2 * 3 * 8 * 10 + 2 * 8 * 28)
+
+
+def test_what_is_compared_with_what():
+    ways = [Way(core, p) for core in ("builtin", "scratch") for p in ("32-true", "bf16-mixed")]
+    ways.append(Way("naive", "32-true"))
+    builtin, builtin_half, scratch, scratch_half, naive = ways
+    assert comparisons(ways) == [
+        *((way, builtin) for way in ways),
+        (scratch_half, builtin_half),
+        (scratch, naive),
+    ]
+
+
+def trained(build, rate):
+    training = BareTraining(build(), OptimizerConfig(learning_rate=rate), "32-true")
+    ids = torch.randint(28, (5, 4), generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        training.step(ids[:-1], ids[1:])
+    return training
+
+
+def test_cores_that_learn_otherwise_are_noticed():
+    build = builders(SHAPES["tiny"], Cell.lstm, CPU)
+    same = {Way(name, "32-true"): trained(build[name], 1.0) for name in build}
+    require_equal_losses(same, CPU)
+    with pytest.raises(RunFailed, match="do not compute the same"):
+        require_equal_losses(same | {Way("wrong", "32-true"): trained(build["builtin"], 2.0)}, CPU)
