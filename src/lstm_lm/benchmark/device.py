@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from lstm_lm.config import Accelerator
-from lstm_lm.device import choose_device
+from lstm_lm.device import choose_device, keep_freed_memory
 
 
 def prepare(name: str) -> torch.device:
@@ -15,6 +15,7 @@ def prepare(name: str) -> torch.device:
     Raises:
         SettingsError: if there is no GPU.
     """
+    keep_freed_memory()  # as training does
     if name == "cpu":
         return choose_device(Accelerator.cpu)
     device = choose_device(Accelerator.gpu)

@@ -8,11 +8,11 @@ from functools import partial
 import torch
 from torch import nn
 
-from lstm_lm import config
 from lstm_lm.benchmark.naive import NaiveModel
 from lstm_lm.benchmark.shapes import Shape
-from lstm_lm.config import Cell, CoreName, ModelConfig
+from lstm_lm.config import Backend, Cell, CoreName, ModelConfig
 from lstm_lm.errors import SettingsError
+from lstm_lm.model.fused.kernels import refuse_impossible
 from lstm_lm.model.language_model import LanguageModel
 
 BUILTIN, SCRATCH, NAIVE = "builtin", "scratch", "naive"
@@ -31,34 +31,24 @@ def builders(shape: Shape, cell: Cell, device: torch.device) -> dict[str, Callab
         return model.to(device)
 
     settings = {core: shape.model(cell, CoreName(core)) for core in (BUILTIN, SCRATCH)}
-    settings |= fused(settings[SCRATCH])
-    every = {name: partial(build, of) for name, of in settings.items()}
-    runnable: dict[str, Callable[[], nn.Module]] = {
-        name: build for name, build in every.items() if can_run(name, build, device)
+    settings |= fused(settings[SCRATCH], device)
+    every: dict[str, Callable[[], nn.Module]] = {
+        name: partial(build, of) for name, of in settings.items()
     }
     if cell is Cell.lstm:
-        runnable[NAIVE] = lambda: NaiveModel(builtin).to(device)
-    return runnable
+        every[NAIVE] = lambda: NaiveModel(builtin).to(device)
+    return every
 
 
-# To be finished when model.core=fused is merged: until then there is no Backend, so no fused core.
-def fused(scratch: ModelConfig) -> dict[str, ModelConfig]:
-    """Settings of the fused core with each of its backends."""
-    return {
-        f"fused {backend}": dataclasses.replace(
-            scratch,
-            core=CoreName("fused"),
-            **{"backend": backend},
-        )
-        for backend in getattr(config, "Backend", ())
-    }
-
-
-def can_run(name: str, build: Callable[[], nn.Module], device: torch.device) -> bool:
-    try:
-        logits, _ = build()(torch.zeros(2, 2, dtype=torch.long, device=device))
-        logits.sum().backward()
-    except (SettingsError, ImportError, RuntimeError) as error:
-        log.warning("%s is left out, as it does not run here: %s", name, str(error).split("\n")[0])
-        return False
-    return True
+def fused(scratch: ModelConfig, device: torch.device) -> dict[str, ModelConfig]:
+    """Settings of the fused core with each backend that can run here."""
+    settings = {}
+    for backend in Backend:
+        try:
+            refuse_impossible(backend, device)
+        except SettingsError as error:
+            log.warning("fused %s is left out: %s", backend, error)
+        else:
+            name = f"fused {backend}"
+            settings[name] = dataclasses.replace(scratch, core=CoreName.fused, backend=backend)
+    return settings
