@@ -16,7 +16,7 @@ from contextlib import redirect_stderr
 from itertools import islice
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Integer
 from torch import Tensor, nn
 
 from lstm_lm.benchmark.interleaved import Rounds
@@ -53,7 +53,7 @@ class InTurns(TrainingBatches):
     def __init__(
         self,
         config: RunConfig,
-        ids: Int[Tensor, " tokens"],
+        ids: Integer[Tensor, " tokens"],
         bare: BareLoop,
         rounds: Rounds[str],
         chunk: int,
