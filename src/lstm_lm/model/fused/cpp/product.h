@@ -56,7 +56,8 @@ template <typename Numbers, int ROWS, int VECTORS>
 void multiply_block(
     Left<typename Numbers::Element> left,
     const typename Numbers::Element* right, int64_t depth,
-    typename Numbers::State* out, int64_t out_stride, bool add) {
+    typename Numbers::State* out, int64_t out_stride, bool add,
+    const typename Numbers::Element* ahead) {
   using Element = typename Numbers::Element;
   using State = typename Numbers::State;
   Vector<State> sums[ROWS][VECTORS];
@@ -67,6 +68,7 @@ void multiply_block(
       sums[row][vector] =
           add ? load(out + row * out_stride + vector * LANES<State>) : Vector<State>{};
   for (int64_t k = 0; k < depth; ++k) {
+    __builtin_prefetch(ahead + k * VECTORS * LANES<Element>, 0, 2);
     Vector<Element> columns[VECTORS];
 #pragma GCC unroll 8
     for (int vector = 0; vector < VECTORS; ++vector)
@@ -90,14 +92,15 @@ template <typename Numbers, int VECTORS, int ROWS = LARGEST_BLOCK<VECTORS>>
 void multiply_rows(
     int64_t rows, Left<typename Numbers::Element> left,
     const typename Numbers::Element* right, int64_t depth,
-    typename Numbers::State* out, int64_t out_stride, bool add) {
+    typename Numbers::State* out, int64_t out_stride, bool add,
+    const typename Numbers::Element* ahead) {
   if constexpr (ROWS > 0) {
     if (rows == ROWS)
       multiply_block<Numbers, ROWS, VECTORS>(
-          left, right, depth, out, out_stride, add);
+          left, right, depth, out, out_stride, add, ahead);
     else
       multiply_rows<Numbers, VECTORS, ROWS - 1>(
-          rows, left, right, depth, out, out_stride, add);
+          rows, left, right, depth, out, out_stride, add, ahead);
   }
 }
 
@@ -113,12 +116,14 @@ void multiply(
     typename Numbers::State* out, int64_t out_stride, bool add = false) {
   int64_t blocks = (rows + LARGEST_BLOCK<VECTORS> - 1) / LARGEST_BLOCK<VECTORS>;
   for (int64_t k = 0; k < depth; k += DEPTH_AT_ONCE) {
+    int64_t taken = std::min(DEPTH_AT_ONCE, depth - k);
     auto right = panel + k * VECTORS * LANES<typename Numbers::Element>;
     for (int64_t block = 0; block < blocks; ++block) {
       int64_t first = rows * block / blocks, count = rows * (block + 1) / blocks - first;
       multiply_rows<Numbers, VECTORS>(
           count, left.at(first, k), right,
-          std::min(DEPTH_AT_ONCE, depth - k), out + first * out_stride, out_stride, add || k > 0);
+          taken, out + first * out_stride, out_stride, add || k > 0,
+          right + (taken * VECTORS + block % VECTORS) * LANES<typename Numbers::Element>);
     }
   }
 }
