@@ -100,6 +100,28 @@ def test_bfloat16_operands_are_within_five_hundredths(
     assert_within(ours, run_twin(core, cell, inputs), 5e-2)
 
 
+# More rows than are multiplied at once, more columns than are looked up, one column.
+@every_cell
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("time", "batch", "input_size", "hidden_size"),
+    [(45, 30, 28, 7), (3, 5, 1100, 33), (4, 4, 1, 18), (2, 16, 17, 80)],
+)
+def test_compiled_kernels_look_up_what_is_one_hot(
+    cell, autocast, time, batch, input_size, hidden_size
+):
+    core = make(cell, Backend.cpp, input_size, hidden_size)
+    ids = torch.randint(input_size, (time, batch))
+    inputs = torch.nn.functional.one_hot(ids, input_size).float()
+    share = 5e-6 if autocast is None else 5e-2
+    assert_within(run(core, inputs, autocast), run_twin(core, cell, inputs), share)
+    # Neither two ones nor none nor another number is one-hot.
+    for row, value in ((0, 1.0), (1, 0.0), (2, 0.5)):
+        inputs = torch.nn.functional.one_hot(ids, input_size).float()
+        inputs[-1, row] = value
+        assert_within(run(core, inputs, autocast), run_twin(core, cell, inputs), share)
+
+
 @every_cell
 @every_backend
 def test_a_core_may_be_used_twice_in_one_graph(cell, backend):
@@ -143,11 +165,10 @@ def test_compiled_kernels_give_the_same_bits_for_any_number_of_threads(cell, aut
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            # The gradient of the inputs is a product of PyTorch's.
-            results.append([part for i, part in enumerate(run(core, inputs, autocast))])
+            results.append(run(core, inputs, autocast))
     finally:
         torch.set_num_threads(before)
-    of_inputs = 1 + len(CELLS[cell][2]._fields)
+    of_inputs = 1 + len(CELLS[cell][2]._fields)  # a product of PyTorch's
     for other in results[1:]:
         for i, (a, b) in enumerate(zip(results[0], other, strict=True)):
             assert i == of_inputs or torch.equal(a, b)

@@ -20,6 +20,11 @@ struct GRUForward {
   Stored* hiddens;
   Stored* gates;
 
+  void fetch_for(int64_t row, int64_t unit, int64_t count) const {
+    for (int part = 0; part < 4; ++part) fetch(gates + (row * 4 + part) * hidden + unit, count);
+    fetch(hiddens + (row + batch) * hidden + unit, count);
+  }
+
   Vector<State> forward(
       int64_t row, int64_t unit, int64_t count, const State* from_inputs,
       const State* from_hidden) const {
@@ -54,6 +59,15 @@ struct GRUBackward {
   State* grad_kept;           // [batch, hidden], what z lets pass
   Stored* grad_from_inputs;   // [steps, batch, 3, hidden]
   Stored* grad_from_hiddens;  // the same, but what reached n through r
+
+  void fetch_for(int64_t row, int64_t unit, int64_t count) const {
+    for (int part = 0; part < 4; ++part) fetch(gates + (row * 4 + part) * hidden + unit, count);
+    for (int gate = 0; gate < GATES; ++gate) {
+      fetch(grad_from_inputs + (row * 3 + gate) * hidden + unit, count);
+      fetch(grad_from_hiddens + (row * 3 + gate) * hidden + unit, count);
+    }
+    fetch(hiddens + row * hidden + unit, count);
+  }
 
   Vector<State> kept(int64_t row, int64_t unit, int64_t count) const {
     return load(grad_kept + row * hidden + unit, count);

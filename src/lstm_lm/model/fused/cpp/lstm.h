@@ -20,6 +20,13 @@ struct LSTMForward {
   State* cells;
   Stored* gates;
 
+  void fetch_for(int64_t row, int64_t unit, int64_t count) const {
+    for (int gate = 0; gate < GATES; ++gate)
+      fetch(gates + (row * 4 + gate) * hidden + unit, count);
+    fetch(cells + (row + batch) * hidden + unit, count);
+    fetch(hiddens + (row + batch) * hidden + unit, count);
+  }
+
   Vector<State> forward(
       int64_t row, int64_t unit, int64_t count, const State* sums, const State*) const {
     constexpr int64_t L = LANES<State>;
@@ -50,6 +57,14 @@ struct LSTMBackward {
   const State* cells;
   State* grad_cell;  // [batch, hidden], of the step that comes next
   Stored* grad_gates;
+
+  void fetch_for(int64_t row, int64_t unit, int64_t count) const {
+    for (int gate = 0; gate < GATES; ++gate) {
+      fetch(gates + (row * 4 + gate) * hidden + unit, count);
+      fetch(grad_gates + (row * 4 + gate) * hidden + unit, count);
+    }
+    fetch(cells + row * hidden + unit, count);
+  }
 
   Vector<State> kept(int64_t, int64_t, int64_t) const { return Vector<State>{}; }
 

@@ -168,7 +168,7 @@ struct Panels {
   Memory<Element> memory;
 };
 
-// One panel of a matrix that lies in memory row by row. With `ones` there is a column more, of ones.
+// One panel of a matrix that lies in memory row by row. With `ones` it has a column of ones more.
 template <typename Numbers, typename T>
 void cut_panel(
     const T* matrix, int64_t depth, int64_t columns, int64_t stride, int64_t vectors,
@@ -178,6 +178,7 @@ void cut_panel(
   for (int64_t k = 0; k < elements<Numbers>(depth); ++k)
     for (int64_t vector = 0; vector < vectors; ++vector) {
       int64_t count = std::min(L, columns - vector * L);
+      __builtin_prefetch(matrix + (k + 8) * PAIR * stride + vector * L);
       Vector<State> rows[PAIR] = {};
       for (int64_t row = k * PAIR; row < std::min(depth, (k + 1) * PAIR); ++row) {
         if (count > 0) rows[row % PAIR] = load(matrix + row * stride + vector * L, count);

@@ -15,6 +15,10 @@ struct RNNForward {
   int64_t batch, hidden;
   Stored* hiddens;
 
+  void fetch_for(int64_t row, int64_t unit, int64_t count) const {
+    fetch(hiddens + (row + batch) * hidden + unit, count);
+  }
+
   Vector<State> forward(
       int64_t row, int64_t unit, int64_t count, const State* sums, const State*) const {
     auto values = hyperbolic_tangent(load(sums));
@@ -33,6 +37,11 @@ struct RNNBackward {
   int64_t batch, hidden;
   const Stored* hiddens;
   Stored* grad_sums;  // [steps, batch, hidden]
+
+  void fetch_for(int64_t row, int64_t unit, int64_t count) const {
+    fetch(hiddens + (row + batch) * hidden + unit, count);
+    fetch(grad_sums + row * hidden + unit, count);
+  }
 
   Vector<State> kept(int64_t, int64_t, int64_t) const { return Vector<State>{}; }
 

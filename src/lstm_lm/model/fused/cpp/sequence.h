@@ -12,14 +12,17 @@
 //   backward(step, row, unit, count, hidden, operands)    from the gradient of the hidden state
 //                                                         those of the gates: what to store, and
 //                                                         what is multiplied with the weights
+//   fetch_for(row, unit, count)                           which memory either will use
 //
-// `count` is the number of units, which is less than a vector at the end. In forward, rows are
-// counted through all steps. A cell with GATES_APART gets what inputs and hidden state add to a gate
-// each for itself, else their sum as `from_inputs`.
+// `count` is the number of units, which is less than a vector at the end. In forward and fetch_for,
+// rows are counted through all steps. A cell with GATES_APART gets what inputs and hidden state add
+// to a gate each for itself, else their sum as `from_inputs`.
 #pragma once
 
+#include <optional>
 #include <utility>
 
+#include "one_hot.h"
 #include "product.h"
 
 namespace {
@@ -122,6 +125,74 @@ struct WeightPanels {
   Memory<Element> memory;
 };
 
+// What the inputs add to the gates, bias included, one panel of gates after the other.
+template <typename Numbers, typename Cell>
+class FromInputs {
+ public:
+  using State = typename Numbers::State;
+  using Stored = typename Numbers::Stored;
+  using Weights = WeightPanels<Numbers, Cell>;
+  using Table = WeightPanels<Plain<State>, Cell>;
+  static constexpr int64_t L = Weights::L, WIDTH = Weights::WIDTH;
+
+  FromInputs(const Stored* inputs, const State* weight, const State* bias, Sizes sizes)
+      : inputs_(inputs),
+        columns_(sizes.inputs),
+        ones_(one_hot_columns(inputs, sizes.steps * sizes.batch, sizes.inputs)) {
+    if (ones_.empty())
+      weights_.emplace(weight, bias, sizes.hidden, sizes.inputs);
+    else
+      fill_table(weight, bias, sizes);
+  }
+
+  // Room for the operands of a step, for so many rows.
+  Operands<Numbers> operands(int64_t rows) const {
+    Operands<Numbers> given(ones_.empty() ? rows : 0, columns_ + 1);
+    for (int64_t row = 0; row < rows && ones_.empty(); ++row)
+      Numbers::store_operands(given.row(row) + columns_, broadcast(State(1)), 1);
+    return given;
+  }
+
+  void read(Operands<Numbers>& given, int64_t first, int64_t rows) const {
+    for (int64_t row = 0; row < rows && ones_.empty(); ++row)
+      given.fill(row, inputs_ + (first + row) * columns_, columns_);
+  }
+
+  void sum(
+      const Operands<Numbers>& given, int64_t first, int64_t rows, int64_t panel,
+      State* sums) const {
+    if (ones_.empty()) {
+      multiply<Numbers, Weights::VECTORS>(
+          rows, given.from(0), weights_->panel(panel), weights_->depth, sums, WIDTH);
+      return;
+    }
+    for (int64_t row = 0; row < rows; ++row)
+      std::memcpy(
+          sums + row * WIDTH, table_->panel(panel) + ones_[first + row] * WIDTH,
+          WIDTH * sizeof(State));
+  }
+
+ private:
+  void fill_table(const State* weight, const State* bias, Sizes sizes) {
+    table_.emplace(weight, nullptr, sizes.hidden, sizes.inputs);
+    const WeightPanels<Plain<State>, Cell> of_bias(bias, nullptr, sizes.hidden, 1);
+    for (int64_t panel = 0; panel < table_->count; ++panel)
+      for (int64_t column = 0; column < columns_; ++column)
+        for (int64_t at = 0; at < WIDTH; at += L) {
+          auto entry = table_->memory.get() + (panel * columns_ + column) * WIDTH + at;
+          store(
+              entry, Numbers::rounded(load(entry)) +
+                         Numbers::rounded(load(of_bias.panel(panel) + at)));
+        }
+  }
+
+  const Stored* inputs_;
+  int64_t columns_;
+  std::vector<int32_t> ones_;
+  std::optional<Weights> weights_;
+  std::optional<Table> table_;
+};
+
 // `hiddens` is [1 + steps, batch, hidden]: the first is given, the cell stores the others.
 template <typename Numbers, typename Cell>
 void forward_packed(
@@ -131,24 +202,23 @@ void forward_packed(
   using State = typename Numbers::State;
   using Weights = WeightPanels<Numbers, Cell>;
   constexpr int64_t L = Weights::L, UNITS = Weights::UNITS, WIDTH = Weights::WIDTH;
-  const Weights of_inputs(weight_ih, bias, sizes.hidden, sizes.inputs);
+  const FromInputs<Numbers, Cell> of_inputs(inputs, weight_ih, bias, sizes);
   const Weights of_hidden(weight_hh, nullptr, sizes.hidden, sizes.hidden);
   for_rows(sizes.batch, [&](int64_t first, int64_t rows) {
-    Operands<Numbers> given(rows, sizes.inputs + 1);
+    auto given = of_inputs.operands(rows);
     Operands<Numbers> before(rows, sizes.hidden), after(rows, sizes.hidden);
     auto from_inputs = allocate<State>(rows * WIDTH);
     auto from_hidden = Cell::GATES_APART ? allocate<State>(rows * WIDTH) : nullptr;
-    for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t row = 0; row < rows; ++row)
       before.fill(row, hiddens + (first + row) * sizes.hidden, sizes.hidden);
-      Numbers::store_operands(given.row(row) + sizes.inputs, broadcast(State(1)), 1);
-    }
     for (int64_t step = 0; step < sizes.steps; ++step) {
       int64_t start = step * sizes.batch + first;
-      for (int64_t row = 0; row < rows; ++row)
-        given.fill(row, inputs + (start + row) * sizes.inputs, sizes.inputs);
+      of_inputs.read(given, start, rows);
       for (int64_t panel = 0; panel < of_hidden.count; ++panel) {
-        multiply<Numbers, Weights::VECTORS>(
-            rows, given.from(0), of_inputs.panel(panel), of_inputs.depth, from_inputs.get(), WIDTH);
+        for (int64_t row = 0; row < rows; ++row)
+          cell.fetch_for(
+              start + row, panel * UNITS, std::min(UNITS, sizes.hidden - panel * UNITS));
+        of_inputs.sum(given, start, rows, panel, from_inputs.get());
         multiply<Numbers, Weights::VECTORS>(
             rows, before.from(0), of_hidden.panel(panel), of_hidden.depth,
             Cell::GATES_APART ? from_hidden.get() : from_inputs.get(), WIDTH, !Cell::GATES_APART);
@@ -245,6 +315,12 @@ void backward(
     auto sums = allocate<State>(rows * WIDTH);
     for (int64_t step = sizes.steps; step >= 0; --step) {  // of the state after so many steps
       for (int64_t panel = 0; panel < panels.count; ++panel) {
+        int64_t start = (step - 1) * sizes.batch + first;
+        for (int64_t row = 0; row < rows && step > 0; ++row) {
+          int64_t count = std::min(WIDTH, sizes.hidden - panel * WIDTH);
+          cell.fetch_for(start + row, panel * WIDTH, count);
+          fetch(grad_outputs + (start + row) * sizes.hidden + panel * WIDTH, count);
+        }
         if (step < sizes.steps)
           multiply_up_to<Numbers, PANEL>(
               panels.vectors(panel), rows, later.from(0), panels.panel(panel), panels.depth,

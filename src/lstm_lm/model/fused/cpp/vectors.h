@@ -66,6 +66,13 @@ inline void store(T* to, Vector<T> values, int64_t count = LANES<T>) {
   }
 }
 
+// Ask for memory that will soon be used, where the processor does not foresee it by itself.
+template <typename T>
+inline void fetch(const T* from, int64_t count) {
+  auto line = reinterpret_cast<const char*>(from);
+  for (auto end = line + count * sizeof(T); line < end; line += 64) __builtin_prefetch(line, 1, 2);
+}
+
 // A bfloat16 is the upper half of a float.
 
 typedef uint16_t Halves __attribute__((vector_size(BYTES / 2)));
