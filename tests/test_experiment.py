@@ -2,13 +2,14 @@ import json
 import math
 import os
 import signal
+from importlib import import_module
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
-from lstm_lm.config import Order, Schedule
+from lstm_lm.config import Backend, Order, Schedule
 from lstm_lm.data import windows
 from lstm_lm.data.splits import read_splits
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
@@ -82,17 +83,63 @@ def test_curves_are_over_optimizer_steps_without_gaps_or_nan(small_run, tmp_path
     assert "sample 1/text_summary" in events.Tags()["tensors"]
 
 
+CORES = ["scratch", "builtin", "fused", "fused model.backend=cpp"]
+TWO_STEPS = "training.steps=2", "samples.tokens=2"
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_swapping_the_core_leaves_the_curves_unchanged(cell, small_run, tmp_path):
-    for core in ("scratch", "builtin"):
-        config = small_run(f"model.cell={cell}", f"model.core={core}", "device.precision=64-true")
-        train(config, tmp_path / core)
-    for tag in ("train/loss", "validation/loss", "gradient_norm"):
-        scratch, builtin = (dict(curve(tmp_path / core, tag)) for core in ("scratch", "builtin"))
-        assert len(scratch) > 1
-        assert scratch == pytest.approx(builtin, rel=1e-6)
-    for name, weight in weights(tmp_path / "scratch").items():
-        assert_close(weight, weights(tmp_path / "builtin")[name], rtol=1e-9, atol=1e-9)
+    for core in CORES:
+        settings = f"model.cell={cell} device.precision=64-true model.core={core}"
+        train(small_run(*settings.split()), tmp_path / core.split("=")[-1])
+    builtin = tmp_path / "builtin"
+    for other in ("scratch", "fused", "cpp"):
+        for tag in ("train/loss", "validation/loss", "gradient_norm"):
+            ours = dict(curve(tmp_path / other, tag))
+            assert len(ours) > 1
+            assert ours == pytest.approx(dict(curve(builtin, tag)), rel=1e-6)
+        for name, weight in weights(tmp_path / other).items():
+            assert_close(weight, weights(builtin)[name], rtol=1e-9, atol=1e-9)
+
+
+def test_the_summary_names_the_core_and_its_backend(small_run, tmp_path):
+    named = []
+    for core in CORES:
+        config = small_run("training.steps=1", *f"model.core={core}".split())
+        summary = train(config, tmp_path / core.split("=")[-1])
+        named.append((summary["core"], summary["backend"]))
+    assert named == [("scratch", None), ("builtin", None), ("fused", "torch"), ("fused", "cpp")]
+
+
+def triton_with_its_kernels():
+    """Triton, its kernels made already, as how they are run is decided then."""
+    triton = pytest.importorskip("triton")
+    import_module("lstm_lm.model.fused.triton_kernels")
+    return triton
+
+
+def test_a_backend_that_cannot_be_is_refused_before_anything_is_written(
+    small_run, tmp_path, monkeypatch
+):
+    config = small_run("model.core=fused", "model.backend=triton", "device.accelerator=cpu")
+    triton = triton_with_its_kernels()
+    monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
+    with pytest.raises(SettingsError, match="model.backend=triton needs a GPU, and the device is"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_backend_cannot_be_here_is_used_with_another(
+    small_run, tmp_path, monkeypatch, caplog
+):
+    triton = triton_with_its_kernels()
+    config = small_run("model.core=fused", "model.backend=triton", "model.cell=rnn", *TWO_STEPS)
+    train(config, tmp_path / "run")
+    monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
+    run = restore(tmp_path / "run")
+    assert "needs a GPU" in caplog.text and "model.backend=torch is taken" in caplog.text
+    assert [core.backend for core in run.model.cores] == [Backend.torch]
+    assert run.model(torch.zeros(3, 2, dtype=torch.long))[0].isfinite().all()
 
 
 @pytest.mark.parametrize("order", list(Order))
@@ -215,11 +262,12 @@ def test_the_last_step_is_validated_whatever_the_interval(small_run, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
-@pytest.mark.parametrize("core", ["scratch", "builtin"])
+@pytest.mark.parametrize("core", CORES)
 def test_other_precisions_learn_the_same(core, precision, small_run, tmp_path):
-    config = small_run(f"model.core={core}", f"device.precision={precision}")
+    settings = f"model.core={core}".split()
+    config = small_run(*settings, f"device.precision={precision}")
     losses = train(config, tmp_path / "run")["validation/loss"]
-    expected = train(small_run(f"model.core={core}"), tmp_path / "full")["validation/loss"]
+    expected = train(small_run(*settings), tmp_path / "full")["validation/loss"]
     assert losses == pytest.approx(expected, rel=1e-2)
     kind = torch.float64 if precision == "64-true" else torch.float32
     assert {weight.dtype for weight in weights(tmp_path / "run").values()} == {kind}

@@ -204,7 +204,7 @@ def test_all_random_states_are_put_back():
 
 FACTORS = {
     "model.cell": ["lstm", "gru", "rnn"],
-    "model.core": ["scratch", "builtin"],
+    "core": ["scratch", "builtin", "fused backend=torch", "fused backend=cpp"],
     "data.order": ["consecutive", "random"],
     "model.dropout": [0, 0.4],
     "optimizer": [
@@ -246,7 +246,7 @@ CASES = pairwise(FACTORS)
 
 
 def test_the_cases_are_few_and_meet_in_all_pairs():
-    assert len(CASES) <= 60
+    assert len(CASES) <= 70
     met = set().union(*(itertools.combinations(case.items(), 2) for case in CASES))
     for (one, values), (two, others) in itertools.combinations(FACTORS.items(), 2):
         for a, b in itertools.product(values, others):
@@ -256,8 +256,9 @@ def test_the_cases_are_few_and_meet_in_all_pairs():
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_whatever_is_trained_goes_on_exactly(case, tiny_run, tmp_path, assert_same_end):
     case = dict(case)
-    place, optimizer = case.pop("place"), case.pop("optimizer").split()
+    place, optimizer, core = case.pop("place"), case.pop("optimizer"), case.pop("core")
     settings = [f"{name}={value}" for name, value in case.items()]
-    settings += [f"optimizer.{setting}" for setting in optimizer]
+    settings += [f"model.{setting}" for setting in f"core={core}".split()]
+    settings += [f"optimizer.{setting}" for setting in optimizer.split()]
     config = tiny_run("model.num_layers=2", *settings)
     assert_goes_on_exactly(config, tmp_path, assert_same_end, place)

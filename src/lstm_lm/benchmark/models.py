@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import nn
@@ -42,13 +42,19 @@ def builders(shape: Shape, cell: Cell, device: torch.device) -> dict[str, Callab
 
 def fused(scratch: ModelConfig, device: torch.device) -> dict[str, ModelConfig]:
     """Settings of the fused core with each backend that can run here."""
-    settings = {}
+    return {
+        f"fused {backend}": dataclasses.replace(scratch, core=CoreName.fused, backend=backend)
+        for backend in possible_backends(device)
+    }
+
+
+@cache
+def possible_backends(device: torch.device) -> list[Backend]:
+    possible = []
     for backend in Backend:
         try:
             refuse_impossible(backend, device)
+            possible.append(backend)
         except SettingsError as error:
             log.warning("fused %s is left out: %s", backend, error)
-        else:
-            name = f"fused {backend}"
-            settings[name] = dataclasses.replace(scratch, core=CoreName.fused, backend=backend)
-    return settings
+    return possible

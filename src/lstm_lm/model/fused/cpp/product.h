@@ -52,7 +52,7 @@ struct Left {
 };
 
 // out [ROWS, VECTORS * lanes] (+)= left [ROWS, depth] @ right [depth, VECTORS * lanes]
-template <typename Numbers, int ROWS, int VECTORS>
+template <typename Numbers, int LINES, int ROWS, int VECTORS>
 void multiply_block(
     Left<typename Numbers::Element> left,
     const typename Numbers::Element* right, int64_t depth,
@@ -68,7 +68,8 @@ void multiply_block(
       sums[row][vector] =
           add ? load(out + row * out_stride + vector * LANES<State>) : Vector<State>{};
   for (int64_t k = 0; k < depth; ++k) {
-    __builtin_prefetch(ahead + k * VECTORS * LANES<Element>, 0, 2);
+    for (int line = 0; line < LINES; ++line)
+      __builtin_prefetch(ahead + (k * VECTORS + line) * LANES<Element>, 0, 2);
     Vector<Element> columns[VECTORS];
 #pragma GCC unroll 8
     for (int vector = 0; vector < VECTORS; ++vector)
@@ -88,7 +89,7 @@ void multiply_block(
       store(out + row * out_stride + vector * LANES<State>, sums[row][vector]);
 }
 
-template <typename Numbers, int VECTORS, int ROWS = LARGEST_BLOCK<VECTORS>>
+template <typename Numbers, int LINES, int VECTORS, int ROWS = LARGEST_BLOCK<VECTORS>>
 void multiply_rows(
     int64_t rows, Left<typename Numbers::Element> left,
     const typename Numbers::Element* right, int64_t depth,
@@ -96,10 +97,10 @@ void multiply_rows(
     const typename Numbers::Element* ahead) {
   if constexpr (ROWS > 0) {
     if (rows == ROWS)
-      multiply_block<Numbers, ROWS, VECTORS>(
+      multiply_block<Numbers, LINES, ROWS, VECTORS>(
           left, right, depth, out, out_stride, add, ahead);
     else
-      multiply_rows<Numbers, VECTORS, ROWS - 1>(
+      multiply_rows<Numbers, LINES, VECTORS, ROWS - 1>(
           rows, left, right, depth, out, out_stride, add, ahead);
   }
 }
@@ -116,14 +117,21 @@ void multiply(
     typename Numbers::State* out, int64_t out_stride, bool add = false) {
   int64_t blocks = (rows + LARGEST_BLOCK<VECTORS> - 1) / LARGEST_BLOCK<VECTORS>;
   for (int64_t k = 0; k < depth; k += DEPTH_AT_ONCE) {
+    constexpr int64_t WIDTH = VECTORS * LANES<typename Numbers::Element>;
     int64_t taken = std::min(DEPTH_AT_ONCE, depth - k);
-    auto right = panel + k * VECTORS * LANES<typename Numbers::Element>;
+    auto right = panel + k * WIDTH, ahead = right + taken * WIDTH;
     for (int64_t block = 0; block < blocks; ++block) {
       int64_t first = rows * block / blocks, count = rows * (block + 1) / blocks - first;
-      multiply_rows<Numbers, VECTORS>(
-          count, left.at(first, k), right,
-          taken, out + first * out_stride, out_stride, add || k > 0,
-          right + (taken * VECTORS + block % VECTORS) * LANES<typename Numbers::Element>);
+      auto from = left.at(first, k);
+      auto to = out + first * out_stride;
+      // Meanwhile what comes next is fetched: by each block a share of every row of the panel.
+      if (blocks >= VECTORS)
+        multiply_rows<Numbers, 1, VECTORS>(
+            count, from, right, taken, to, out_stride, add || k > 0,
+            ahead + block % VECTORS * LANES<typename Numbers::Element>);
+      else
+        multiply_rows<Numbers, VECTORS, VECTORS>(
+            count, from, right, taken, to, out_stride, add || k > 0, ahead);
     }
   }
 }

@@ -125,7 +125,7 @@ struct WeightPanels {
   Memory<Element> memory;
 };
 
-// What the inputs add to the gates, bias included, one panel of gates after the other.
+// What the inputs add to the gates, bias included: for all steps at once, or looked up.
 template <typename Numbers, typename Cell>
 class FromInputs {
  public:
@@ -137,49 +137,51 @@ class FromInputs {
 
   FromInputs(const Stored* inputs, const State* weight, const State* bias, Sizes sizes)
       : inputs_(inputs),
-        columns_(sizes.inputs),
+        sizes_(sizes),
         ones_(one_hot_columns(inputs, sizes.steps * sizes.batch, sizes.inputs)) {
     if (ones_.empty())
       weights_.emplace(weight, bias, sizes.hidden, sizes.inputs);
     else
-      fill_table(weight, bias, sizes);
+      fill_table(weight, bias);
   }
 
-  // Room for the operands of a step, for so many rows.
-  Operands<Numbers> operands(int64_t rows) const {
-    Operands<Numbers> given(ones_.empty() ? rows : 0, columns_ + 1);
-    for (int64_t row = 0; row < rows && ones_.empty(); ++row)
-      Numbers::store_operands(given.row(row) + columns_, broadcast(State(1)), 1);
-    return given;
-  }
-
-  void read(Operands<Numbers>& given, int64_t first, int64_t rows) const {
-    for (int64_t row = 0; row < rows && ones_.empty(); ++row)
-      given.fill(row, inputs_ + (first + row) * columns_, columns_);
-  }
-
-  void sum(
-      const Operands<Numbers>& given, int64_t first, int64_t rows, int64_t panel,
-      State* sums) const {
-    if (ones_.empty()) {
-      multiply<Numbers, Weights::VECTORS>(
-          rows, given.from(0), weights_->panel(panel), weights_->depth, sums, WIDTH);
-      return;
+  // Room for what is added to some rows of the batch; filled, but for what is looked up.
+  Memory<State> sums_of(int64_t first, int64_t rows) const {
+    if (!ones_.empty()) return allocate<State>(rows * WIDTH);
+    int64_t all = sizes_.steps * rows;
+    Operands<Numbers> operands(all, sizes_.inputs + 1);
+    for (int64_t at = 0; at < all; ++at) {
+      int64_t row = at / rows * sizes_.batch + first + at % rows;
+      operands.fill(at, inputs_ + row * sizes_.inputs, sizes_.inputs);
+      Numbers::store_operands(operands.row(at) + sizes_.inputs, broadcast(State(1)), 1);
     }
-    for (int64_t row = 0; row < rows; ++row)
+    auto sums = allocate<State>(weights_->count * all * WIDTH);
+    for (int64_t panel = 0; panel < weights_->count; ++panel)
+      multiply<Numbers, Weights::VECTORS>(
+          all, operands.from(0), weights_->panel(panel), weights_->depth,
+          sums.get() + panel * all * WIDTH, WIDTH);
+    return sums;
+  }
+
+  // Those of a step and a panel, [rows, WIDTH].
+  State* at(State* sums, int64_t step, int64_t panel, int64_t first, int64_t rows) const {
+    if (ones_.empty()) return sums + (panel * sizes_.steps + step) * rows * WIDTH;
+    for (int64_t row = 0; row < rows; ++row) {
+      auto column = ones_[step * sizes_.batch + first + row];
       std::memcpy(
-          sums + row * WIDTH, table_->panel(panel) + ones_[first + row] * WIDTH,
-          WIDTH * sizeof(State));
+          sums + row * WIDTH, table_->panel(panel) + column * WIDTH, WIDTH * sizeof(State));
+    }
+    return sums;
   }
 
  private:
-  void fill_table(const State* weight, const State* bias, Sizes sizes) {
-    table_.emplace(weight, nullptr, sizes.hidden, sizes.inputs);
-    const WeightPanels<Plain<State>, Cell> of_bias(bias, nullptr, sizes.hidden, 1);
+  void fill_table(const State* weight, const State* bias) {
+    table_.emplace(weight, nullptr, sizes_.hidden, sizes_.inputs);
+    const WeightPanels<Plain<State>, Cell> of_bias(bias, nullptr, sizes_.hidden, 1);
     for (int64_t panel = 0; panel < table_->count; ++panel)
-      for (int64_t column = 0; column < columns_; ++column)
+      for (int64_t column = 0; column < sizes_.inputs; ++column)
         for (int64_t at = 0; at < WIDTH; at += L) {
-          auto entry = table_->memory.get() + (panel * columns_ + column) * WIDTH + at;
+          auto entry = table_->memory.get() + (panel * sizes_.inputs + column) * WIDTH + at;
           store(
               entry, Numbers::rounded(load(entry)) +
                          Numbers::rounded(load(of_bias.panel(panel) + at)));
@@ -187,7 +189,7 @@ class FromInputs {
   }
 
   const Stored* inputs_;
-  int64_t columns_;
+  Sizes sizes_;
   std::vector<int32_t> ones_;
   std::optional<Weights> weights_;
   std::optional<Table> table_;
@@ -205,30 +207,29 @@ void forward_packed(
   const FromInputs<Numbers, Cell> of_inputs(inputs, weight_ih, bias, sizes);
   const Weights of_hidden(weight_hh, nullptr, sizes.hidden, sizes.hidden);
   for_rows(sizes.batch, [&](int64_t first, int64_t rows) {
-    auto given = of_inputs.operands(rows);
+    auto sums_of_inputs = of_inputs.sums_of(first, rows);
     Operands<Numbers> before(rows, sizes.hidden), after(rows, sizes.hidden);
-    auto from_inputs = allocate<State>(rows * WIDTH);
-    auto from_hidden = Cell::GATES_APART ? allocate<State>(rows * WIDTH) : nullptr;
+    auto apart = Cell::GATES_APART ? allocate<State>(rows * WIDTH) : nullptr;
     for (int64_t row = 0; row < rows; ++row)
       before.fill(row, hiddens + (first + row) * sizes.hidden, sizes.hidden);
     for (int64_t step = 0; step < sizes.steps; ++step) {
       int64_t start = step * sizes.batch + first;
-      of_inputs.read(given, start, rows);
       for (int64_t panel = 0; panel < of_hidden.count; ++panel) {
         for (int64_t row = 0; row < rows; ++row)
           cell.fetch_for(
               start + row, panel * UNITS, std::min(UNITS, sizes.hidden - panel * UNITS));
-        of_inputs.sum(given, start, rows, panel, from_inputs.get());
+        auto from_inputs = of_inputs.at(sums_of_inputs.get(), step, panel, first, rows);
+        auto from_hidden = Cell::GATES_APART ? apart.get() : from_inputs;
         multiply<Numbers, Weights::VECTORS>(
-            rows, before.from(0), of_hidden.panel(panel), of_hidden.depth,
-            Cell::GATES_APART ? from_hidden.get() : from_inputs.get(), WIDTH, !Cell::GATES_APART);
+            rows, before.from(0), of_hidden.panel(panel), of_hidden.depth, from_hidden, WIDTH,
+            !Cell::GATES_APART);
         for (int64_t row = 0; row < rows; ++row)
           for (int64_t vector = 0; vector < UNITS / L; ++vector) {
             int64_t unit = panel * UNITS + vector * L, at = row * WIDTH + vector * Cell::GATES * L;
             if (unit >= sizes.hidden) break;
             int64_t count = std::min(L, sizes.hidden - unit);
-            auto values = cell.forward(
-                start + row, unit, count, from_inputs.get() + at, from_hidden.get() + at);
+            auto values =
+                cell.forward(start + row, unit, count, from_inputs + at, from_hidden + at);
             Numbers::store_operands(after.row(row) + unit, values, count);
           }
       }

@@ -1,6 +1,7 @@
 // Vectors as wide as the machine's, and what gates need of them.
 //
-// GCC's and Clang's vector extensions: one source for AVX-512, AVX2, SSE and NEON, no intrinsics.
+// GCC's and Clang's vector extensions: one source for AVX-512, AVX2, SSE and NEON. Intrinsics only
+// where there are instructions for bfloat16.
 #pragma once
 
 #include <c10/util/BFloat16.h>
@@ -9,6 +10,10 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -93,8 +98,16 @@ inline Vector<uint32_t> rounded_to_upper_half(Vector<float> values) {
   return values == values ? rounded : bits | 0x400000;  // what is not a number stays that
 }
 
+inline Halves upper_halves(Vector<float> values) {
+#if defined(__AVX512BF16__)
+  return same_bits<Halves>(_mm512_cvtneps_pbh(same_bits<__m512>(values)));
+#else
+  return __builtin_convertvector(rounded_to_upper_half(values) >> 16, Halves);
+#endif
+}
+
 inline void store(c10::BFloat16* to, Vector<float> values, int64_t count = LANES<float>) {
-  auto halves = __builtin_convertvector(rounded_to_upper_half(values) >> 16, Halves);
+  auto halves = upper_halves(values);
   if (count >= LANES<float>) {
     std::memcpy(to, &halves, BYTES / 2);
   } else {
