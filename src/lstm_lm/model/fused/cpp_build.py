@@ -23,7 +23,9 @@ from lstm_lm.errors import SettingsError
 from lstm_lm.lock import waiting_for
 
 SOURCES = Path(__file__).parent / "cpp"
-FLAGS = ["-O3", "-march=native", "-fopenmp", "-Wno-unknown-pragmas", "-Wno-psabi"]
+FLAGS = ["-O3", "-march=native", "-Wno-unknown-pragmas", "-Wno-psabi"]
+if sys.platform == "linux":
+    FLAGS.append("-fopenmp")  # PyTorch's threads; Apple's compiler has none, and takes one
 
 COMPILE = """
 import sys

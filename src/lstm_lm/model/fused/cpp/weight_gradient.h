@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "one_hot.h"
-#include "product.h"
+#include "panels.h"
 
 namespace {
 
