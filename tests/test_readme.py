@@ -102,6 +102,10 @@ def test_the_installing_commands_are_those_that_ci_runs():
     assert installs[1].replace("install", "install --quiet", 1) in (ROOT / ".ci/run").read_text()
 
 
-def test_every_file_that_is_linked_to_is_there():
+def test_every_file_and_section_that_is_linked_to_is_there():
+    sections = {title.lower().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", README, re.M)}
     for link in re.findall(r"\]\(((?!https?:)[^)]+)\)", README):
-        assert (ROOT / link).exists(), link
+        if link.startswith("#"):
+            assert link[1:] in sections, link
+        else:
+            assert (ROOT / link).exists(), link
