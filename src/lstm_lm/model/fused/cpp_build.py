@@ -54,7 +54,7 @@ def load_library() -> Any:
     except OSError as error:
         raise SettingsError(
             f"cannot use the compiled kernels {library}: {error}. If the file is damaged, remove "
-            "it: it is made again"
+            "it; for another folder set XDG_CACHE_HOME"
         ) from error
     return torch.ops.lstm_lm
 
