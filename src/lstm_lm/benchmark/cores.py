@@ -28,6 +28,7 @@ from lstm_lm.errors import RunFailed
 
 FULL, HALF = "32-true", "bf16-mixed"
 DTYPES = {FULL: torch.float32, HALF: torch.bfloat16}  # of the operands of matrix products
+LEARNING_RATE = 0.01  # so small that rounding does not grow over the steps
 LARGEST_DIFFERENCE = {"cpu": 1e-3, "cuda": 1e-2}  # of losses, where TF32 rounds on a GPU
 
 
@@ -67,7 +68,9 @@ def measure_one(
     peaks = {p: peak(device, DTYPES[p], effort.rounds) for p in precisions}
     ids = random_ids(shape, device)
     trainings = {
-        Way(core, precision): BareTraining(build(), OptimizerConfig(learning_rate=0.5), precision)
+        Way(core, precision): BareTraining(
+            build(), OptimizerConfig(learning_rate=LEARNING_RATE), precision
+        )
         for core, build in builders(shape, cell, device).items()
         for precision in precisions
         if core != NAIVE or precision == FULL

@@ -19,18 +19,16 @@ def lstm_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     size = hidden.shape[-1]
     hiddens, cells = begin(inputs, hidden, len(inputs)), begin(cell, cell, len(inputs))
-    # tanh(g) = 2 σ(2g) − 1, so that one function over all four gates does.
-    doubled = weights.of_hidden.new_ones(4, size)
-    doubled[2] = 2
-    sums_of_inputs = input_product(inputs, weights) * doubled.flatten().to(inputs.dtype)
-    of_hidden = (weights.of_hidden * doubled.flatten().unsqueeze(-1)).to(inputs.dtype)
-    add_product = product_with(of_hidden, hidden.shape[-2], len(inputs))
-    gates = torch.empty_like(sums_of_inputs)
+    from_inputs = input_product(inputs, weights)
+    add_product = product_with(weights.of_hidden.to(inputs.dtype), hidden.shape[-2], len(inputs))
+    gates = torch.empty_like(from_inputs)
     for from_input, before, after, current, following, saved in zip(
-        sums_of_inputs, hiddens, hiddens[1:], cells, cells[1:], gates, strict=False
+        from_inputs, hiddens, hiddens[1:], cells, cells[1:], gates, strict=False
     ):
-        activated = add_product(from_input, before).to(cell.dtype).sigmoid_()
-        saved.copy_(activated)
+        activated = add_product(from_input, before).to(cell.dtype)
+        # tanh(g) = 2 σ(2g) − 1, so that one function over all four gates does.
+        activated[..., 2 * size : 3 * size].mul_(2)
+        saved.copy_(activated.sigmoid_())
         i, f, g, o = activated.split(size, -1)
         torch.mul(f, current, out=following)
         following.addcmul_(i, g, value=2).sub_(i)
