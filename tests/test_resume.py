@@ -33,8 +33,8 @@ class Cut(BaseException):
 
 
 def test_the_versions_of_lightning_that_this_holds_for():
-    # exact_resume.py sets counters of Lightning that are not public. If this fails, read its
-    # loops again, run the tests below, and then name the new version here.
+    # exact_resume.py sets counters of Lightning and trainer.py replaces a loop that are not public.
+    # If this fails, read its loops again, run the tests below, and then name the new version here.
     assert Version("2.6") <= Version(lightning.__version__) < Version("2.7")
 
 

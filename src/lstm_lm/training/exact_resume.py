@@ -6,9 +6,9 @@ its last validation is the state of a run saved once more.
 
 Lightning restores weights, optimizer, schedule and the callbacks' states. Its own counters it
 would restore too, but not exactly (2.6: validation that was due is skipped or goes on in its
-middle, the batches start over). This file sets them instead, and is the only one that knows
-their names; a test names the versions of Lightning that it holds for. A run is a single epoch
-to Lightning, so that its position is one number: the steps done.
+middle, the batches start over). This file sets them instead; only it and the trainer know their
+names, and a test names the versions of Lightning that both hold for. A run is a single epoch to
+Lightning, so that its position is one number: the steps done.
 """
 
 import hashlib

@@ -69,9 +69,6 @@ class NextTokenTask(LightningModule):
             {"scheduler": build_schedule(optimizer, config, self.spent), "interval": "step"}
         ]
 
-    def transfer_batch_to_device(self, batch: Batch, *_: Any) -> Batch:
-        return batch  # see the data module
-
     def training_step(self, batch: Batch, batch_index: int) -> Float[Tensor, ""]:
         starts_epoch = self.global_step % self.steps_per_epoch == 0
         logits, state = self.model(batch.inputs, None if starts_epoch else self.training_state)

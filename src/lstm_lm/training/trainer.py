@@ -5,12 +5,16 @@ What ends a run, what is logged and saved, and how ranks work together is decide
 
 import logging
 import warnings
+from collections import OrderedDict
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch.loops.fetchers import _DataFetcher
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.trainer.call import _call_callback_hooks
 
 from lstm_lm.config import RunConfig
 from lstm_lm.training.checkpoints import SealedFiles
@@ -28,7 +32,7 @@ def build_trainer(
     warnings.filterwarnings("ignore", module="lightning")
     # Else it would look for the other ranks itself.
     alone = [LightningEnvironment()] if files.ranks.count > 1 else []
-    return Trainer(
+    trainer = Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1 if device.index is None else [device.index],  # to Lightning each rank is alone
         precision=config.device.precision,  # type: ignore[arg-type]
@@ -46,6 +50,30 @@ def build_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    trainer.fit_loop.epoch_loop = TrainingLoop(trainer)
+    return trainer
+
+
+class TrainingLoop(_TrainingEpochLoop):
+    """Lightning's, without what no step here has: batches to move, hooks to look for, a log.
+
+    Those take more time than the rest of the loop, and longest where a step's products have
+    emptied the caches of all Python.
+    """
+
+    def advance(self, data_fetcher: _DataFetcher) -> None:
+        trainer, number = self.trainer, self.batch_idx + 1
+        batch, _, _ = next(data_fetcher)
+        self.batch_progress.is_last_batch = data_fetcher.done
+        self.batch_progress.increment_ready()
+        _call_callback_hooks(trainer, "on_train_batch_start", batch, number)
+        self.batch_progress.increment_started()
+        arguments = OrderedDict(batch=batch, batch_idx=number)
+        outputs = self.automatic_optimization.run(trainer.optimizers[0], number, arguments)
+        self.batch_progress.increment_processed()
+        self.update_lr_schedulers("step", update_plateau_schedulers=False)
+        _call_callback_hooks(trainer, "on_train_batch_end", outputs, batch, number)
+        self.batch_progress.increment_completed()
 
 
 class Unprofiled(PassThroughProfiler):
