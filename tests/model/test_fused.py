@@ -188,15 +188,17 @@ def test_what_is_not_contiguous_is_read_right(cell, backend):
     core = make(cell, backend).double()
     kind = CELLS[cell][2]
     inputs = torch.randn(3, 6, 5, dtype=torch.float64).transpose(0, 1)
-    parts = torch.randn(len(kind._fields), 19, 3, dtype=torch.float64).mT
-    weights = torch.randn(3, 6, 19, dtype=torch.float64).transpose(0, 1)
+    parts, ends = torch.randn(2, len(kind._fields), 19, 3, dtype=torch.float64).mT
+    weights = torch.randn(6, 19, 3, dtype=torch.float64).mT
 
-    def gradients(inputs, parts, weights):
-        outputs, _ = core(inputs, kind(*parts))
-        return outputs, *torch.autograd.grad(outputs, list(core.parameters()), weights)
+    def gradients(inputs, parts, weights, ends):
+        outputs, state = core(inputs, kind(*parts))
+        leaves = list(core.parameters())
+        return outputs, *torch.autograd.grad([outputs, *state], leaves, [weights, *ends])
 
-    plain = gradients(inputs.contiguous(), parts.contiguous(), weights.contiguous())
-    for ours, theirs in zip(gradients(inputs, parts, weights), plain, strict=True):
+    given = inputs, parts, weights, ends
+    plain = gradients(*(values.contiguous() for values in given))
+    for ours, theirs in zip(gradients(*given), plain, strict=True):
         assert_close(ours, theirs)
 
 

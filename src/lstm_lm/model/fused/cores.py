@@ -1,5 +1,7 @@
 """The fused cores: whole sequences at once, with gradients worked out by hand.
 
+Equations, parameters and start values are those of the scratch cores, which they extend.
+
 cores            what the language model is built of
 sequence         its place in autograd: what is saved, what flows back
 kernels          what a backend has to compute, and which backend can run where
@@ -12,18 +14,18 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from lstm_lm.config import Backend
 from lstm_lm.model.core import HiddenState, LSTMState
 from lstm_lm.model.fused.kernels import kernels_of
 from lstm_lm.model.fused.sequence import GRUSequence, LSTMSequence, RNNSequence, run
-from lstm_lm.model.start_values import start_as_torch
+from lstm_lm.model.scratch_gru import ScratchGRU
+from lstm_lm.model.scratch_lstm import ScratchLSTM
+from lstm_lm.model.scratch_rnn import ScratchRNN
 
 
-class FusedLSTM(nn.Module):
-    """Keeps the contract of :class:`lstm_lm.model.core.Core`; the equations of ScratchLSTM."""
-
+class FusedLSTM(ScratchLSTM):
     def __init__(
         self,
         input_size: int,
@@ -31,15 +33,8 @@ class FusedLSTM(nn.Module):
         second_bias: bool = True,
         backend: Backend = Backend.torch,
     ) -> None:
-        super().__init__()
-        self.input_size = input_size
-        self.hidden_size = hidden_size
+        super().__init__(input_size, hidden_size, second_bias)
         self.backend = backend
-        self.weight_ih_l0 = nn.Parameter(torch.empty(4 * hidden_size, input_size))
-        self.weight_hh_l0 = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
-        self.bias_ih_l0 = nn.Parameter(torch.empty(4 * hidden_size))
-        self.bias_hh_l0 = nn.Parameter(torch.empty(4 * hidden_size))
-        start_as_torch(self, hidden_size, second_bias)
 
     def forward(
         self, inputs: Float[Tensor, "time batch input"], state: LSTMState | None = None
@@ -57,19 +52,12 @@ class FusedLSTM(nn.Module):
         return outputs, LSTMState(hidden, cell)
 
 
-class FusedGRU(nn.Module):
-    """Keeps the contract of :class:`lstm_lm.model.core.Core`; resets after the product."""
+class FusedGRU(ScratchGRU):
+    """Resets after the product, as ScratchGRU does unless told otherwise."""
 
     def __init__(self, input_size: int, hidden_size: int, backend: Backend = Backend.torch) -> None:
-        super().__init__()
-        self.input_size = input_size
-        self.hidden_size = hidden_size
+        super().__init__(input_size, hidden_size)
         self.backend = backend
-        self.weight_ih_l0 = nn.Parameter(torch.empty(3 * hidden_size, input_size))
-        self.weight_hh_l0 = nn.Parameter(torch.empty(3 * hidden_size, hidden_size))
-        self.bias_ih_l0 = nn.Parameter(torch.empty(3 * hidden_size))
-        self.bias_hh_l0 = nn.Parameter(torch.empty(3 * hidden_size))
-        start_as_torch(self, hidden_size, second_bias=True)
 
     def forward(
         self, inputs: Float[Tensor, "time batch input"], state: HiddenState | None = None
@@ -92,9 +80,7 @@ class FusedGRU(nn.Module):
         return outputs, HiddenState(hidden)
 
 
-class FusedRNN(nn.Module):
-    """Keeps the contract of :class:`lstm_lm.model.core.Core`; the equation of ScratchRNN."""
-
+class FusedRNN(ScratchRNN):
     def __init__(
         self,
         input_size: int,
@@ -102,15 +88,8 @@ class FusedRNN(nn.Module):
         second_bias: bool = True,
         backend: Backend = Backend.torch,
     ) -> None:
-        super().__init__()
-        self.input_size = input_size
-        self.hidden_size = hidden_size
+        super().__init__(input_size, hidden_size, second_bias)
         self.backend = backend
-        self.weight_ih_l0 = nn.Parameter(torch.empty(hidden_size, input_size))
-        self.weight_hh_l0 = nn.Parameter(torch.empty(hidden_size, hidden_size))
-        self.bias_ih_l0 = nn.Parameter(torch.empty(hidden_size))
-        self.bias_hh_l0 = nn.Parameter(torch.empty(hidden_size))
-        start_as_torch(self, hidden_size, second_bias)
 
     def forward(
         self, inputs: Float[Tensor, "time batch input"], state: HiddenState | None = None

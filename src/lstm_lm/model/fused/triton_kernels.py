@@ -121,12 +121,9 @@ def run_lstm_backward(
     cells: Tensor,
     gates: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    weight, grad_gates, grad_cell = (
-        weight.to(gates.dtype),
-        torch.empty_like(gates),
-        as_own(grad_cell),
-    )
-    grad_hidden = (grad_hidden + grad_outputs[-1]).to(gates.dtype)
+    weight, grad_gates = weight.to(gates.dtype), torch.empty_like(gates)
+    grad_cell = as_own(grad_cell)
+    grad_hidden = as_own(grad_hidden + grad_outputs[-1]).to(gates.dtype)
     nothing = torch.zeros_like(grad_outputs[0])
     for step in reversed(range(len(gates))):
         launch(
@@ -166,13 +163,10 @@ def run_gru_forward(
 def run_gru_backward(
     grad_outputs: Tensor, grad_hidden: Tensor, weight: Tensor, hiddens: Tensor, gates: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    weight, kept = (
-        weight.to(gates.dtype),
-        torch.zeros_like(grad_hidden, memory_format=torch.contiguous_format),
-    )
+    weight, kept = weight.to(gates.dtype), as_own(torch.zeros_like(grad_hidden))
     grad_from_inputs = gates.new_empty(*gates.shape[:-1], 3 * hiddens.shape[-1])
     grad_from_hiddens = torch.empty_like(grad_from_inputs)
-    through_gates = (grad_hidden + grad_outputs[-1]).to(gates.dtype)
+    through_gates = as_own(grad_hidden + grad_outputs[-1]).to(gates.dtype)
     nothing = torch.zeros_like(grad_outputs[0])
     for step in reversed(range(len(gates))):
         launch(
