@@ -65,6 +65,11 @@ def main() -> None:
     print(f"perplexity          {score.perplexity:.6g}")
     print(f"bits per character  {score.bits_per_character:.6f}")
     print(f"bits per byte       {score.bits_per_byte:.6f}")
+    if (above := score.above_floor) is not None:
+        print(f"floor               {above.floor:.6f} nats per token")
+        print(f"above the floor     {above.gap:.6f} nats per token")
+        if above.memory_gap is not None:
+            print(f"  of memory         {above.memory_gap:.6f} where it must remember")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from lstm_lm import evaluation
 from lstm_lm.config import ModelConfig
 from lstm_lm.data import windows
+from lstm_lm.data.generated import Floor
 from lstm_lm.data.splits import Split
-from lstm_lm.evaluation import Score, evaluate
+from lstm_lm.evaluation import AboveFloor, Score, evaluate
 from lstm_lm.model.language_model import LanguageModel
 
 VOCABULARY = 9
@@ -62,3 +65,44 @@ def test_units():
     assert score.bits_per_character == pytest.approx(2)
     assert score.bits_per_byte == pytest.approx(1)
     assert Score(1e9, 1, 1, 1, 0).perplexity == math.inf
+
+
+def floor(tokens=50):
+    nats = np.random.default_rng(0).uniform(0, 2, tokens)
+    from_memory = np.arange(tokens) % 7 == 3
+    return Floor(nats, from_memory)
+
+
+def test_a_model_that_is_the_process_is_on_the_floor():
+    known = floor()
+    above = AboveFloor.of(torch.from_numpy(known.nats[1:]), known)
+    assert above == pytest.approx((known.nats[1:].mean(), 0, 0))
+
+
+def test_what_is_lost_beyond_the_floor_is_told_apart_by_memory():
+    known = floor()
+    lost = torch.from_numpy(known.nats + np.where(known.from_memory, 3.0, 1.0))[1:]
+    memory = known.from_memory[1:].sum()
+    above = AboveFloor.of(lost, known)
+    assert above.gap == pytest.approx((3 * memory + 49 - memory) / 49)
+    assert above.memory_gap == pytest.approx(3)
+
+
+def test_losses_in_rows_are_compared_with_the_floor_of_the_same_tokens():
+    known = floor(51)
+    losses = torch.from_numpy(known.nats[1:]).view(5, 10).T + 0.5  # as rows of the text give them
+    above = AboveFloor.of(losses, known, rows=5)
+    assert (above.gap, above.memory_gap) == pytest.approx((0.5, 0.5))
+
+
+def test_without_memory_there_is_no_gap_of_it():
+    known = Floor(np.ones(5), np.zeros(5, bool))
+    assert AboveFloor.of(torch.ones(4), known).memory_gap is None
+
+
+@pytest.mark.parametrize("reset_every", [None, 7])
+def test_a_score_tells_how_far_it_is_above_the_floor(model, reset_every):
+    text = dataclasses.replace(split(), floor=floor())
+    score = evaluate(model, text, reset_every)
+    assert score.above_floor.floor + score.above_floor.gap == pytest.approx(score.loss)
+    assert evaluate(model, split()).above_floor is None

@@ -61,6 +61,25 @@ def test_a_run_leaves_a_folder_that_says_everything(small_run, tmp_path):
     }
 
 
+def test_a_generated_text_has_its_floor_in_figures_and_curves(compose, tmp_path):
+    settings = ["data.max_tokens=6000", "data.lag=2", "data.batch_size=8", "data.num_steps=20"]
+    model = ["model.hidden_size=16", "model.embedding_size=8", "training.epochs=2", "device=cpu"]
+    summary = train(compose("data=recall", *settings, *model, "samples.tokens=5"), tmp_path)
+    floor = (math.log(8) + 2 * math.log(4)) / 5  # of a string of five symbols
+    for part in ("validation", "best/validation", "test"):
+        assert summary[f"{part}/floor"] == pytest.approx(floor, rel=0.01)
+        assert summary[f"{part}/floor"] + summary[f"{part}/gap"] == pytest.approx(
+            summary[f"{part}/loss"]
+        )
+        assert summary[f"{part}/memory_gap"] > summary[f"{part}/gap"] > 0
+    losses, floors = curve(tmp_path, "validation/loss"), curve(tmp_path, "floor/loss")
+    gaps = curve(tmp_path, "validation/gap")
+    assert len(losses) == len(curve(tmp_path, "validation/memory_gap")) == 2
+    for (step, loss), (at, lowest), (_, gap) in zip(losses, floors, gaps, strict=True):
+        assert step == at and lowest == pytest.approx(floor, rel=0.01)
+        assert loss - lowest == pytest.approx(gap, abs=1e-5)  # of the same rows
+
+
 def test_curves_are_over_optimizer_steps_without_gaps_or_nan(small_run, tmp_path):
     folder = tmp_path / "run"
     summary = train(small_run(), folder)

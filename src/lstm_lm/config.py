@@ -19,6 +19,12 @@ class TextName(StrEnum):
     tiny_shakespeare = auto()
     wikitext2 = auto()
     file = auto()
+    embedded_reber = auto()
+    recall = auto()
+    anbn = auto()
+
+
+GENERATED = {TextName.embedded_reber, TextName.recall, TextName.anbn}
 
 
 class Level(StrEnum):
@@ -125,7 +131,7 @@ class DataConfig:
     # text comes with splits of its own.
     validation_size: float = 0.05
     test_size: float = 0.05
-    max_tokens: int | None = None  # use no more than the text's first tokens
+    max_tokens: int | None = None  # use no more than the text's first; generate so many
     vocabulary_from: VocabularySource = VocabularySource.training
     minimum_count: int = 1  # rarer tokens become <unk>
     reserved_tokens: list[str] = field(default_factory=list)  # given the ids after <unk>
@@ -134,6 +140,10 @@ class DataConfig:
     num_steps: int = 35  # tokens per window
     evaluation_rows: int = 32  # rows the validation text is cut into while training
     reset_every: int | None = None  # tokens; also report final figures with the state reset so
+    # Of generated texts; see lstm_lm.data.generated.
+    text_seed: int = 0
+    lag: int = 10  # of recall: how many symbols lie between one and its recall
+    longest: int = 10  # of anbn: the largest n learned from; the test text has up to twice as many
 
     def __post_init__(self) -> None:
         require_positive(
@@ -145,12 +155,25 @@ class DataConfig:
             evaluation_rows=self.evaluation_rows,
             reset_every=self.reset_every,
             validation_size=self.validation_size,
+            lag=self.lag,
+            longest=self.longest,
         )
-        require_not_negative("data", test_size=self.test_size)
+        require_not_negative("data", test_size=self.test_size, text_seed=self.text_seed)
         if self.text is TextName.file and self.path is None:
             raise SettingsError("data=text_file needs data.path=<a UTF-8 text file>")
         if self.text is not TextName.file and self.path is not None:
             raise SettingsError(f"data.path goes with data=text_file, not with {self.text}")
+        if self.text in GENERATED:
+            self.require_whole_symbols()
+
+    def require_whole_symbols(self) -> None:
+        if self.max_tokens is None:
+            raise SettingsError(f"data={self.text} has no end: set data.max_tokens")
+        if self.level is not Level.character or self.cleaning is not Cleaning.none:
+            raise SettingsError(
+                f"data={self.text} is made of symbols: it needs data.level=character "
+                f"data.cleaning=none, not {self.level} and {self.cleaning}"
+            )
 
 
 @dataclass

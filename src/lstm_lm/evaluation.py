@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Integer
+from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from lstm_lm.data.corpora import decode, read_file
+from lstm_lm.data.generated import Floor
 from lstm_lm.data.splits import Split, read_splits
 from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.data.windows import as_rows, evaluation_steps
@@ -19,6 +20,30 @@ from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.restore import Run
 
 ROWS = 64  # stretches scored side by side where the state is reset
+
+
+class AboveFloor(NamedTuple):
+    """What a model's loss is made of on a text whose process is known, in nats per token.
+
+    The floor is what the process itself would lose; see :mod:`lstm_lm.data.generated`.
+    """
+
+    floor: float
+    gap: float  # what the model loses beyond it
+    memory_gap: float | None  # the same, of tokens that follow from what was long ago, if any
+
+    @classmethod
+    def of(cls, losses: Float[Tensor, "..."], floor: Floor, rows: int = 1) -> "AboveFloor":
+        """
+        Args:
+            losses: of all tokens but the first, or of as many as fill equally long rows.
+        """
+        nats, from_memory = (
+            as_rows(torch.from_numpy(part), rows)[1] for part in (floor.nats, floor.from_memory)
+        )
+        gaps = losses.double().view_as(nats) - nats
+        memory_gap = float(gaps[from_memory].mean()) if from_memory.any() else None
+        return cls(float(nats.mean()), float(gaps.mean()), memory_gap)
 
 
 class Score(NamedTuple):
@@ -34,6 +59,7 @@ class Score(NamedTuple):
     characters: int
     bytes: int
     unknown: int  # of those tokens, how many are <unk>
+    above_floor: "AboveFloor | None" = None  # of a generated text
 
     @property
     def loss(self) -> float:
@@ -75,11 +101,17 @@ def evaluate(model: LanguageModel, split: Split, reset_every: int | None = None)
     device = next(model.parameters()).device
     ids = split.ids.to(device)
     if reset_every is None or reset_every >= split.predictions:
-        nats = score(model, *as_rows(ids, 1))
+        losses = token_losses(model, *as_rows(ids, 1)).flatten()
     else:
-        nats = score_in_stretches(model, ids, reset_every)
-    unknown = int((ids[1:] == 0).sum())
-    return Score(nats, split.predictions, split.characters, split.bytes, unknown)
+        losses = losses_in_stretches(model, ids, reset_every)
+    return Score(
+        nats=float(losses.sum(dtype=torch.float64)),
+        tokens=split.predictions,
+        characters=split.characters,
+        bytes=split.bytes,
+        unknown=int((ids[1:] == 0).sum()),
+        above_floor=None if split.floor is None else AboveFloor.of(losses, split.floor),
+    )
 
 
 def split_of_run(run: Run, name: str, root: str | None = None) -> Split:
@@ -111,28 +143,31 @@ def split_of_file(run: Run, path: str) -> Split:
 
 
 @torch.inference_mode()
-def score(
+def token_losses(
     model: LanguageModel,
     inputs: Integer[Tensor, "time batch"],
     targets: Integer[Tensor, "time batch"],
-) -> float:
-    """Nats of all targets; each row starts from a zero state, which is then carried."""
-    total, state = torch.zeros((), dtype=torch.float64, device=inputs.device), None
+) -> Float[Tensor, "time batch"]:
+    """Nats of each target, on the CPU; each row starts from a zero state, which is then carried."""
+    losses, state = [], None
     steps = evaluation_steps(inputs.shape[1], model.vocabulary_size)
     chunks = list(zip(inputs.split(steps), targets.split(steps), strict=True))
     for some_inputs, some_targets in tqdm(chunks, "scoring", leave=False, disable=None, delay=2):
         logits, state = model(some_inputs.long(), state)
-        targets = some_targets.flatten().long()
-        losses = cross_entropy(logits.flatten(0, 1), targets, reduction="none")
-        total += losses.sum(dtype=torch.float64)
-    return total.item()
+        flat = cross_entropy(logits.flatten(0, 1), some_targets.flatten().long(), reduction="none")
+        losses.append(flat.view(some_targets.shape).cpu())
+    return torch.cat(losses)
 
 
-def score_in_stretches(model: LanguageModel, ids: Integer[Tensor, " tokens"], length: int) -> float:
-    """Nats of all targets, each stretch of ``length`` starting from a zero state."""
+def losses_in_stretches(
+    model: LanguageModel, ids: Integer[Tensor, " tokens"], length: int
+) -> Float[Tensor, " targets"]:
+    """Nats of each target, each stretch of ``length`` starting from a zero state."""
     stretches = (len(ids) - 1) // length
     inputs, targets = as_rows(ids[: stretches * length + 1], stretches)
     side_by_side = zip(inputs.split(ROWS, 1), targets.split(ROWS, 1), strict=True)
-    nats = sum(score(model, *rows) for rows in side_by_side)
+    losses = [token_losses(model, *rows).T.flatten() for rows in side_by_side]
     rest = ids[stretches * length :]
-    return nats + (score(model, *as_rows(rest, 1)) if len(rest) > 1 else 0.0)
+    if len(rest) > 1:
+        losses.append(token_losses(model, *as_rows(rest, 1)).flatten())
+    return torch.cat(losses)

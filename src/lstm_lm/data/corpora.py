@@ -5,6 +5,7 @@
     tiny_shakespeare  40,000 lines of Shakespeare put together by Karpathy (2015)
     wikitext2         Merity et al. (2016), words, with its own three splits
     file              the user's own
+    embedded_reber, recall, anbn      written by a known process: see generated
 
 What is the same everywhere is held to its SHA-256, wherever it comes from.
 """
@@ -12,12 +13,14 @@ What is the same everywhere is held to its SHA-256, wherever it comes from.
 import hashlib
 import io
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
 from lstm_lm.config import DataConfig, TextName
 from lstm_lm.data.download import KnownFile, data_root, fetch, read_known
+from lstm_lm.data.generated import Floor, generate_text
+from lstm_lm.data.held_out import sizes
 from lstm_lm.errors import SettingsError
 
 TIME_MACHINE = KnownFile(
@@ -69,6 +72,7 @@ class Corpus:
     test: str | None
     sha256: str  # of all its bytes
     note: str | None = None  # what every figure made with this text must say
+    floors: tuple[Floor, Floor, Floor] | None = None  # of a generated text's three pieces
 
 
 def find_corpus(config: DataConfig) -> Corpus:
@@ -90,6 +94,8 @@ def find_corpus(config: DataConfig) -> Corpus:
         case TextName.file:
             path = str(config.path)
             return one_piece(read_file(path), path)
+        case TextName.embedded_reber | TextName.recall | TextName.anbn:
+            return generated(config)
         case unhandled:
             assert_never(unhandled)
 
@@ -109,6 +115,15 @@ def wikitext2(root: Path) -> Corpus:
     archive = zipfile.ZipFile(io.BytesIO(fetch(WIKITEXT2, root)))
     names = [f"wikitext-2/wiki.{split}.tokens" for split in ("train", "valid", "test")]
     return three_pieces([archive.read(name) for name in names], None)
+
+
+def generated(config: DataConfig) -> Corpus:
+    """Three pieces, each beginning with a whole string."""
+    parts = sizes(int(config.max_tokens or 0), config)._asdict()
+    pieces = [generate_text(config, part, size) for part, size in parts.items()]
+    corpus = three_pieces([piece.text.encode() for piece in pieces], None)
+    training, validation, test = (piece.floor for piece in pieces)
+    return replace(corpus, floors=(training, validation, test))
 
 
 def read_file(path: str) -> bytes:

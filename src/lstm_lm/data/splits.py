@@ -1,6 +1,5 @@
 """A text cut by position into training, validation and test ids."""
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +10,8 @@ from torch import Tensor
 from lstm_lm.config import DataConfig, Level, VocabularySource
 from lstm_lm.data.corpora import Corpus, find_corpus
 from lstm_lm.data.download import data_root
+from lstm_lm.data.generated import Floor
+from lstm_lm.data.held_out import sizes
 from lstm_lm.data.token_cache import read_or_tokenize
 from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.data.vocabulary import Vocabulary
@@ -28,13 +29,16 @@ class Split:
     ids: Integer[Tensor, " tokens"] = field(repr=False)
     characters: int
     bytes: int  # in UTF-8
+    floor: Floor | None = field(default=None, repr=False)  # of a generated text
 
     @classmethod
-    def of(cls, tokens: Tokenized, vocabulary: Vocabulary, level: Level) -> "Split":
+    def of(
+        cls, tokens: Tokenized, vocabulary: Vocabulary, level: Level, floor: Floor | None = None
+    ) -> "Split":
         # What fits into a byte is kept in one; batches are made of the numbers that PyTorch needs.
         kind = np.uint8 if len(vocabulary) <= 256 else np.int32
         ids = tokens.look_up(np.array(vocabulary.encode(tokens.distinct), kind))
-        return cls(torch.from_numpy(ids), *tokens[1:].spelled_lengths(level))
+        return cls(torch.from_numpy(ids), *tokens[1:].spelled_lengths(level), floor)
 
     @property
     def predictions(self) -> int:
@@ -85,11 +89,15 @@ def read_splits(
         source = training if config.vocabulary_from is VocabularySource.training else whole
         counts = dict(zip(source.distinct, source.counts().tolist(), strict=True))
         vocabulary = Vocabulary.from_counts(counts, config.minimum_count, config.reserved_tokens)
-    validation_split = Split.of(validation, vocabulary, config.level)
+    parts, floors = (training, validation, test), corpus.floors or (None, None, None)
+    splits = [
+        Split.of(tokens, vocabulary, config.level, floor)
+        for tokens, floor in zip(parts, floors, strict=True)
+    ]
     return Splits(
-        training=Split.of(training, vocabulary, config.level),
-        validation=validation_split,
-        test=Split.of(test, vocabulary, config.level) if test else validation_split,
+        training=splits[0],
+        validation=splits[1],
+        test=splits[2] if test else splits[1],
         test_is_validation=not test,
         vocabulary=vocabulary,
         text_sha256=corpus.sha256,
@@ -99,23 +107,9 @@ def read_splits(
 
 def cut(tokens: Tokenized, config: DataConfig) -> tuple[Tokenized, Tokenized, Tokenized]:
     """Training, validation and test tokens, in this order in the text."""
-    test_start = len(tokens) - count(config.test_size, len(tokens))
-    validation_start = test_start - count(config.validation_size, len(tokens))
-    if validation_start < 1 or test_start - validation_start < 2:
-        raise SettingsError(
-            f"a text of {len(tokens):,} tokens is too short to hold out "
-            f"data.validation_size={config.validation_size:g} and "
-            f"data.test_size={config.test_size:g}: use a longer text, a larger data.max_tokens, "
-            "or hold out less"
-        )
-    if 0 < len(tokens) - test_start < 2:
-        raise SettingsError("one test token is none to predict: use a larger data.test_size, or 0")
-    return tokens[:validation_start], tokens[validation_start:test_start], tokens[test_start:]
-
-
-def count(size: float, tokens: int) -> int:
-    # Rounded up, as in nanoGPT's split; the small constant is for products such as 0.07 x 100.
-    return math.ceil(size * tokens - 1e-9) if size < 1 else round(size)
+    training, validation, _ = sizes(len(tokens), config)
+    rest = tokens[training:]
+    return tokens[:training], rest[:validation], rest[validation:]
 
 
 def own_splits(corpus: Corpus, config: DataConfig) -> tuple[Tokenized, Tokenized]:

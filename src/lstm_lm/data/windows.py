@@ -18,7 +18,7 @@ from itertools import islice
 from typing import NamedTuple, assert_never
 
 import torch
-from jaxtyping import Int, Integer
+from jaxtyping import Int, Integer, Shaped
 from torch import Tensor
 
 from lstm_lm.config import Order
@@ -151,9 +151,9 @@ def evaluation_steps(rows: int, vocabulary_size: int) -> int:
 
 
 def as_rows(
-    ids: Integer[Tensor, " tokens"], rows: int
-) -> tuple[Integer[Tensor, "steps rows"], Integer[Tensor, "steps rows"]]:
-    """Ids and their targets as equally long rows, side by side; views, not copies."""
+    ids: Shaped[Tensor, " tokens"], rows: int
+) -> tuple[Shaped[Tensor, "steps rows"], Shaped[Tensor, "steps rows"]]:
+    """Ids, or what belongs to each, and their targets as equally long rows, side by side; views."""
     columns = (len(ids) - 1) // rows
     used = rows * columns
     return ids[:used].view(rows, columns).T, ids[1 : used + 1].view(rows, columns).T

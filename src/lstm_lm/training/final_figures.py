@@ -8,7 +8,7 @@ from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.config import DataConfig
 from lstm_lm.data.splits import Splits
 from lstm_lm.errors import DamagedFile, Diverged
-from lstm_lm.evaluation import Score, evaluate
+from lstm_lm.evaluation import Score, evaluate, perplexity
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.restore import put_weights
 from lstm_lm.run_folder import RunFolder
@@ -51,8 +51,19 @@ def final_figures(
     return figures
 
 
-def in_summary(prefix: str, score: Score) -> dict[str, float]:
-    return {
+def in_summary(prefix: str, score: Score) -> dict[str, float | None]:
+    above = score.above_floor
+    of_floor = (
+        {}
+        if above is None
+        else {
+            f"{prefix}/floor": above.floor,
+            f"{prefix}/floor_perplexity": perplexity(above.floor),
+            f"{prefix}/gap": above.gap,
+            f"{prefix}/memory_gap": above.memory_gap,
+        }
+    )
+    return of_floor | {
         f"{prefix}/loss": score.loss,
         f"{prefix}/perplexity": score.perplexity,
         f"{prefix}/bits_per_character": score.bits_per_character,

@@ -16,7 +16,10 @@ from lstm_lm.training.task import NextTokenTask
 
 CHARTS = {
     "training and validation": {
-        name.replace("_", " "): ["Multiline", [f"train/{name}", f"validation/{name}"]]
+        name.replace("_", " "): [
+            "Multiline",
+            [f"train/{name}", f"validation/{name}", f"floor/{name}"],  # the last of generated texts
+        ]
         for name in ("loss", "perplexity", "bits_per_character")
     }
 }

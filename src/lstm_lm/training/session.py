@@ -27,6 +27,7 @@ from lstm_lm.training.budget import Budget
 from lstm_lm.training.checkpoints import Checkpoints, SealedFiles
 from lstm_lm.training.exact_resume import ExactResume
 from lstm_lm.training.final_figures import final_figures
+from lstm_lm.training.floor import FloorLine
 from lstm_lm.training.hparams import write_failure, write_start, write_success
 from lstm_lm.training.measurements import Measurements
 from lstm_lm.training.progress import Progress
@@ -134,6 +135,7 @@ class Session:
             callbacks += [
                 Progress(folder, budget, measurements, config.training.log_every),
                 Samples(config, self.prompts, self.splits.vocabulary, task, writer),
+                FloorLine(self.model, self.splits.validation, config.data.evaluation_rows, writer),
             ]
         callbacks += [ExactResume(task, validate_every), checkpoints]
         files = SealedFiles(folder, checkpoint, self.ranks)
