@@ -21,7 +21,7 @@ from lstm_lm.benchmark.chart import write_chart
 from lstm_lm.benchmark.device import prepare
 from lstm_lm.benchmark.interleaved import QUICK, THOROUGH, Busyness
 from lstm_lm.benchmark.rows import Row, table, write_json
-from lstm_lm.benchmark.shapes import SHAPES
+from lstm_lm.benchmark.shapes import BLOCKS, SHAPES
 from lstm_lm.config import Cell
 from lstm_lm.errors import RunFailed, SettingsError
 from lstm_lm.sweep.runner import cores as count_cores
@@ -115,7 +115,7 @@ def parse() -> argparse.Namespace:
         command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
         default = "1" if command is of_loop else "1, and as many as there are cores"
         command.add_argument("--threads", nargs="+", type=positive, help=f"(default: {default})")
-    of_cores.add_argument("--cells", nargs="+", choices=list(Cell), default=[Cell.lstm])
+    of_cores.add_argument("--cells", nargs="+", choices=list(BLOCKS), default=[Cell.lstm])
     of_sweep.add_argument("--jobs", type=positive, default=8, help="of each sweep (default: 8)")
     of_sweep.add_argument("--steps", type=positive, help="of each job (default: 300)")
     arguments = parser.parse_args()

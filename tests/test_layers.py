@@ -29,6 +29,7 @@ LEVELS = [
         "model.scratch_gru",
         "model.scratch_lstm",
         "model.scratch_rnn",
+        "model.transformer",
     },
     {"model.fused.cpp_kernels", "model.fused.triton_kernels"},
     {"model.fused.kernels"},

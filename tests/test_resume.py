@@ -253,6 +253,14 @@ def test_the_cases_are_few_and_meet_in_all_pairs():
             assert ((one, a), (two, b)) in met
 
 
+def test_a_transformer_goes_on_exactly(tiny_run, tmp_path, assert_same_end):
+    model = ["model.cell=transformer", "model.heads=2", "model.context=9", "model.dropout=0.2"]
+    config = tiny_run(
+        *model, "model.num_layers=2", "optimizer.name=adam", "optimizer.learning_rate=0.01"
+    )
+    assert_goes_on_exactly(config, tmp_path, assert_same_end, "mid-epoch")
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_whatever_is_trained_goes_on_exactly(case, tiny_run, tmp_path, assert_same_end):
     case = dict(case)

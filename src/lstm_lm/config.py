@@ -57,11 +57,12 @@ class Order(StrEnum):
 
 
 class Cell(StrEnum):
-    """Which recurrence."""
+    """Which recurrence, or attention instead of one."""
 
     lstm = auto()
     gru = auto()
     rnn = auto()
+    transformer = auto()
 
 
 class CoreName(StrEnum):
@@ -188,10 +189,15 @@ class ModelConfig:
     second_bias: bool = True  # false: bias_hh stays zero and is not trained
     reset_gate: ResetGate = ResetGate.after
     init: StartValues = StartValues.torch
+    # Of a transformer.
+    context: int = 64  # steps that each step attends to, its own among them
+    heads: int = 4
 
     def __post_init__(self) -> None:
         require_positive(
             "model",
+            context=self.context,
+            heads=self.heads,
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
             embedding_size=self.embedding_size,
@@ -201,6 +207,8 @@ class ModelConfig:
             raise SettingsError(
                 f"model.backend={self.backend} needs model.core=fused, not {self.core}"
             )
+        if self.cell is Cell.transformer:
+            self.require_attention()
         before = self.reset_gate is ResetGate.before
         if before and (self.cell is not Cell.gru or self.core is not CoreName.scratch):
             raise SettingsError(
@@ -211,6 +219,24 @@ class ModelConfig:
             raise SettingsError(
                 "model.second_bias=false would change what a GRU can compute: its second bias "
                 "is redundant only with model.reset_gate=before"
+            )
+
+    def require_attention(self) -> None:
+        if self.core is not CoreName.builtin:
+            raise SettingsError(
+                f"model.cell=transformer is PyTorch's attention: it needs model.core=builtin, not "
+                f"{self.core}"
+            )
+        if self.hidden_size % (2 * self.heads):
+            raise SettingsError(
+                f"model.heads={self.heads} must share out pairs of model.hidden_size="
+                f"{self.hidden_size} units evenly: choose a hidden size that is a multiple of "
+                f"{2 * self.heads}"
+            )
+        if self.init is StartValues.d2l or not self.second_bias:
+            raise SettingsError(
+                "model.init=d2l and model.second_bias=false are about recurrent cells, not "
+                "model.cell=transformer"
             )
 
 

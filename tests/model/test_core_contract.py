@@ -9,11 +9,12 @@ from torch.testing import assert_close
 
 from lstm_lm.config import Backend, ResetGate
 from lstm_lm.model.builtin import BuiltinGRU, BuiltinLSTM, BuiltinRNN
-from lstm_lm.model.core import Core, HiddenState, LSTMState
+from lstm_lm.model.core import Core, HiddenState, LSTMState, WindowState
 from lstm_lm.model.fused.cores import FusedGRU, FusedLSTM, FusedRNN
 from lstm_lm.model.scratch_gru import ScratchGRU
 from lstm_lm.model.scratch_lstm import ScratchLSTM, lstm_step
 from lstm_lm.model.scratch_rnn import ScratchRNN
+from lstm_lm.model.transformer import CausalTransformer
 
 # name → (how to make it, its twin in torch.nn or None, the parts of its state)
 CORES = {
@@ -28,6 +29,7 @@ CORES = {
     "builtin gru": (BuiltinGRU, torch.nn.GRU, HiddenState),
     "scratch rnn": (ScratchRNN, torch.nn.RNN, HiddenState),
     "builtin rnn": (BuiltinRNN, torch.nn.RNN, HiddenState),
+    "transformer": (partial(CausalTransformer, heads=1, context=4), None, WindowState),
 }
 for backend in Backend:
     CORES |= {
@@ -39,7 +41,8 @@ for backend in Backend:
         f"fused gru, {backend}": (partial(FusedGRU, backend=backend), torch.nn.GRU, HiddenState),
         f"fused rnn, {backend}": (partial(FusedRNN, backend=backend), torch.nn.RNN, HiddenState),
     }
-WITH_ONE_BIAS = [name for name in CORES if "gru" not in name or name.endswith("before")]
+RECURRENT = [name for name in CORES if name != "transformer"]
+WITH_ONE_BIAS = [name for name in RECURRENT if "gru" not in name or name.endswith("before")]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 TIME, BATCH, INPUT, HIDDEN = 6, 3, 5, 4
 PARAMETERS = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
@@ -63,6 +66,10 @@ def draw_inputs(device="cpu", time=TIME, batch=BATCH, input_size=INPUT):
 
 def draw_state(name, device="cpu", batch=BATCH, hidden_size=HIDDEN):
     kind = CORES[name][2]
+    if kind is WindowState:
+        keys, values = torch.randn(2, batch, 3, hidden_size, dtype=torch.float64, device=device)
+        filled = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64, device=device)
+        return WindowState(keys, values, filled.repeat(batch, 1))
     shape = len(kind._fields), batch, hidden_size
     return kind(*torch.randn(shape, dtype=torch.float64, device=device))
 
@@ -74,8 +81,10 @@ def test_shapes_names_and_states(name):
     assert isinstance(core, Core)
     assert type(state) is kind
     assert outputs.shape == (TIME, BATCH, HIDDEN)
-    assert all(part.shape == (BATCH, HIDDEN) for part in state)
-    assert [parameter for parameter, _ in core.named_parameters()] == PARAMETERS
+    assert [part.shape for part in state] == [part.shape for part in draw_state(name)]
+    if name in RECURRENT:
+        assert all(part.shape == (BATCH, HIDDEN) for part in state)
+        assert [parameter for parameter, _ in core.named_parameters()] == PARAMETERS
     assert (core.input_size, core.hidden_size) == (INPUT, HIDDEN)
 
 
@@ -141,7 +150,7 @@ def test_a_core_remembers_nothing_between_calls(name):
     assert torch.equal(core(inputs)[0], first)
 
 
-@every_core
+@pytest.mark.parametrize("name", RECURRENT)
 def test_last_output_is_the_hidden_state(name):
     outputs, state = make(name)(draw_inputs())
     exactly(outputs[-1], state.hidden)
@@ -165,13 +174,15 @@ def test_later_inputs_do_not_change_earlier_outputs(name):
 
 @every_core
 def test_gradients_are_those_of_the_outputs(name):
-    core = make(name, input_size=2, hidden_size=3)
+    hidden_size = 3 if name in RECURRENT else 4
+    core = make(name, input_size=2, hidden_size=hidden_size)
+    names = [name for name, _ in core.named_parameters()]
     inputs = draw_inputs(time=3, batch=2, input_size=2).requires_grad_()
-    state = tuple(part.requires_grad_() for part in draw_state(name, batch=2, hidden_size=3))
+    state = tuple(p.requires_grad_() for p in draw_state(name, batch=2, hidden_size=hidden_size))
 
     def run(inputs, *state_and_parameters):
         parts, parameters = state_and_parameters[: len(state)], state_and_parameters[len(state) :]
-        named = dict(zip(PARAMETERS, parameters, strict=True))
+        named = dict(zip(names, parameters, strict=True))
         start = CORES[name][2](*parts)
         outputs, end = torch.func.functional_call(core, named, (inputs, start))
         return outputs, *end

@@ -235,7 +235,7 @@ def test_a_state_kept_does_not_keep_the_sequence(cell, backend):
     assert all(part.untyped_storage().nbytes() == part.nbytes for part in state)
 
 
-@pytest.mark.parametrize("cell", list(Cell))
+@pytest.mark.parametrize("cell", [Cell.lstm, Cell.gru, Cell.rnn])
 @every_backend
 def test_stacked_layers_learn_as_those_of_torch(cell, backend):
     settings = {"cell": cell, "hidden_size": 9, "num_layers": 3, "embedding_size": 4}

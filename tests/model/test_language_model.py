@@ -7,14 +7,14 @@ from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel, count_parameters, detach
 
 IDS = torch.randint(7, (5, 3))
+CORES = [(cell, core) for cell in (Cell.lstm, Cell.gru, Cell.rnn) for core in CoreName]
 
 
 def model(**settings):
     return LanguageModel(ModelConfig(hidden_size=8, **settings), vocabulary_size=7)
 
 
-@pytest.mark.parametrize("cell", list(Cell))
-@pytest.mark.parametrize("core", list(CoreName))
+@pytest.mark.parametrize(("cell", "core"), [*CORES, (Cell.transformer, CoreName.builtin)])
 @pytest.mark.parametrize("embedding_size", [None, 4])
 def test_logits_for_every_step_and_a_state_per_layer(cell, core, embedding_size):
     stack = model(cell=cell, core=core, embedding_size=embedding_size, num_layers=3)
@@ -28,7 +28,7 @@ def test_logits_for_every_step_and_a_state_per_layer(cell, core, embedding_size)
         assert_close(tuple(ours), tuple(theirs))
 
 
-@pytest.mark.parametrize("cell", list(Cell))
+@pytest.mark.parametrize("cell", [Cell.lstm, Cell.gru, Cell.rnn])
 def test_cores_are_interchangeable_in_a_stack(cell):
     torch.manual_seed(1)
     scratch = model(cell=cell, core=CoreName.scratch, num_layers=2)

@@ -29,8 +29,16 @@ class HiddenState(NamedTuple):
     hidden: Float[Tensor, "batch hidden"]
 
 
-CoreState = LSTMState | HiddenState
-S = TypeVar("S", LSTMState, HiddenState)
+class WindowState(NamedTuple):
+    """What a Transformer's next steps attend to: the newest step last."""
+
+    keys: Float[Tensor, "batch before hidden"]
+    values: Float[Tensor, "batch before hidden"]
+    filled: Float[Tensor, "batch before"]  # 1, or 0 before a row's first step
+
+
+CoreState = LSTMState | HiddenState | WindowState
+S = TypeVar("S", LSTMState, HiddenState, WindowState)
 
 
 @runtime_checkable

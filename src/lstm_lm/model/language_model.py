@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from lstm_lm.config import Cell, CoreName, ModelConfig, StartValues
 from lstm_lm.model.builtin import BuiltinGRU, BuiltinLSTM, BuiltinRNN
-from lstm_lm.model.core import CoreState, HiddenState, LSTMState
+from lstm_lm.model.core import CoreState, HiddenState, LSTMState, WindowState
 from lstm_lm.model.fused.cores import FusedGRU, FusedLSTM, FusedRNN
 from lstm_lm.model.products import linear
 from lstm_lm.model.scratch_gru import ScratchGRU
 from lstm_lm.model.scratch_lstm import ScratchLSTM
 from lstm_lm.model.scratch_rnn import ScratchRNN
 from lstm_lm.model.start_values import start_as_chapter
+from lstm_lm.model.transformer import CausalTransformer
 
 State = tuple[CoreState, ...]  # one per layer
 PlainState = list[tuple[str, list[Tensor]]]  # the same for a file: names and tensors only
@@ -87,7 +88,7 @@ def to_plain(state: State) -> PlainState:
 
 
 def from_plain(saved: PlainState, device: torch.device, dtype: torch.dtype | None = None) -> State:
-    kinds = {kind.__name__: kind for kind in (LSTMState, HiddenState)}
+    kinds = {kind.__name__: kind for kind in (LSTMState, HiddenState, WindowState)}
     return tuple(
         kinds[name](*(values.to(device, dtype) for values in part)) for name, part in saved
     )
@@ -109,6 +110,8 @@ def build_core(config: ModelConfig, input_size: int) -> nn.Module:
             return BuiltinGRU(*sizes)
         case CoreName.builtin, Cell.rnn:
             return BuiltinRNN(*sizes, config.second_bias)
+        case CoreName.builtin, Cell.transformer:
+            return CausalTransformer(*sizes, config.heads, config.context)
         case CoreName.fused, Cell.lstm:
             return FusedLSTM(*sizes, config.second_bias, config.backend)
         case CoreName.fused, Cell.gru:
