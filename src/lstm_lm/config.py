@@ -93,6 +93,7 @@ class StartValues(StrEnum):
 
     torch = auto()
     d2l = auto()
+    chrono = auto()  # of an LSTM or a GRU
 
 
 class OptimizerName(StrEnum):
@@ -189,6 +190,8 @@ class ModelConfig:
     second_bias: bool = True  # false: bias_hh stays zero and is not trained
     reset_gate: ResetGate = ResetGate.after
     init: StartValues = StartValues.torch
+    longest_memory: int = 100  # steps, about, that units keep what they have read with init=chrono
+    forget_bias: float | None = None  # of an LSTM at the start; null: as init draws it
     # Of a transformer.
     context: int = 64  # steps that each step attends to, its own among them
     heads: int = 4
@@ -209,6 +212,7 @@ class ModelConfig:
             )
         if self.cell is Cell.transformer:
             self.require_attention()
+        self.require_gates()
         before = self.reset_gate is ResetGate.before
         if before and (self.cell is not Cell.gru or self.core is not CoreName.scratch):
             raise SettingsError(
@@ -238,6 +242,26 @@ class ModelConfig:
                 "model.init=d2l and model.second_bias=false are about recurrent cells, not "
                 "model.cell=transformer"
             )
+
+    def require_gates(self) -> None:
+        if self.init is StartValues.chrono and self.cell not in (Cell.lstm, Cell.gru):
+            raise SettingsError(
+                f"model.init=chrono is about gates that keep: it needs model.cell=lstm or gru, not "
+                f"{self.cell}"
+            )
+        if self.longest_memory < 3:
+            raise SettingsError(
+                f"model.longest_memory must be at least 3 steps, not {self.longest_memory}"
+            )
+        if self.forget_bias is None:
+            return
+        if self.cell is not Cell.lstm or self.init is StartValues.chrono:
+            raise SettingsError(
+                "model.forget_bias needs model.cell=lstm, and another model.init than chrono, "
+                "which draws it"
+            )
+        if not abs(self.forget_bias) < LARGEST:
+            raise SettingsError(f"model.forget_bias must be finite, not {self.forget_bias}")
 
 
 @dataclass

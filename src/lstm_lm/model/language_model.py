@@ -14,7 +14,7 @@ from lstm_lm.model.products import linear
 from lstm_lm.model.scratch_gru import ScratchGRU
 from lstm_lm.model.scratch_lstm import ScratchLSTM
 from lstm_lm.model.scratch_rnn import ScratchRNN
-from lstm_lm.model.start_values import start_as_chapter
+from lstm_lm.model.start_values import FORGET, set_bias, start_as_chapter, start_to_remember
 from lstm_lm.model.transformer import CausalTransformer
 
 State = tuple[CoreState, ...]  # one per layer
@@ -42,8 +42,16 @@ class LanguageModel(nn.Module):
         self.cores = nn.ModuleList(build_core(config, size) for size in input_sizes)
         self.output = nn.Linear(config.hidden_size, vocabulary_size)
         self.dropout = nn.Dropout(config.dropout)
+        self._start(config)
+
+    def _start(self, config: ModelConfig) -> None:
         if config.init is StartValues.d2l:
             start_as_chapter(self)
+        for core in self.cores:
+            if config.init is StartValues.chrono:
+                start_to_remember(core, config.cell is Cell.lstm, config.longest_memory)
+            if config.forget_bias is not None:
+                set_bias(core, FORGET, torch.tensor(config.forget_bias))
 
     def forward(
         self, ids: Int[Tensor, "time batch"], state: State | None = None

@@ -7,7 +7,9 @@ a cell start equal given the same seed.
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+INPUT, FORGET = 0, 1  # blocks of an LSTM's rows; the second is what a GRU keeps, too
 
 
 @torch.no_grad()
@@ -34,3 +36,28 @@ def start_as_chapter(model: nn.Module) -> None:
             parameter.zero_()
         else:
             parameter.normal_(std=0.01)
+
+
+@torch.no_grad()
+def start_to_remember(core: nn.Module, is_lstm: bool, longest: int) -> None:
+    """Units that forget at rates of their own, the slowest over about ``longest`` steps.
+
+    A gate of sigmoid(b) keeps a value for about 1 + exp(b) steps. So b is drawn as the logarithm
+    of U(1, longest - 1), and an LSTM's input gate is as far shut as its forget gate is open.
+
+    Source: Tallec & Ollivier (2018), chrono initialisation.
+    """
+    size = core.get_parameter("weight_hh_l0").shape[1]
+    open_for = torch.empty(size).uniform_(1, longest - 1).log()
+    set_bias(core, FORGET, open_for)
+    if is_lstm:
+        set_bias(core, INPUT, -open_for)
+
+
+@torch.no_grad()
+def set_bias(core: nn.Module, gate: int, values: Tensor) -> None:
+    """The sum of a gate's biases; the second of them becomes zero."""
+    size = core.get_parameter("weight_hh_l0").shape[1]
+    rows = slice(gate * size, (gate + 1) * size)
+    core.get_parameter("bias_ih_l0")[rows] = values
+    core.get_parameter("bias_hh_l0")[rows] = 0
