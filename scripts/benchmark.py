@@ -12,6 +12,7 @@ python scripts/benchmark.py cores --shapes small --cells lstm gru --threads 1 --
 import argparse
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,8 +105,8 @@ def parse() -> argparse.Namespace:
         command.add_argument(
             "--rounds", type=positive, help=f"how often each way (default: {rounds})"
         )
-        command.add_argument("--json", type=Path, metavar="FILE", help="write the ratios here, too")
-        command.add_argument("--chart", type=Path, metavar="FILE", help="draw them here, as PNG")
+        command.add_argument("--json", type=output, metavar="FILE", help="write the ratios here")
+        command.add_argument("--chart", type=output, metavar="FILE", help="draw them here, as PNG")
     for command in of_cores, of_sweep:
         command.add_argument(
             "--precisions", nargs="+", choices=cores.DTYPES, default=list(cores.DTYPES)
@@ -114,7 +115,7 @@ def parse() -> argparse.Namespace:
         command.add_argument("--shapes", nargs="+", choices=SHAPES)
         command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
         default = "1" if command is of_loop else "1, and as many as there are cores"
-        command.add_argument("--threads", nargs="+", type=positive, help=f"(default: {default})")
+        command.add_argument("--threads", nargs="+", type=threads, help=f"(default: {default})")
     of_cores.add_argument("--cells", nargs="+", choices=list(BLOCKS), default=[Cell.lstm])
     of_sweep.add_argument("--jobs", type=positive, default=8, help="of each sweep (default: 8)")
     of_sweep.add_argument("--steps", type=positive, help="of each job (default: 300)")
@@ -136,6 +137,21 @@ def positive(text: str) -> int:
     return number
 
 
+def threads(text: str) -> int:
+    number = positive(text)
+    if number > count_cores():
+        raise argparse.ArgumentTypeError(f"{number} are more than the {count_cores()} cores here")
+    return number
+
+
+def output(text: str) -> Path:
+    """Where a file can be written, as far as can be known before it has something in it."""
+    path = Path(text)
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"cannot write {path}: name a file in a folder of yours")
+    return path
+
+
 if __name__ == "__main__":
     logging.basicConfig(format="%(message)s")
     try:
@@ -144,6 +160,9 @@ if __name__ == "__main__":
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except RunFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lstm_lm.config import Accelerator, CoreName
+from lstm_lm.config import Accelerator, Backend, CoreName
 from lstm_lm.errors import SettingsError
 
 
@@ -19,6 +19,12 @@ def parse() -> argparse.Namespace:
         nargs="?",
         choices=[f"model.core={name}" for name in CoreName],
         help="another core than the one it was trained with",
+    )
+    parser.add_argument(
+        "backend",
+        nargs="?",
+        choices=[f"model.backend={name}" for name in Backend],
+        help="of model.core=fused (default: torch)",
     )
     text = parser.add_mutually_exclusive_group()
     text.add_argument(
@@ -47,8 +53,9 @@ def main() -> None:
     from lstm_lm.restore import restore
 
     core = arguments.core and CoreName(arguments.core.removeprefix("model.core="))
+    backend = Backend((arguments.backend or "torch").removeprefix("model.backend="))
     device = choose_device(arguments.device)
-    run = restore(arguments.run, arguments.checkpoint, core, device)
+    run = restore(arguments.run, arguments.checkpoint, core, backend, device)
     if arguments.text:
         name, note = arguments.text, None
         split = split_of_file(run, arguments.text)

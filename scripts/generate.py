@@ -9,7 +9,7 @@ import sys
 from itertools import chain, islice, pairwise
 from pathlib import Path
 
-from lstm_lm.config import Accelerator, CoreName
+from lstm_lm.config import Accelerator, Backend, CoreName
 from lstm_lm.errors import SettingsError
 
 
@@ -21,6 +21,12 @@ def parse() -> argparse.Namespace:
         nargs="?",
         choices=[f"model.core={name}" for name in CoreName],
         help="another core than the one it was trained with",
+    )
+    parser.add_argument(
+        "backend",
+        nargs="?",
+        choices=[f"model.backend={name}" for name in Backend],
+        help="of model.core=fused (default: torch)",
     )
     parser.add_argument("--prompt", required=True, help="the text to be continued")
     parser.add_argument("--tokens", type=int, default=200, help="how many to add (default: 200)")
@@ -47,8 +53,9 @@ def main() -> None:
     if arguments.tokens < 0:
         raise SettingsError(f"--tokens must not be negative, not {arguments.tokens}")
     core = arguments.core and CoreName(arguments.core.removeprefix("model.core="))
+    backend = Backend((arguments.backend or "torch").removeprefix("model.backend="))
     device = choose_device(arguments.device)
-    run = restore(arguments.run, arguments.checkpoint, core, device)
+    run = restore(arguments.run, arguments.checkpoint, core, backend, device)
     data = run.config.data
     if run.summary["text_note"]:
         print(f"learned from {run.summary['text_note']}", file=sys.stderr)

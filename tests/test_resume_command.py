@@ -161,17 +161,14 @@ def test_a_new_run_takes_the_shape_of_the_one_it_starts_from(train_command, run_
     assert "hidden_size: 16" in config and "core: scratch" in config
 
 
-@pytest.mark.parametrize("core", ["scratch", "builtin", "fused"])
+@pytest.mark.parametrize("core", ["scratch", "builtin", "fused", "fused model.backend=cpp"])
 def test_a_run_is_used_under_another_core(core, type_command, run_folder):
-    outputs = [
-        type_command("evaluate.py", "runs/one", *core_) for core_ in ([], [f"model.core={core}"])
-    ]
+    core = f"model.core={core}".split()
+    outputs = [type_command("evaluate.py", "runs/one", *core_) for core_ in ([], core)]
     assert all((code, errors) == (0, "") for code, _, errors in outputs)
     losses = [float(output.split("loss")[1].split()[0]) for _, output, _ in outputs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    code, text, errors = type_command(
-        "generate.py", "runs/one", "--prompt", "T", "--greedy", f"model.core={core}"
-    )
+    code, text, errors = type_command("generate.py", "runs/one", "--prompt", "T", "--greedy", *core)
     assert (code, errors) == (0, "") and len(text) > 100
     code, _, errors = type_command("evaluate.py", "runs/one", "model.core=fast")
     assert code == 2 and "invalid choice: 'model.core=fast'" in errors

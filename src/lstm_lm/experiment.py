@@ -138,7 +138,8 @@ def prepare(
     """All that a run needs, before anything is written."""
     started = time.monotonic()
     device = choose_device(config.device.accelerator, config.device.devices)
-    refuse_impossible(config.model.backend, device)
+    with signals.at_once():  # it may compile
+        refuse_impossible(config.model.backend, device)
     seed_everything(config.seed, verbose=False)
     splits = read_splits(config.data, vocabulary, text_sha256)
     data = TextDataModule(splits, config.data, config.seed, ranks)

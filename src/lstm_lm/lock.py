@@ -26,11 +26,17 @@ def locked(path: Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def waiting_for(path: Path) -> Iterator[None]:
-    """Hold the lock until the block ends, however long another process has it before."""
+def waiting_for(path: Path, meanwhile: str) -> Iterator[None]:
+    """Hold the lock until the block ends, however long another process has it before.
+
+    Args:
+        meanwhile: what to say if one has.
+    """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        acquire(handle, math.inf)
+        if not acquire(handle, time.monotonic()):
+            log.info(meanwhile)
+            acquire(handle, math.inf)
         yield
     finally:
         os.close(handle)

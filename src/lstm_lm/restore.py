@@ -34,6 +34,7 @@ def restore(
     path: Path,
     checkpoint: str = "best",
     core: CoreName | None = None,
+    backend: Backend = Backend.torch,
     device: torch.device = CPU,
 ) -> Run:
     """A run read back from its folder, with the weights of one of its checkpoints.
@@ -43,13 +44,14 @@ def restore(
 
     Args:
         core: the core to run it on, if not the one it was trained with.
+        backend: of that core.
         device: where the model is to run.
 
     Raises:
         SettingsError: if the folder is no run's, or something in it is missing or damaged.
     """
     folder = RunFolder(path)
-    another = {"model.core": core, "model.backend": Backend.torch}
+    another = {"model.core": core, "model.backend": backend}
     config = folder.read_config({} if core is None else another)
     try:
         refuse_impossible(config.model.backend, device)

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from lstm_lm.benchmark import sweep
 
 TINY = ["--quick", "--shapes", "tiny", "--threads", "1"]
@@ -51,3 +53,18 @@ def test_without_a_gpu_it_says_so(type_command):
     code, _, errors = type_command("benchmark.py", "cores", *TINY, "--device", "cuda")
     assert code == 2
     assert errors.startswith("error: a GPU was asked for, but PyTorch finds none here")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--json", "no/folder.json"], "cannot write no/folder.json"),
+        (["--chart", "."], "name a file in a folder of yours"),
+        (["--threads", "9999"], "9999 are more than the"),
+        (["--threads", "0"], "must be at least 1, not 0"),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_is_measured(type_command, arguments, says):
+    code, output, errors = type_command("benchmark.py", "cores", *arguments)
+    assert (code, output) == (2, "")
+    assert says in errors.splitlines()[-1]

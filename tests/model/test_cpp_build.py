@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -49,30 +52,84 @@ def test_processes_that_need_the_kernels_at_once_compile_them_once(empty_cache):
 def test_without_a_compiler_the_error_says_what_to_install(empty_cache, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(
-        SettingsError, match=r"there is no no-such-compiler: install one .*apt inst"
+        SettingsError, match=r"no program no-such-compiler, which CXX names: install one .*apt inst"
     ):
         cpp_build.load_library()
     assert not list(empty_cache.glob("*.so"))
 
 
-def test_a_compiler_that_fails_is_told_in_one_line(empty_cache, monkeypatch):
-    monkeypatch.setenv("CXX", "false")
-    with pytest.raises(SettingsError, match="could not be compiled with false") as caught:
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        (
+            "[ $1 = --version ] || echo a.h:3:1: error: no semicolon; [ $1 = --version ]",
+            "no semicolon$",
+        ),
+        ("exit 1", "could not be compiled with .*c--: choose .* mend this: .*exit status 1"),
+    ],
+)
+def test_a_compiler_that_fails_is_told_in_one_line(
+    empty_cache, tmp_path, monkeypatch, script, says
+):
+    compiler = tmp_path / "c--"
+    compiler.write_text(f"#!/bin/sh\n{script}\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.raises(SettingsError, match=says) as caught:
         cpp_build.load_library()
     assert "\n" not in str(caught.value)
     assert not list(empty_cache.glob("*.so"))
 
 
-def test_a_damaged_library_is_named(empty_cache):
+@pytest.mark.parametrize("damage", [b"", b"\x7fELF and no more"])
+def test_a_damaged_library_is_compiled_anew(empty_cache, monkeypatch, damage):
     empty_cache.mkdir()
     library = empty_cache / f"kernels_{cpp_build.signature()}.so"
-    library.write_bytes(b"\x7fELF and no more")
-    with pytest.raises(SettingsError, match=r"kernels_\w+\.so: .*remove it"):
-        cpp_build.load_library()
+    library.write_bytes(b"as it was compiled")
+    cpp_build.checksum_file(library).write_text(cpp_build.checksum(library))
+    assert cpp_build.is_whole(library)
+    library.write_bytes(damage)
+    compiled = []
+    monkeypatch.setattr(cpp_build, "compile_into", compiled.append)
+    with pytest.raises(SettingsError, match="cannot load the compiled kernels"):
+        cpp_build.load_library()  # as nothing was really compiled
+    assert compiled == [library]
+
+
+SLOW = """
+import logging, sys, time
+logging.basicConfig(level=logging.INFO)
+from lstm_lm.model.fused import cpp_build
+cpp_build.compile_into(cpp_build.cache_folder() / "kernels.so")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_compiler_does_not_outlive_who_asked_for_it(empty_cache, tmp_path, number):
+    compiler, running = tmp_path / "slow", tmp_path / "running"
+    compiler.write_text(
+        f"#!/bin/sh\necho $$ > {running}.tmp; mv {running}.tmp {running}\nexec sleep 60\n"
+    )
+    compiler.chmod(0o755)
+    environment = {**os.environ, "CXX": str(compiler), "XDG_CACHE_HOME": str(empty_cache.parent)}
+    asking = subprocess.Popen([sys.executable, "-c", SLOW], env=environment, stderr=subprocess.PIPE)
+    wait_until(running.exists)
+    asking.send_signal(number)
+    asking.communicate()
+    compiling = int(running.read_text())
+    wait_until(lambda: not Path(f"/proc/{compiling}").exists())
+    assert not list(empty_cache.glob("*.so"))
+
+
+def wait_until(happened):
+    until = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(SettingsError, match="cannot use the compiled kernels .*file/lstm_lm"):
+    with pytest.raises(SettingsError, match="cannot be kept in .*file/lstm_lm: .*XDG_CACHE_HOME"):
         cpp_build.load_library()

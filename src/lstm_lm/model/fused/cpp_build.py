@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from typing import Any
 import ninja
 import torch
 
-from lstm_lm.atomic_file import replace_by_copy
+from lstm_lm.atomic_file import replace_by_copy, write_whole
 from lstm_lm.errors import SettingsError
 from lstm_lm.lock import waiting_for
 
@@ -28,8 +29,10 @@ if sys.platform == "linux":
     FLAGS.append("-fopenmp")  # PyTorch's threads; Apple's compiler has none, and takes one
 
 COMPILE = """
-import sys
+import os, signal, sys
 from torch.utils.cpp_extension import load
+from lstm_lm.child_process import when_parent_is_gone
+when_parent_is_gone(lambda: os.killpg(0, signal.SIGTERM))
 folder, source, *flags = sys.argv[1:]
 load("kernels", [source], extra_cflags=flags, build_directory=folder, is_python_module=False)
 """
@@ -45,25 +48,49 @@ def load_library() -> Any:
     """
     library = cache_folder() / f"kernels_{signature()}.so"
     try:
-        if not library.exists():
+        if not is_whole(library):
             library.parent.mkdir(parents=True, exist_ok=True)
-            with waiting_for(library.parent / "compiling.lock"):
-                if not library.exists():  # another process may have been quicker
+            lock = library.parent / "compiling.lock"
+            with waiting_for(lock, "waiting for another process that compiles the C++ kernels …"):
+                if not is_whole(library):  # the other may have been quicker
                     compile_into(library)
+    except OSError as error:
+        raise SettingsError(
+            f"the compiled kernels cannot be kept in {library.parent}: {error.strerror}. Set "
+            "XDG_CACHE_HOME to another folder, or choose model.backend=torch"
+        ) from error
+    try:
         torch.ops.load_library(library)
     except OSError as error:
         raise SettingsError(
-            f"cannot use the compiled kernels {library}: {error}. If the file is damaged, remove "
-            "it; for another folder set XDG_CACHE_HOME"
+            f"cannot load the compiled kernels: {error}. Set XDG_CACHE_HOME to another folder, or "
+            "choose model.backend=torch"
         ) from error
     return torch.ops.lstm_lm
+
+
+def is_whole(library: Path) -> bool:
+    """Whether it is as it was compiled: one cut short would end the process without a word."""
+    try:
+        return checksum_file(library).read_text() == checksum(library)
+    except OSError:
+        return False
+
+
+def checksum_file(library: Path) -> Path:
+    return library.with_suffix(".sha256")
+
+
+def checksum(library: Path) -> str:
+    return hashlib.sha256(library.read_bytes()).hexdigest()
 
 
 def compile_into(library: Path) -> None:
     compiler = os.environ.get("CXX", "c++")
     if shutil.which(compiler) is None:
+        missing = f"program {compiler}, which CXX names" if "CXX" in os.environ else compiler
         raise SettingsError(
-            f"model.backend=cpp needs a C++ compiler, and there is no {compiler}: install one (on "
+            f"model.backend=cpp needs a C++ compiler, and there is no {missing}: install one (on "
             "Debian and Ubuntu: apt install g++; on macOS: xcode-select --install), or choose "
             "model.backend=torch"
         )
@@ -71,17 +98,42 @@ def compile_into(library: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         # In another process, as cpp_extension also loads what it has compiled.
         command = [sys.executable, "-c", COMPILE, folder, str(SOURCES / "recurrence.cpp"), *FLAGS]
-        compiling = subprocess.run(
-            command, env=with_ninja(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        if compiling.returncode != 0:
-            # As it may be long, and what is wrong is said first.
-            errors = [line for line in compiling.stdout.splitlines() if "error" in line.lower()]
+        code, told = run_to_its_end(command)
+        if code != 0:
             raise SettingsError(
                 f"the C++ kernels could not be compiled with {compiler}: choose "
-                f"model.backend=torch, or mend this: {(errors or ['no reason given'])[0]}"
+                f"model.backend=torch, or mend this: {reason(told)}"
             )
         replace_by_copy(library, Path(folder) / "kernels.so")
+        write_whole(checksum_file(library), checksum(library).encode())
+
+
+def run_to_its_end(command: list[str]) -> tuple[int, str]:
+    """Exit code and output of a program that is ended with all it started, if this is."""
+    # Away from the terminal, whose Ctrl-C would look as if compiling had failed.
+    with subprocess.Popen(
+        command,
+        env=with_ninja(),
+        text=True,
+        stdin=subprocess.PIPE,  # by whose end it knows that this process is gone
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as program:
+        try:
+            assert program.stdout is not None
+            told = program.stdout.read()
+            return program.wait(), told
+        except BaseException:
+            os.killpg(program.pid, signal.SIGTERM)  # not SIGKILL, so that ninja ends the compiler
+            raise
+
+
+def reason(told: str) -> str:
+    """One line of what a compiler says: its first error, else what was said last."""
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    errors = [line for line in lines if " error: " in line]
+    return next(iter(errors or lines[-1:]), "no reason given")
 
 
 def signature() -> str:
