@@ -21,6 +21,7 @@ from lstm_lm.benchmark import cores, generate, loop, sweep
 from lstm_lm.benchmark.chart import write_chart
 from lstm_lm.benchmark.device import prepare
 from lstm_lm.benchmark.interleaved import QUICK, THOROUGH, Busyness
+from lstm_lm.benchmark.loop import MOST_CHARACTERS
 from lstm_lm.benchmark.rows import Row, table, write_json
 from lstm_lm.benchmark.shapes import BLOCKS, SHAPES
 from lstm_lm.config import Cell
@@ -112,7 +113,9 @@ def parse() -> argparse.Namespace:
             "--precisions", nargs="+", choices=cores.DTYPES, default=list(cores.DTYPES)
         )
     for command in of_cores, of_loop, of_generate:
-        command.add_argument("--shapes", nargs="+", choices=SHAPES)
+        of_characters = [n for n, s in SHAPES.items() if s.vocabulary_size <= MOST_CHARACTERS]
+        possible = of_characters if command is of_loop else list(SHAPES)
+        command.add_argument("--shapes", nargs="+", choices=possible)
         command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
         default = "1" if command is of_loop else "1, and as many as there are cores"
         command.add_argument("--threads", nargs="+", type=threads, help=f"(default: {default})")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 LEVELS = [
     {"errors", "atomic_file", "lock", "child_process", "slow_imports"},
-    {"config", "checkpoint_file", "ranks", "sweep.job_names"},
+    {"config", "checkpoint_file", "ranks", "sweep.job_names", "user_cache"},
     {
         "device",
         "fingerprint",

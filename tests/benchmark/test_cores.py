@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lstm_lm.benchmark.cores import Way, comparisons, require_equal_losses
+from lstm_lm.benchmark.cores import Way, comparisons, require_equal_learning
 from lstm_lm.benchmark.models import builders
 from lstm_lm.benchmark.naive import NaiveModel
 from lstm_lm.benchmark.shapes import SHAPES, Shape
@@ -56,8 +56,8 @@ def test_what_is_compared_with_what():
     ]
 
 
-def trained(build, rate):
-    training = BareTraining(build(), OptimizerConfig(learning_rate=rate), "32-true")
+def trained(build, rate=1.0, precision="32-true"):
+    training = BareTraining(build(), OptimizerConfig(learning_rate=rate), precision)
     ids = torch.randint(28, (5, 4), generator=torch.Generator().manual_seed(0))
     for _ in range(3):
         training.step(ids[:-1], ids[1:])
@@ -66,7 +66,23 @@ def trained(build, rate):
 
 def test_cores_that_learn_otherwise_are_noticed():
     build = builders(SHAPES["tiny"], Cell.lstm, CPU)
-    same = {Way(name, "32-true"): trained(build[name], 1.0) for name in build}
-    require_equal_losses(same, CPU)
+    same = {Way(name, "32-true"): trained(build[name]) for name in build}
+    require_equal_learning(same, CPU)
     with pytest.raises(RunFailed, match="do not compute the same"):
-        require_equal_losses(same | {Way("wrong", "32-true"): trained(build["builtin"], 2.0)}, CPU)
+        require_equal_learning(
+            same | {Way("wrong", "32-true"): trained(build["builtin"], 2.0)}, CPU
+        )
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_core_that_computes_nothing_is_noticed_in_either_precision(precision):
+    build = builders(SHAPES["small"], Cell.lstm, CPU)
+    right = {Way("builtin", p): trained(build["builtin"], 0.01, p) for p in ("32-true", precision)}
+    right[Way("scratch", precision)] = trained(build["scratch"], 0.01, precision)
+    require_equal_learning(right, CPU)
+    wrong = build["scratch"]()
+    wrong.cores[0].register_forward_hook(lambda core, inputs, outputs: (outputs[0] * 0, outputs[1]))
+    with pytest.raises(RunFailed, match="do not compute the same"):
+        require_equal_learning(
+            right | {Way("wrong", precision): trained(lambda: wrong, 0.01, precision)}, CPU
+        )

@@ -184,6 +184,38 @@ def test_a_sequence_without_steps_or_rows_is_refused(cell, backend, shape):
 
 @every_cell
 @every_backend
+def test_sizes_that_do_not_fit_are_refused(cell, backend):
+    core, parts = make(cell, backend), len(CELLS[cell][2]._fields)
+    for rows, size in ((1, 19), (4, 19), (3, 18)):
+        state = CELLS[cell][2](*torch.randn(parts, rows, size))
+        with pytest.raises(ValueError, match=r"a state must be \[3, 19\] here, not"):
+            core(torch.randn(6, 3, 5), state)
+    for shape in ((6, 3, 4), (6, 3, 600)):
+        with pytest.raises(ValueError, match=r"inputs must be \[time, batch, 5\], not of"):
+            core(torch.randn(shape))
+
+
+@every_cell
+@every_backend
+def test_a_state_of_another_precision_is_taken_over(cell, backend):
+    core, inputs = make(cell, backend), torch.randn(6, 3, 5)
+    state = CELLS[cell][2](*torch.randn(len(CELLS[cell][2]._fields), 3, 19).bfloat16())
+    same = type(state)(*(part.float() for part in state))
+    outputs, end = core(inputs, state)
+    assert torch.equal(outputs, core(inputs, same)[0])
+    assert all(part.dtype is torch.float32 for part in end)
+
+
+@every_cell
+def test_what_is_nearly_one_hot_is_multiplied(cell):
+    core = make(cell, Backend.cpp).double()
+    inputs = torch.nn.functional.one_hot(torch.randint(5, (6, 3)), 5).double()
+    for nearly in (inputs * (1 + 2e-8), inputs + 1e-50):
+        assert_within(run(core, nearly), run_twin(core, cell, nearly), 1e-13)
+
+
+@every_cell
+@every_backend
 def test_what_is_not_contiguous_is_read_right(cell, backend):
     core = make(cell, backend).double()
     kind = CELLS[cell][2]

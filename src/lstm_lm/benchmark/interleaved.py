@@ -50,7 +50,7 @@ class Busyness:
             return f"The machine was quiet during all {self.samples} samples."
         return (
             f"The machine was too busy to trust these figures: other programs disturbed "
-            f"{self.disturbed} of {self.samples} samples, the repeated ones included."
+            f"{self.disturbed} of {self.samples} samples, repeated as they were."
         )
 
 

@@ -25,6 +25,7 @@ from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.run_folder import RunFolder
 
 HELD_OUT = 100  # tokens; they are not used
+MOST_CHARACTERS = len(string.printable)  # of a vocabulary, and one for what is unknown
 
 
 def measure(

@@ -1,5 +1,6 @@
 """A training step without any framework around it, as the ways to compute it are timed by."""
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -29,6 +30,7 @@ class BareTraining:
         if precision == "bf16-mixed":
             self.precision = torch.autocast(self.trained[0].device.type, torch.bfloat16)
         self.losses: list[Tensor] = []  # of all steps, left on the device
+        self.gradient_norms: list[Tensor] = []
 
     def step(
         self,
@@ -42,7 +44,7 @@ class BareTraining:
             loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
         self.optimizer.zero_grad()
         loss.backward()
-        clip_by_global_norm(self.trained, self.clip_norm)
+        self.gradient_norms.append(clip_by_global_norm(self.trained, self.clip_norm))
         self.optimizer.step()
         self.losses.append(loss.detach())
         return detach(state)
@@ -63,8 +65,11 @@ def step_seconds(training: BareTraining, ids: Int[Tensor, "steps batch"]) -> flo
 
 
 def largest_difference(trainings: Sequence[BareTraining]) -> float:
-    """Between the losses of the same step, as a share of the loss, over all steps of all."""
-    steps = min(len(training.losses) for training in trainings)
-    losses = torch.stack([torch.stack(training.losses[:steps]).cpu() for training in trainings])
-    least, largest = losses.amin(dim=0), losses.amax(dim=0)
-    return float(((largest - least) / least).max())
+    """Between losses, or norms of the gradient, of the same step, as a share of the least."""
+    differences = []
+    for every in ([t.losses for t in trainings], [t.gradient_norms for t in trainings]):
+        steps = min(map(len, every))
+        numbers = torch.stack([torch.stack(some[:steps]).float().cpu() for some in every])
+        least, largest = numbers.amin(dim=0), numbers.amax(dim=0)
+        differences.append(float(((largest - least) / least).max()))
+    return max(differences, key=lambda difference: (math.isnan(difference), difference))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lstm_lm.atomic_file import write_whole
 from lstm_lm.errors import SettingsError
+from lstm_lm.user_cache import cache_folder
 
 # Some mirrors refuse clients that do not look like a browser.
 USER_AGENT = "Mozilla/5.0 (compatible; lstm_lm)"
@@ -30,10 +31,6 @@ def data_root(root: str | None) -> Path:
     if chosen := root or os.environ.get("LSTM_LM_DATA"):
         return Path(chosen).expanduser()
     return cache_folder()
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lstm_lm"
 
 
 def read_known(file: KnownFile, root: Path) -> bytes | None:

@@ -23,8 +23,9 @@ import numpy as np
 
 from lstm_lm.atomic_file import whole_or_absent
 from lstm_lm.config import Cleaning, Level
-from lstm_lm.data.download import cache_folder
 from lstm_lm.data.tokenized import Tokenized
+from lstm_lm.errors import SettingsError
+from lstm_lm.user_cache import cache_folder
 
 # Characters. Cutting WikiText-2 into words takes 0.3 s, and reading them back 0.02 s; below this
 # less than 0.05 s could be saved. Single characters are numbered about as fast as they are read.
@@ -60,7 +61,7 @@ def folders(root: Path) -> Iterator[Path]:
     with contextlib.suppress(OSError):  # it is not made for this
         if root.stat().st_mode & stat.S_IWUSR:  # which the superuser could pass over
             yield root
-    with contextlib.suppress(RuntimeError):  # of a user without a home
+    with contextlib.suppress(SettingsError):  # of a user without a home
         yield cache_folder()
 
 

@@ -52,7 +52,11 @@ def product_over_rows(left: Tensor, right: Tensor) -> Tensor:
 
 
 def linear(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """As ``torch.nn.functional.linear``, the values having any number of axes before the last."""
+    """As ``torch.nn.functional.linear``, but to be differentiated once only.
+
+    Args:
+        values: with any number of axes before the last.
+    """
     if torch.is_autocast_enabled(values.device.type) or not onednn_multiplies(weight):
         return torch.nn.functional.linear(values, weight, bias)
     return Linear.apply(values, weight, bias)

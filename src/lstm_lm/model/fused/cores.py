@@ -39,15 +39,13 @@ class FusedLSTM(ScratchLSTM):
     def forward(
         self, inputs: Float[Tensor, "time batch input"], state: LSTMState | None = None
     ) -> tuple[Float[Tensor, "time batch hidden"], LSTMState]:
-        inputs = ready(inputs)
-        if state is None:
-            zeros = self.weight_hh_l0.new_zeros(inputs.shape[1], self.hidden_size)
-            state = LSTMState(zeros, zeros)
+        inputs = ready(inputs, self.input_size)
+        before = ready_state(state, 2, inputs.shape[1], self.weight_hh_l0)
         kernels = kernels_of(self.backend)
         with without_autocast(inputs):
             bias = self.bias_ih_l0 + self.bias_hh_l0
             outputs, hidden, cell = run(
-                LSTMSequence, kernels, inputs, self.weight_ih_l0, self.weight_hh_l0, bias, *state
+                LSTMSequence, kernels, inputs, self.weight_ih_l0, self.weight_hh_l0, bias, *before
             )
         return outputs, LSTMState(hidden, cell)
 
@@ -62,9 +60,8 @@ class FusedGRU(ScratchGRU):
     def forward(
         self, inputs: Float[Tensor, "time batch input"], state: HiddenState | None = None
     ) -> tuple[Float[Tensor, "time batch hidden"], HiddenState]:
-        inputs = ready(inputs)
-        if state is None:
-            state = HiddenState(self.weight_hh_l0.new_zeros(inputs.shape[1], self.hidden_size))
+        inputs = ready(inputs, self.input_size)
+        before = ready_state(state, 1, inputs.shape[1], self.weight_hh_l0)
         kernels = kernels_of(self.backend)
         with without_autocast(inputs):
             outputs, hidden = run(
@@ -75,7 +72,7 @@ class FusedGRU(ScratchGRU):
                 self.weight_hh_l0,
                 self.bias_ih_l0,
                 self.bias_hh_l0,
-                *state,
+                *before,
             )
         return outputs, HiddenState(hidden)
 
@@ -94,30 +91,53 @@ class FusedRNN(ScratchRNN):
     def forward(
         self, inputs: Float[Tensor, "time batch input"], state: HiddenState | None = None
     ) -> tuple[Float[Tensor, "time batch hidden"], HiddenState]:
-        inputs = ready(inputs)
-        if state is None:
-            state = HiddenState(self.weight_hh_l0.new_zeros(inputs.shape[1], self.hidden_size))
+        inputs = ready(inputs, self.input_size)
+        before = ready_state(state, 1, inputs.shape[1], self.weight_hh_l0)
         kernels = kernels_of(self.backend)
         with without_autocast(inputs):
             bias = self.bias_ih_l0 + self.bias_hh_l0
             outputs, hidden = run(
-                RNNSequence, kernels, inputs, self.weight_ih_l0, self.weight_hh_l0, bias, *state
+                RNNSequence, kernels, inputs, self.weight_ih_l0, self.weight_hh_l0, bias, *before
             )
         return outputs, HiddenState(hidden)
 
 
-def ready(inputs: Float[Tensor, "time batch input"]) -> Float[Tensor, "time batch input"]:
+def ready(
+    inputs: Float[Tensor, "time batch input"], input_size: int
+) -> Float[Tensor, "time batch input"]:
     """The inputs in the dtype that products are to be computed in.
 
     Raises:
-        ValueError: if there is no step or no row.
+        ValueError: if there is no step or no row, or the inputs are of another size. Kernels rely
+            on all sizes.
     """
     if 0 in inputs.shape[:2]:
         raise ValueError(f"a sequence needs a step and a row, not inputs of {tuple(inputs.shape)}")
+    if inputs.shape[2:] != (input_size,):
+        raise ValueError(
+            f"inputs must be [time, batch, {input_size}], not of {tuple(inputs.shape)}"
+        )
     device = inputs.device.type
     if not torch.is_autocast_enabled(device):
         return inputs
     return inputs.to(torch.get_autocast_dtype(device))
+
+
+def ready_state(
+    state: LSTMState | HiddenState | None, parts: int, batch: int, weight: Tensor
+) -> list[Float[Tensor, "batch hidden"]]:
+    """What is carried into the first step, zeros if nothing is, in the dtype of the weights.
+
+    Raises:
+        ValueError: if it is not of the batch's or the weights' size.
+    """
+    size = weight.shape[1]
+    if state is None:
+        return [weight.new_zeros(batch, size)] * parts
+    for part in state:
+        if part.shape != (batch, size):
+            raise ValueError(f"a state must be [{batch}, {size}] here, not {tuple(part.shape)}")
+    return [part.to(weight.dtype) for part in state]
 
 
 def without_autocast(inputs: Tensor) -> AbstractContextManager[object]:

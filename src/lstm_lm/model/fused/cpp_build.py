@@ -22,6 +22,7 @@ import torch
 from lstm_lm.atomic_file import replace_by_copy, write_whole
 from lstm_lm.errors import SettingsError
 from lstm_lm.lock import waiting_for
+from lstm_lm.user_cache import cache_folder
 
 SOURCES = Path(__file__).parent / "cpp"
 FLAGS = ["-O3", "-march=native", "-Wno-unknown-pragmas", "-Wno-psabi"]
@@ -86,9 +87,9 @@ def checksum(library: Path) -> str:
 
 
 def compile_into(library: Path) -> None:
-    compiler = os.environ.get("CXX", "c++")
+    compiler = os.environ.get("CXX") or "c++"
     if shutil.which(compiler) is None:
-        missing = f"program {compiler}, which CXX names" if "CXX" in os.environ else compiler
+        missing = f"program {compiler}, which CXX names" if os.environ.get("CXX") else compiler
         raise SettingsError(
             f"model.backend=cpp needs a C++ compiler, and there is no {missing}: install one (on "
             "Debian and Ubuntu: apt install g++; on macOS: xcode-select --install), or choose "
@@ -150,11 +151,6 @@ def instructions() -> str:
     except OSError:
         return platform.processor()
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
-
-
-def cache_folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "lstm_lm"
 
 
 def with_ninja() -> dict[str, str]:

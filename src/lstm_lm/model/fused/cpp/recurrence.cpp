@@ -1,4 +1,5 @@
-// What Python calls: see cpp_kernels.py. Tensors are contiguous, on the CPU and of fitting shapes.
+// What Python calls: see cpp_kernels.py. Tensors are contiguous and on the CPU; their shapes fit, to
+// which cores.py sees.
 
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
