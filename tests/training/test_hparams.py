@@ -72,7 +72,7 @@ def test_a_row_has_all_that_is_trained_and_the_device(tiny_run, tmp_path):
     assert set(infos) == set(settings)
     for name, kind in ("dropout", "FLOAT64"), ("second_bias", "BOOL"), ("embedding_size", "STRING"):
         assert infos[f"model.{name}"].type == getattr(api_pb2, f"DATA_TYPE_{kind}")
-    assert [*infos["model.cell"].domain_discrete] == ["lstm", "gru", "rnn"]
+    assert [*infos["model.cell"].domain_discrete] == ["lstm", "gru", "rnn", "transformer"]
     assert [*infos["device.accelerator"].domain_discrete] == ["auto", "cpu", "gpu"]
     assert "bf16-mixed" in infos["device.precision"].domain_discrete
 
