@@ -55,7 +55,7 @@ BAD_SETTINGS = {
     "data=time_machin": "no data=time_machin; did you mean time_machine",
     "experiment=d2l_skratch": "no experiment=d2l_skratch; did you mean d2l_scratch",
     "device=tpu": "no device=tpu; did you mean gpu, cpu?",
-    "model.cell=lstmm": "model.cell: Invalid value 'lstmm', expected one of [lstm, gru, rnn, transformer]",
+    "model.cell=lstmm": "'lstmm', expected one of [lstm, gru, rnn, transformer]",
     "model.hidden_size=big": "model.hidden_size: Value 'big'",
     "model.hidden_size=0": "model.hidden_size must be positive and finite, not 0",
     "model.num_layers=-1": "model.num_layers must be positive and finite, not -1",
