@@ -94,6 +94,7 @@ def test_a_text_is_the_same_for_the_same_seed_alone(text):
 
 
 def test_texts_are_the_same_everywhere():
+    # As first made, by Python 3.11: runs on another computer must learn from the same.
     assert generate(TextName.recall).text[:26] == "Eabcaabaadc?EHbcbaaddacd?H"
 
 
