@@ -203,7 +203,8 @@ def assert_same_end():
 def end_of(folder):
     """All that a run comes to, but for how fast it was and where it was cut off."""
     checkpoint = load_checkpoint(folder / "checkpoints/last.ckpt")
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+    everything = {"scalars": 0, "tensors": 0, "images": 0, "histograms": 0}
+    events = EventAccumulator(str(folder), everything).Reload()
     curves = {
         tag: [(event.step, event.value) for event in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
@@ -212,6 +213,14 @@ def end_of(folder):
     texts = {
         tag: [(event.step, list(event.tensor_proto.string_val)) for event in events.Tensors(tag)]
         for tag in events.Tags()["tensors"]
+    }
+    pictures = {
+        tag: [(event.step, event.encoded_image_string) for event in events.Images(tag)]
+        for tag in events.Tags()["images"]
+    }
+    histograms = {
+        tag: [(event.step, event.histogram_value) for event in events.Histograms(tag)]
+        for tag in events.Tags()["histograms"]
     }
     speeds = [event.step for event in events.Scalars("tokens_per_second")]
     summary = json.loads((folder / "summary.json").read_text())
@@ -230,7 +239,14 @@ def end_of(folder):
         del random_states["python"]  # the type checker of these tests draws from it
     best = load_checkpoint(folder / "checkpoints/best.ckpt")["state_dict"]
     return dict(
-        checkpoint=checkpoint, best=best, curves=curves, texts=texts, speeds=speeds, summary=summary
+        checkpoint=checkpoint,
+        best=best,
+        curves=curves,
+        texts=texts,
+        pictures=pictures,
+        histograms=histograms,
+        speeds=speeds,
+        summary=summary,
     )
 
 

@@ -43,8 +43,18 @@ LEVELS = [
     {"data.splits"},
     {"data.data_module", "run_folder"},
     {"restore"},
-    {"evaluation", "generation", "prompts", "training.step_callback"},
     {
+        "evaluation",
+        "generation",
+        "inside.gradient_flow",
+        "inside.readable",
+        "inside.text_picture",
+        "inside.trace",
+        "prompts",
+        "training.step_callback",
+    },
+    {
+        "inside.page",
         "training.budget",
         "training.event_files",
         "training.followers",
@@ -53,7 +63,7 @@ LEVELS = [
         "training.step_log",
         "training.stop_signals",
     },
-    {"training.agreement", "training.processes", "training.task"},
+    {"training.agreement", "training.inside", "training.processes", "training.task"},
     {
         "training.checkpoints",
         "training.exact_resume",

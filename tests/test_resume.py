@@ -172,6 +172,7 @@ EVERYTHING = (
     "optimizer.warmup_steps=17",
     "training.log_every=7",
     "checkpoint.every_steps=5",
+    "inside.every_epochs=2",
 )
 
 

@@ -193,6 +193,15 @@ def test_evaluating_a_text_of_ones_own(type_command, run_folder, tmp_path):
     assert reset != output
 
 
+def test_looking_inside(type_command, run_folder, tmp_path):
+    code, output, errors = type_command("inspect_run.py", run_folder, "--split", "validation")
+    assert (code, output, errors) == (0, f"page   {run_folder}/inside.html\n", "")
+    page = (tmp_path / run_folder / "inside.html").read_text()
+    assert "runs/one, validation text" in page
+    code, _, _ = type_command("inspect_run.py", run_folder, "--output", "page.html", "--skip", "9")
+    assert code == 0 and (tmp_path / "page.html").exists()
+
+
 def test_generating(type_command, run_folder):
     arguments = "generate.py", run_folder, "--prompt", "time "
     code, output, errors = type_command(*arguments, "--tokens", "30")
@@ -238,6 +247,10 @@ def test_words_are_streamed_with_their_blanks_and_lines(type_command, text_file)
         (["evaluate.py", "nowhere"], "nowhere is not a run's folder"),
         (["evaluate.py", "runs/one", "--text", "missing.txt"], "cannot read missing.txt"),
         (["evaluate.py", "runs/one", "--reset-every", "0"], "reset_every must be at least 1 token"),
+        (["inspect_run.py", "nowhere"], "nowhere is not a run's folder"),
+        (["inspect_run.py", "runs/one", "--tokens", "1"], "--tokens at least 2"),
+        (["inspect_run.py", "runs/one", "--skip", "100000"], "--skip leaves too few"),
+        (["inspect_run.py", "runs/one", "--output", "no/page.html"], "cannot write no/page.html"),
         (["generate.py", "runs/one", "--prompt", ""], "at least one token"),
         (["generate.py", "runs/one", "--prompt", "a", "--tokens", "-5"], "must not be negative"),
         (["generate.py", "runs/one", "--prompt", "a", "--top-p", "2"], "top-p must be above 0"),
@@ -273,7 +286,7 @@ def test_without_a_best_checkpoint_the_last_is_suggested(type_command, run_folde
     assert type_command("evaluate.py", run_folder, "--checkpoint", "last")[0] == 0
 
 
-@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "generate.py"])
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "generate.py", "inspect_run.py"])
 def test_help_needs_no_torch(script):
     code = (
         "import sys, runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], None, '__main__')"

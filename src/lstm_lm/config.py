@@ -348,6 +348,16 @@ class SamplesConfig:
 
 
 @dataclass
+class InsideConfig:
+    """Gates, cells, norms and gradient flow in TensorBoard; see :mod:`lstm_lm.training.inside`."""
+
+    every_epochs: int | None = None  # null: not looked at
+
+    def __post_init__(self) -> None:
+        require_positive("inside", every_epochs=self.every_epochs)
+
+
+@dataclass
 class DeviceConfig:
     accelerator: Accelerator = Accelerator.auto
     devices: int = 1  # processes on each node, each with a GPU or a share of the CPU's cores
@@ -378,6 +388,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
+    inside: InsideConfig = field(default_factory=InsideConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ NOT_IN_FINGERPRINT = {
     "training.log_every",
     "checkpoint",
     "samples",
+    "inside",
     "device",
 }
 

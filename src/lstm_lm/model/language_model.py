@@ -56,11 +56,7 @@ class LanguageModel(nn.Module):
     def forward(
         self, ids: Int[Tensor, "time batch"], state: State | None = None
     ) -> tuple[Float[Tensor, "time batch vocabulary"], State]:
-        if self.embedding is not None:
-            features = self.embedding(ids)
-        else:
-            zeros = self.output.weight.new_zeros(*ids.shape, self.vocabulary_size)
-            features = zeros.scatter_(-1, ids.unsqueeze(-1), 1.0)
+        features = self.features(ids)
         starts = state or [None] * len(self.cores)
         ends = []
         for core, start in zip(self.cores, starts, strict=True):
@@ -68,6 +64,14 @@ class LanguageModel(nn.Module):
             features = self.dropout(outputs)
             ends.append(end)
         return linear(features, self.output.weight, self.output.bias), tuple(ends)
+
+    def features(self, ids: Int[Tensor, "time batch"]) -> Float[Tensor, "time batch input"]:
+        """What the first core reads: embedded ids, or one-hot."""
+        if self.embedding is not None:
+            embedded: Tensor = self.embedding(ids)
+            return embedded
+        zeros = self.output.weight.new_zeros(*ids.shape, self.vocabulary_size)
+        return zeros.scatter_(-1, ids.unsqueeze(-1), 1.0)
 
 
 def detach(state: State) -> State:

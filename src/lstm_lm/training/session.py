@@ -29,6 +29,7 @@ from lstm_lm.training.exact_resume import ExactResume
 from lstm_lm.training.final_figures import final_figures
 from lstm_lm.training.floor import FloorLine
 from lstm_lm.training.hparams import write_failure, write_start, write_success
+from lstm_lm.training.inside import Inside
 from lstm_lm.training.measurements import Measurements
 from lstm_lm.training.progress import Progress
 from lstm_lm.training.samples import Samples
@@ -137,6 +138,11 @@ class Session:
                 Samples(config, self.prompts, self.splits.vocabulary, task, writer),
                 FloorLine(self.model, self.splits.validation, config.data.evaluation_rows, writer),
             ]
+        inside = None
+        if writer is not None and config.inside.every_epochs is not None:
+            every = config.inside.every_epochs * steps_per_epoch
+            inside = Inside(config.model.cell, self.model, self.splits, every, writer)
+            callbacks.append(inside)
         callbacks += [ExactResume(task, validate_every), checkpoints]
         files = SealedFiles(folder, checkpoint, self.ranks)
         trainer = build_trainer(config, self.device, validate_every, callbacks, files)
@@ -150,6 +156,8 @@ class Session:
             if writer is not None:
                 self.model.to(self.device).eval()
                 with self.signals.at_once():
+                    if inside is not None:
+                        inside.finish(trainer.global_step)
                     figures = final_figures(
                         config.data, self.splits, self.model, folder, checkpoints
                     )

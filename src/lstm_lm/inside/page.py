@@ -1,0 +1,77 @@
+"""What a model's units did on a text, and what it expected next: one page for a browser.
+
+The page needs no network and no other file.
+"""
+
+import base64
+import json
+import math
+from importlib.resources import files
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lstm_lm.config import Level
+from lstm_lm.inside.readable import as_read, readable_units
+from lstm_lm.inside.trace import trace
+from lstm_lm.model.language_model import LanguageModel
+from lstm_lm.restore import Run
+
+GUESSES = 5
+UNITS = 8
+
+
+def build_page(run: Run, title: str, ids: Int[Tensor, " time"]) -> str:
+    """A page about a text in a run's ids, read from a zero state."""
+    device = next(run.model.parameters()).device
+    seen = trace(run.model, run.config.model.cell, ids.to(device).unsqueeze(1))
+    activities = [layer.activity[:, 0].float().cpu() for layer in seen.layers]
+    tokens = as_read(run.vocabulary, ids.tolist())
+    log_probabilities = next_tokens(run.model, seen.outputs)
+    guesses = log_probabilities.topk(min(GUESSES, len(run.vocabulary)))
+    names = as_read(run.vocabulary, range(len(run.vocabulary)))
+    content = {
+        "title": title,
+        "words": run.config.data.level is Level.word,
+        "tokens": tokens,
+        "layers": [
+            {"units": activity.shape[1], "activity": in_bytes(activity)} for activity in activities
+        ],
+        "units": [
+            {"layer": unit.layer, "unit": unit.unit, "title": unit.title}
+            for unit in readable_units(activities, tokens, UNITS)
+        ],
+        "guesses": [
+            [[names[id_], round(probability, 4)] for id_, probability in zip(*row, strict=True)]
+            for row in zip(guesses.indices.tolist(), guesses.values.exp().tolist(), strict=True)
+        ],
+        "bits": [None, *bits_of(log_probabilities, ids[1:])],
+    }
+    # Whatever the text has, it must not end the element that it is in, nor begin a comment.
+    data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    template = files("lstm_lm.inside").joinpath("page.html").read_text(encoding="utf-8")
+    return template.replace("DATA", data, 1)
+
+
+def next_tokens(
+    model: LanguageModel, outputs: Float[Tensor, "time 1 hidden"]
+) -> Float[Tensor, "time vocabulary"]:
+    """Logarithms of probabilities."""
+    with torch.no_grad():
+        logits: Tensor = model.output(outputs[:, 0])
+        return logits.double().log_softmax(dim=-1).cpu()
+
+
+def bits_of(
+    log_probabilities: Float[Tensor, "time vocabulary"], following: Int[Tensor, " targets"]
+) -> list[float]:
+    """What each token but the first cost."""
+    nats = -log_probabilities[:-1].gather(1, following.unsqueeze(1))[:, 0]
+    return [round(bits, 3) for bits in (nats / math.log(2)).tolist()]
+
+
+def in_bytes(activity: Float[Tensor, "time hidden"]) -> str:
+    """From -1 to 1 as -127 to 127, a row of units for each token."""
+    scaled = (activity.clamp(-1, 1) * 127).round().to(torch.int8)
+    return base64.b64encode(scaled.contiguous().numpy().tobytes()).decode()

@@ -1,0 +1,142 @@
+"""The units of a model that a reader can make sense of.
+
+A unit is readable if its activity follows something that can be seen in the text: how far in a
+line or a word it is, whether in quotes or in brackets. Also worth a look is what changes slowest.
+
+Source: Karpathy, Johnson & Fei-Fei (2015), where such cells were found by eye.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lstm_lm.data.text import END_OF_LINE
+from lstm_lm.data.vocabulary import UNKNOWN, Vocabulary
+
+SHOWN_AS = {END_OF_LINE: "\n", UNKNOWN: "\ufffd"}
+FEWEST = 0.02  # of the tokens, on either side of a feature that can be followed
+FOLLOWS = 0.3  # correlation from which on a unit is said to follow a feature
+LEAST_CHANGE = 0.05  # standard deviation of a unit's activity
+
+Units = list[Float[Tensor, "time hidden"]]  # activities, of each layer
+
+
+class Readable(NamedTuple):
+    layer: int  # from 0
+    unit: int  # from 0
+    what: str
+    correlation: float | None = None  # with it
+
+    @property
+    def title(self) -> str:
+        """As a reader counts: from 1."""
+        strength = "" if self.correlation is None else f", correlation {self.correlation:.2f}"
+        return f"layer {self.layer + 1} unit {self.unit + 1}: {self.what}{strength}"
+
+
+def as_read(vocabulary: Vocabulary, ids: Iterable[int]) -> list[str]:
+    """Tokens as a reader would see them: ends of lines as such, what is unknown as �."""
+    return [SHOWN_AS.get(token, token) for token in vocabulary.decode(ids)]
+
+
+def readable_units(activities: Units, tokens: Sequence[str], most: int) -> list[Readable]:
+    """The best unit for each feature of the text, the clearest first, then the slowest units.
+
+    Args:
+        activities: after each token was read.
+    """
+    units = torch.cat(activities, dim=1).double()
+    centred = units - units.mean(dim=0)
+    lengths = centred.norm(dim=0).clamp_min(1e-12)
+    sizes = [layer.shape[1] for layer in activities]
+    starts = [0, *accumulate(sizes)]
+
+    def named(index: int, what: str, correlation: float | None = None) -> Readable:
+        layer = next(layer for layer, end in enumerate(starts[1:]) if index < end)
+        return Readable(layer, index - starts[layer], what, correlation)
+
+    chosen: dict[int, Readable] = {}
+    for what, values in features(tokens).items():
+        feature = values - values.mean()
+        correlations = feature @ centred / (feature.norm() * lengths)
+        best = int(correlations.abs().argmax())
+        found = float(correlations[best])
+        if abs(found) >= FOLLOWS:
+            rival = chosen.get(best)
+            if rival is None or abs(rival.correlation or 0) < abs(found):
+                chosen[best] = named(best, what, found)
+    following = sorted(chosen.values(), key=lambda unit: -abs(unit.correlation or 0))[:most]
+    # Slow is what changes little from token to token, though not on the whole.
+    pace = centred.diff(dim=0).norm(dim=0) / lengths
+    changing = units.std(dim=0) > LEAST_CHANGE
+    others = [i for i in pace.argsort().tolist() if changing[i] and i not in chosen]
+    return following + [named(i, "slow") for i in others[: most - len(following)]]
+
+
+def features(tokens: Sequence[str]) -> dict[str, Float[Tensor, " time"]]:
+    """What can be seen in a text after each token, where there is enough of it to be followed."""
+    kinds: dict[str, Callable[[Sequence[str]], list[int]]] = {
+        "inside quotes": inside_quotes,
+        "inside brackets": inside_brackets,
+        "position in line": position_in_line,
+    }
+    if all(len(token) == 1 for token in tokens):
+        kinds["position in word"] = position_in_word
+    found = {}
+    for name, kind in kinds.items():
+        values = torch.tensor(kind(tokens), dtype=torch.float64)
+        share = float((values > 0).double().mean())
+        if share > FEWEST and values.unique().numel() > 1 and (values == 0).double().mean() > 0:
+            found[name] = values
+    return found
+
+
+def inside_quotes(tokens: Sequence[str]) -> list[int]:
+    """1 between straight or curved double quotes, up to the end of a paragraph."""
+    inside, before, found = False, "", []
+    for token in tokens:
+        if token in ("“", "”"):
+            inside = token == "“"
+        elif token == '"':
+            inside = not inside
+        elif token == before == "\n":
+            inside = False
+        before = token
+        found.append(int(inside))
+    return found
+
+
+def inside_brackets(tokens: Sequence[str]) -> list[int]:
+    """How many brackets are open, up to the end of a paragraph."""
+    depth, before, found = 0, "", []
+    for token in tokens:
+        if token in ("(", "[", "{"):
+            depth += 1
+        elif token in (")", "]", "}"):
+            depth = max(0, depth - 1)
+        elif token == before == "\n":
+            depth = 0
+        before = token
+        found.append(depth)
+    return found
+
+
+def position_in_line(tokens: Sequence[str]) -> list[int]:
+    return positions(tokens, lambda token: token == "\n")
+
+
+def position_in_word(tokens: Sequence[str]) -> list[int]:
+    return positions(tokens, lambda token: not token.isalnum())
+
+
+def positions(tokens: Sequence[str], ends: Callable[[str], bool]) -> list[int]:
+    """How many tokens there were since one that ends what is counted."""
+    position, found = 0, []
+    for token in tokens:
+        position = 0 if ends(token) else position + 1
+        found.append(position)
+    return found

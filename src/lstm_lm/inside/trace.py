@@ -1,0 +1,74 @@
+"""What a model's units did at each step of a text.
+
+Gates are not read from the cores, which keep none: they follow from a core's inputs and outputs,
+all steps in one product, whichever core it is.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from lstm_lm.config import Cell
+from lstm_lm.model.language_model import LanguageModel
+
+Units = Float[Tensor, "time batch hidden"]
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    gates: dict[str, Units]  # by their names, from 0, shut, to 1, open; a plain RNN has none
+    memory_name: str
+    memory: Units  # what is carried on: an LSTM's cells, else what the layer shows
+    activity: Units  # the memory from -1 to 1: tanh of an LSTM's cells; of a Transformer clipped
+
+
+@dataclass(frozen=True)
+class Trace:
+    layers: list[LayerTrace]
+    outputs: Units  # of the last layer
+
+
+@torch.no_grad()
+def trace(model: LanguageModel, cell: Cell, ids: Int[Tensor, "time batch"]) -> Trace:
+    """Read a text from a zero state, without dropout."""
+    features, layers = model.features(ids), []
+    for core in model.cores:
+        outputs, _ = core(features)
+        layers.append(trace_layer(core, cell, features, outputs))
+        features = outputs
+    return Trace(layers, features)
+
+
+def trace_layer(
+    core: nn.Module, cell: Cell, inputs: Float[Tensor, "time batch input"], outputs: Units
+) -> LayerTrace:
+    if cell not in (Cell.lstm, Cell.gru):
+        return LayerTrace({}, "hidden state", outputs, outputs.clamp(-1, 1))
+    blocks = before_gates(core, inputs, outputs).chunk(4 if cell is Cell.lstm else 3, dim=-1)
+    if cell is Cell.gru:
+        # Neither of its gates depends on where the one that resets is applied.
+        gates = {"reset gate": blocks[0].sigmoid(), "update gate": blocks[1].sigmoid()}
+        return LayerTrace(gates, "hidden state", outputs, outputs)
+    i, f, o = blocks[0].sigmoid(), blocks[1].sigmoid(), blocks[3].sigmoid()
+    memory, cells = torch.zeros_like(outputs[0]), []
+    for kept, written in zip(f, i * blocks[2].tanh(), strict=True):
+        memory = kept * memory + written
+        cells.append(memory)
+    states = torch.stack(cells)
+    gates = {"input gate": i, "forget gate": f, "output gate": o}
+    return LayerTrace(gates, "cell", states, states.tanh())
+
+
+def before_gates(
+    core: nn.Module, inputs: Float[Tensor, "time batch input"], outputs: Units
+) -> Float[Tensor, "time batch gates"]:
+    """What goes into the non-linearities of gates, from inputs and the hidden states before."""
+    before = torch.cat([torch.zeros_like(outputs[:1]), outputs[:-1]])
+    of_inputs, of_hidden = (
+        (core.get_parameter(f"weight_{side}_l0"), core.get_parameter(f"bias_{side}_l0"))
+        for side in ("ih", "hh")
+    )
+    return linear(inputs, *of_inputs) + linear(before, *of_hidden)

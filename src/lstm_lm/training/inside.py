@@ -1,0 +1,140 @@
+"""The inside of a model while it trains, for TensorBoard: gates, cells, norms, gradient flow."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from lightning import Trainer
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from lstm_lm.config import Cell
+from lstm_lm.data.splits import Splits
+from lstm_lm.inside.gradient_flow import gradient_flow, places_to_flow_from
+from lstm_lm.inside.readable import as_read, readable_units
+from lstm_lm.inside.text_picture import text_picture
+from lstm_lm.inside.trace import Trace, trace
+from lstm_lm.model.language_model import LanguageModel
+from lstm_lm.training.step_callback import StepCallback
+
+STRETCH = 1000  # tokens of the validation text that are read
+UNITS = 6
+BINS = 50
+SHUT, OPEN = 0.1, 0.9  # beyond these a gate is saturated (Karpathy, Johnson & Fei-Fei 2015)
+
+
+class Inside(StepCallback):
+    """Looks after every so many steps; follows gradients before training and after it.
+
+    It draws nothing at random and changes nothing, so a run is the same with it.
+    """
+
+    def __init__(
+        self, cell: Cell, model: LanguageModel, splits: Splits, every: int, writer: SummaryWriter
+    ) -> None:
+        self.cell = cell
+        self.model = model
+        self.splits = splits
+        self.every = every
+        self.writer = writer
+        self.weights_before: list[Tensor] = []  # a step that is looked at
+        self.looked_at: int | None = None  # step
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == 0:
+            self.write_gradient_flow("start")
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if (trainer.global_step + 1) % self.every == 0:
+            self.weights_before = [weights.detach().clone() for weights in self.model.parameters()]
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if self.weights_before:
+            self.write_norms(trainer.global_step)
+            self.weights_before = []
+            self.look(trainer.global_step)
+
+    def finish(self, step: int) -> None:
+        """What there is to be seen of the final weights."""
+        if step != self.looked_at:
+            self.look(step)
+        self.write_gradient_flow("end")
+
+    def look(self, step: int) -> None:
+        self.looked_at = step
+        device = next(self.model.parameters()).device
+        ids = self.splits.validation.ids[:STRETCH].to(device).long().unsqueeze(1)
+        seen = trace(self.model, self.cell, ids)
+        self.write_gates(seen, step)
+        self.write_picture(seen, as_read(self.splits.vocabulary, ids[:, 0].tolist()), step)
+
+    def write_gates(self, seen: Trace, step: int) -> None:
+        for number, layer in enumerate(seen.layers, start=1):
+            for name, values in layer.gates.items():
+                self.write_histogram(f"gates/layer {number} {name}", values, 0.0, 1.0, step)
+                for side, saturated in ("shut", values < SHUT), ("open", values > OPEN):
+                    share = float(saturated.double().mean())
+                    tag = f"saturated_gates/layer {number} {name} {side}"
+                    self.writer.add_scalar(tag, share, step)
+            largest = float(layer.memory.abs().max())
+            tag = f"memory/layer {number} {layer.memory_name}"
+            self.write_histogram(tag, layer.memory, -largest, largest, step)
+
+    def write_histogram(
+        self, tag: str, values: Float[Tensor, "..."], low: float, high: float, step: int
+    ) -> None:
+        """As TensorBoard would, but counted on the device and in equal bins."""
+        values = values.double()
+        high = max(high, low + 1e-6)
+        self.writer.add_histogram_raw(
+            tag,
+            float(values.min()),
+            float(values.max()),
+            values.numel(),
+            float(values.sum()),
+            float(values.square().sum()),
+            torch.linspace(low, high, BINS + 1)[1:].tolist(),
+            values.float().histc(BINS, low, high).tolist(),
+            step,
+        )
+
+    def write_picture(self, seen: Trace, tokens: list[str], step: int) -> None:
+        activities = [layer.activity[:, 0].float().cpu() for layer in seen.layers]
+        rows = [
+            (unit.title, activities[unit.layer][:, unit.unit].numpy())
+            for unit in readable_units(activities, tokens, UNITS)
+        ]
+        if rows:
+            picture = np.asarray(text_picture(tokens, rows))
+            self.writer.add_image("units", picture, step, dataformats="HWC")
+
+    def write_norms(self, step: int) -> None:
+        """Of each layer's weights, and of what the last step changed in them."""
+        before = dict(zip(self.model.parameters(), self.weights_before, strict=True))
+        for name, part in parts(self.model).items():
+            weights = [weights.detach() for weights in part.parameters()]
+            changes = [weights.detach() - before[weights] for weights in part.parameters()]
+            self.writer.add_scalar(f"weight_norm/{name}", total_norm(weights), step)
+            self.writer.add_scalar(f"update_norm/{name}", total_norm(changes), step)
+
+    def write_gradient_flow(self, when: str) -> None:
+        """A curve over steps back, in place of optimizer steps."""
+        if self.cell is Cell.transformer:
+            return  # it has no state for a gradient to flow back by
+        device = next(self.model.parameters()).device
+        inputs, targets = places_to_flow_from(self.splits.validation)
+        flow = gradient_flow(self.model, inputs.to(device), targets.to(device))
+        for name, norms in flow.items():
+            for back, norm in enumerate(norms.tolist()):
+                self.writer.add_scalar(f"gradient_flow/{when} {name}", norm, back)
+
+
+def parts(model: LanguageModel) -> dict[str, nn.Module]:
+    embedding = {} if model.embedding is None else {"embedding": model.embedding}
+    layers = {f"layer {number}": core for number, core in enumerate(model.cores, start=1)}
+    return {**embedding, **layers, "output layer": model.output}
+
+
+def total_norm(tensors: list[Tensor]) -> float:
+    return float(nn.utils.get_total_norm(tensors))

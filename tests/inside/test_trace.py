@@ -1,0 +1,63 @@
+"""Gates and cells, beside the equations written out step by step."""
+
+import pytest
+import torch
+
+from lstm_lm.config import Cell, CoreName, ModelConfig, ResetGate
+from lstm_lm.inside.trace import trace
+from lstm_lm.model.language_model import LanguageModel
+
+IDS = torch.randint(7, (9, 3), generator=torch.Generator().manual_seed(1))
+
+
+def model_of(**settings):
+    config = ModelConfig(hidden_size=6, embedding_size=4, num_layers=2, **settings)
+    return LanguageModel(config, 7).double().eval()
+
+
+def same(one, other):
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("core", list(CoreName))
+def test_an_lstms_gates_make_its_outputs(core):
+    model = model_of(core=core)
+    seen = trace(model, Cell.lstm, IDS)
+    below = model.embedding(IDS)
+    for layer, module in zip(seen.layers, model.cores, strict=True):
+        assert list(layer.gates) == ["input gate", "forget gate", "output gate"]
+        outputs, end = module(below)
+        same(layer.memory[-1], end.cell)
+        same(layer.gates["output gate"] * layer.activity, outputs)
+        kept = layer.gates["forget gate"][1:] * layer.memory[:-1]
+        written = layer.memory[1:] - kept
+        assert (written.abs() <= layer.gates["input gate"][1:] + 1e-12).all()
+        below = outputs
+    same(seen.outputs, below)
+
+
+@pytest.mark.parametrize("reset_gate", list(ResetGate))
+def test_a_grus_update_gate_is_what_it_keeps_with(reset_gate):
+    model = model_of(cell=Cell.gru, core=CoreName.scratch, reset_gate=reset_gate)
+    layer = trace(model, Cell.gru, IDS).layers[0]
+    assert list(layer.gates) == ["reset gate", "update gate"]
+    before = torch.cat([torch.zeros(1, 3, 6).double(), layer.memory[:-1]])
+    z = layer.gates["update gate"]
+    candidate = (layer.memory - z * before) / (1 - z)
+    core = model.cores[0]
+    n_x = (model.embedding(IDS) @ core.weight_ih_l0.T + core.bias_ih_l0)[..., 12:]
+    weight, bias, r = core.weight_hh_l0[12:], core.bias_hh_l0[12:], layer.gates["reset gate"]
+    if reset_gate is ResetGate.before:
+        same(candidate, (n_x + (r * before) @ weight.T + bias).tanh())
+    else:
+        same(candidate, (n_x + r * (before @ weight.T + bias)).tanh())
+
+
+@pytest.mark.parametrize("cell", [Cell.rnn, Cell.transformer])
+def test_without_gates_there_are_outputs(cell):
+    config = ModelConfig(cell=cell, hidden_size=8, heads=2, context=4)
+    model = LanguageModel(config, 7)
+    seen = trace(model, cell, IDS)
+    assert seen.layers[0].gates == {}
+    same(seen.layers[0].memory, model.cores[0](model.features(IDS))[0])
+    assert seen.layers[0].activity.abs().max() <= 1
