@@ -80,7 +80,7 @@ def split_of(size, remembered=None):
 
 def test_places_are_spread_over_the_text():
     inputs, targets = places_to_flow_from(split_of(1000))
-    assert inputs.shape == (100, 32)
+    assert inputs.shape == (100, 16)
     assert targets[0] == 100 and targets[-1] == 999
     assert torch.equal(inputs[-1], targets - 1) and torch.equal(inputs[0], targets - 100)
 
@@ -89,7 +89,7 @@ def test_places_are_where_a_generated_text_needs_memory():
     _, targets = places_to_flow_from(split_of(1000, [50, 200, 300]))
     assert targets.tolist() == [200, 300]
     _, targets = places_to_flow_from(split_of(1000, [50]))  # too early for a hundred steps
-    assert len(targets) == 32
+    assert len(targets) == 16
 
 
 def test_a_short_text_gives_fewer_steps():

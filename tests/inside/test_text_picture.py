@@ -1,12 +1,13 @@
 import numpy as np
+import pytest
 
-from lstm_lm.inside.text_picture import COLUMNS, LINES, color, laid_out, text_picture
+from lstm_lm.inside.text_picture import COLUMNS, LINES, TextPicture, laid_out
+
+WHITE, RED, BLUE = (255, 255, 255), (202, 0, 32), (33, 102, 172)
 
 
-def test_colors_go_from_blue_over_white_to_red():
-    assert color(0.0) == (255, 255, 255)
-    assert color(1.0) == color(2.0) == (202, 0, 32)
-    assert color(-1.0) == (33, 102, 172)
+def colors_of(pixels):
+    return {tuple(map(int, pixel)) for pixel in pixels.reshape(-1, 3)}
 
 
 def test_lines_break_where_they_end_and_where_they_are_full():
@@ -17,20 +18,36 @@ def test_lines_break_where_they_end_and_where_they_are_full():
 
 
 def test_each_row_colors_the_text_anew():
-    rows = [("one", np.array([1.0, 0.0, -1.0])), ("other", np.array([-1.0, 0.0, 0.0]))]
-    pixels = np.asarray(text_picture("   ", rows))
+    picture = TextPicture("   ")
+    pixels = picture.colored([("", np.array([1.0, 0.5, -1.0])), ("", np.array([-2.0, 0.0, 0.0]))])
     half = len(pixels) // 2
-    colors = [
-        {tuple(map(int, pixel)) for pixel in part.reshape(-1, 3)}
-        for part in (pixels[:half], pixels[half:])
-    ]
-    assert color(1.0) in colors[0] and color(-1.0) in colors[0]
-    assert color(1.0) not in colors[1] and color(-1.0) in colors[1]
+    half_red = tuple(round(255 + 0.5 * (part - 255)) for part in RED)
+    assert colors_of(pixels[:half]) == {WHITE, RED, half_red, BLUE}
+    assert colors_of(pixels[half:]) == {WHITE, BLUE}
+    width = pixels.shape[1] // COLUMNS
+    line = pixels[half - 1]
+    assert tuple(line[0]) == tuple(line[width - 1]) == RED
+    assert tuple(line[2 * width]) == BLUE and tuple(line[3 * width]) == WHITE
+
+
+@pytest.mark.parametrize(("value", "ink"), [(0.0, (0, 0, 0)), (1.0, WHITE)])
+def test_letters_can_be_read_on_any_color(value, ink):
+    pixels = TextPicture("M").colored([("", np.array([value]))])
+    assert ink in colors_of(pixels[len(pixels) // 2 :, : pixels.shape[1] // COLUMNS])
 
 
 def test_words_are_kept_apart():
-    row = [("", np.zeros(2))]
-    assert text_picture(["ab", "c"], row).size == text_picture("ab c ", [("", np.zeros(5))]).size
-    assert np.array_equal(
-        text_picture(["ab", "c"], row), text_picture(list("ab c"), [("", np.zeros(4))])
-    )
+    words = TextPicture(["ab", "c"]).colored([("", np.array([0.0, 0.0]))])
+    assert np.array_equal(words, TextPicture("ab c").colored([("", np.zeros(4))]))
+
+
+def test_a_title_stands_above():
+    row = np.zeros(1)
+    one, other = (TextPicture("a").colored([(title, row)]) for title in ("one", ""))
+    assert not np.array_equal(one, other)
+    half = len(one) // 2
+    assert np.array_equal(one[half:], other[half:])
+
+
+def test_a_long_text_is_cut():
+    TextPicture("x" * 5000).colored([("t" * 200, np.ones(5000))])

@@ -54,7 +54,7 @@ def test_the_last_look_is_of_the_final_weights(tiny_run, tmp_path):
     train(tiny_run("inside.every_epochs=1", "training.epochs=1"), tmp_path)
     run, events = restore(tmp_path, "last"), read(tmp_path)
     validation = split_of_run(run, "validation")
-    (layer,) = trace(run.model, run.config.model.cell, validation.ids[:1000, None].long()).layers
+    (layer,) = trace(run.model, run.config.model.cell, validation.ids[:600, None].long()).layers
     gate = layer.gates["forget gate"]
     histogram = events.Histograms("gates/layer 1 forget gate")[-1].histogram_value
     assert histogram.num == sum(histogram.bucket) == gate.numel()

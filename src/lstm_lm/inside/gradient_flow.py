@@ -17,7 +17,7 @@ from lstm_lm.model.core import HiddenState, LSTMState
 from lstm_lm.model.language_model import LanguageModel
 
 STEPS_BACK = 100
-ROWS = 32
+ROWS = 16
 Flow = dict[str, Float[Tensor, " steps"]]  # for "layer 1 hidden", "layer 1 cell" …
 
 

@@ -6,43 +6,49 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 FONT = "fonts/ttf/DejaVuSansMono.ttf"  # of Matplotlib
-SIZE = 14  # pixels
-COLUMNS, LINES = 80, 12
+SIZE, HEIGHT = 14, 18  # of letters and of lines, in pixels
+COLUMNS, LINES = 80, 8
 VISIBLE = {"\n": "⏎", "\t": "⇥"}
-BLUE, WHITE, RED = np.array([[33, 102, 172], [255, 255, 255], [202, 0, 32]], dtype=np.float64)
+BLUE, WHITE, RED = np.array([[33, 102, 172], [255, 255, 255], [202, 0, 32]], np.float32)
+DARK = 0.75  # from there on letters are white
+
+Pixels = UInt8[np.ndarray, "height width 3"]
 
 
-def text_picture(
-    tokens: Sequence[str], rows: Sequence[tuple[str, Float[np.ndarray, " time"]]]
-) -> Image.Image:
-    """The text's first lines for each row, below its title: red where the value is 1, blue at -1.
+class TextPicture:
+    """The first lines of a text, whose letters are drawn once and then colored again and again."""
 
-    Args:
-        rows: titles, and a value from -1 to 1 for each token.
-    """
-    if any(len(token) > 1 for token in tokens):
-        tokens = [f"{token} " for token in tokens]  # words
-    font = load_font()
-    width, height = round(font.getlength("m")), SIZE + 4
-    places = laid_out(tokens)
-    block = (places[-1][0] + 2) * height + height // 2
-    image = Image.new("RGB", (width * (COLUMNS + 1), block * len(rows)), "white")
-    draw = ImageDraw.Draw(image)
-    for number, (title, values) in enumerate(rows):
-        top = number * block
-        draw.text((width // 2, top + 1), title, "black", font)
-        for token, (line, column), value in zip(tokens, places, values, strict=False):
-            x, y = width // 2 + column * width, top + (line + 1) * height
-            shown = "".join(VISIBLE.get(character, character) for character in token)
-            box = (x, y, x + len(shown) * width - 1, y + height - 1)
-            draw.rectangle(box, color(float(value)))
-            if shown.strip():
-                draw.text((x, y + 1), shown, "black" if abs(value) < 0.75 else "white", font)
-    return image
+    def __init__(self, tokens: Sequence[str]) -> None:
+        if any(len(token) > 1 for token in tokens):
+            tokens = [f"{token} " for token in tokens]  # words
+        places = laid_out(tokens)
+        self.shown = len(places)  # tokens
+        lines = [""] * (places[-1][0] + 1)
+        # Which token is where, in letters; -1 where there is none.
+        self.token_at = np.full((len(lines), COLUMNS), -1)
+        for index, (token, (line, column)) in enumerate(zip(tokens, places, strict=False)):
+            lines[line] += "".join(VISIBLE.get(letter, letter) for letter in token)
+            self.token_at[line, column : column + len(token)] = index
+        self.letters = letters(lines)
+
+    def colored(self, rows: Sequence[tuple[str, Float[np.ndarray, " time"]]]) -> Pixels:
+        """The text for each row, below its title: red where the value is 1, blue where it is -1."""
+        parts = []
+        for title, values in rows:
+            # One more, for where there is no token.
+            of_tokens = np.append(values[: self.shown].astype(np.float32), 0)
+            values_at = of_tokens[self.token_at]
+            color = colors(values_at)
+            ink = np.where(np.abs(values_at) < DARK, 0, 255)
+            on_pixels = (HEIGHT, width_of_letter())
+            background, ink = (enlarged(part, *on_pixels) for part in (color, ink[..., None]))
+            share = self.letters[..., None]
+            parts += [title_pixels(title), background + share * (ink - background)]
+        return np.concatenate(parts).round().astype(np.uint8)
 
 
 def laid_out(tokens: Sequence[str]) -> list[tuple[int, int]]:
@@ -61,10 +67,34 @@ def laid_out(tokens: Sequence[str]) -> list[tuple[int, int]]:
     return places
 
 
-def color(value: float) -> tuple[int, int, int]:
-    end = RED if value > 0 else BLUE
-    red, green, blue = WHITE + min(abs(value), 1.0) * (end - WHITE)
-    return round(red), round(green), round(blue)
+def letters(lines: Sequence[str]) -> Float[np.ndarray, "height width"]:
+    """How much of each pixel is covered by a letter, from 0 to 1."""
+    width = width_of_letter()
+    image = Image.new("L", (COLUMNS * width, len(lines) * HEIGHT))
+    draw = ImageDraw.Draw(image)
+    for number, line in enumerate(lines):
+        for column, letter in enumerate(line):  # one by one, so that they keep to their columns
+            draw.text((column * width, number * HEIGHT + 1), letter, 255, load_font())
+    return np.asarray(image, np.float32) / 255
+
+
+def title_pixels(title: str) -> Float[np.ndarray, "height width 3"]:
+    dark = letters([title[:COLUMNS]])[..., None]
+    return 255 * (1 - np.repeat(dark, 3, axis=2))
+
+
+def colors(values: Float[np.ndarray, "lines columns"]) -> Float[np.ndarray, "lines columns 3"]:
+    ends = np.where(values[..., None] > 0, RED, BLUE)
+    found: np.ndarray = WHITE + np.abs(values).clip(0, 1)[..., None] * (ends - WHITE)
+    return found
+
+
+def enlarged(cells: np.ndarray, height: int, width: int) -> np.ndarray:
+    return cells.repeat(height, axis=0).repeat(width, axis=1)
+
+
+def width_of_letter() -> int:
+    return round(load_font().getlength("m"))
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from lightning import Trainer
@@ -13,13 +12,13 @@ from lstm_lm.config import Cell
 from lstm_lm.data.splits import Splits
 from lstm_lm.inside.gradient_flow import gradient_flow, places_to_flow_from
 from lstm_lm.inside.readable import as_read, readable_units
-from lstm_lm.inside.text_picture import text_picture
+from lstm_lm.inside.text_picture import TextPicture
 from lstm_lm.inside.trace import Trace, trace
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.training.step_callback import StepCallback
 
-STRETCH = 1000  # tokens of the validation text that are read
-UNITS = 6
+STRETCH = 600  # tokens of the validation text that are read
+UNITS = 4
 BINS = 50
 SHUT, OPEN = 0.1, 0.9  # beyond these a gate is saturated (Karpathy, Johnson & Fei-Fei 2015)
 
@@ -35,11 +34,14 @@ class Inside(StepCallback):
     ) -> None:
         self.cell = cell
         self.model = model
-        self.splits = splits
+        self.validation = splits.validation
         self.every = every
         self.writer = writer
         self.weights_before: list[Tensor] = []  # a step that is looked at
         self.looked_at: int | None = None  # step
+        self.ids = splits.validation.ids[:STRETCH].long().unsqueeze(1)
+        self.tokens = as_read(splits.vocabulary, self.ids[:, 0].tolist())
+        self.text = TextPicture(self.tokens)
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         if trainer.global_step == 0:
@@ -64,10 +66,9 @@ class Inside(StepCallback):
     def look(self, step: int) -> None:
         self.looked_at = step
         device = next(self.model.parameters()).device
-        ids = self.splits.validation.ids[:STRETCH].to(device).long().unsqueeze(1)
-        seen = trace(self.model, self.cell, ids)
+        seen = trace(self.model, self.cell, self.ids.to(device))
         self.write_gates(seen, step)
-        self.write_picture(seen, as_read(self.splits.vocabulary, ids[:, 0].tolist()), step)
+        self.write_picture(seen, step)
 
     def write_gates(self, seen: Trace, step: int) -> None:
         for number, layer in enumerate(seen.layers, start=1):
@@ -99,15 +100,12 @@ class Inside(StepCallback):
             step,
         )
 
-    def write_picture(self, seen: Trace, tokens: list[str], step: int) -> None:
+    def write_picture(self, seen: Trace, step: int) -> None:
         activities = [layer.activity[:, 0].float().cpu() for layer in seen.layers]
-        rows = [
-            (unit.title, activities[unit.layer][:, unit.unit].numpy())
-            for unit in readable_units(activities, tokens, UNITS)
-        ]
+        units = readable_units(activities, self.tokens, UNITS)
+        rows = [(unit.title, activities[unit.layer][:, unit.unit].numpy()) for unit in units]
         if rows:
-            picture = np.asarray(text_picture(tokens, rows))
-            self.writer.add_image("units", picture, step, dataformats="HWC")
+            self.writer.add_image("units", self.text.colored(rows), step, dataformats="HWC")
 
     def write_norms(self, step: int) -> None:
         """Of each layer's weights, and of what the last step changed in them."""
@@ -123,7 +121,7 @@ class Inside(StepCallback):
         if self.cell is Cell.transformer:
             return  # it has no state for a gradient to flow back by
         device = next(self.model.parameters()).device
-        inputs, targets = places_to_flow_from(self.splits.validation)
+        inputs, targets = places_to_flow_from(self.validation)
         flow = gradient_flow(self.model, inputs.to(device), targets.to(device))
         for name, norms in flow.items():
             for back, norm in enumerate(norms.tolist()):
