@@ -38,6 +38,13 @@ def columns(results: list[Result]) -> list[Column]:
         Column("seconds", figure("seconds", "{:,.0f}"), goes=5),
         Column("device", device, is_number=False, goes=6),
     ]
+    if any("test/floor" in result.summary for result in results):
+        after_test = 1 + [column.heading for column in figures].index("test")
+        figures[after_test:after_test] = [
+            Column("floor", floor_perplexity, goes=1),
+            Column("gap", figure("test/gap", "{:.4f}"), goes=1),
+            Column("memory gap", figure("test/memory_gap", "{:.4f}"), goes=1),
+        ]
     taken = {"name", *(column.heading for column in figures)}
     settings = short(with_effect(differing(results)))
     goes = 7 if all(NUMBERED.match(Path(result.name).name) for result in results) else 0
@@ -80,6 +87,10 @@ def test_perplexity(result: Result) -> str:
     return show_perplexity(result.summary.get("test/perplexity"))
 
 
+def floor_perplexity(result: Result) -> str:
+    return show_perplexity(result.summary.get("test/floor_perplexity"))
+
+
 def device(result: Result) -> str:
     return result.summary.get("device") or str(result.settings.get("device.accelerator", ""))
 
@@ -95,6 +106,11 @@ def explanation(results: list[Result]) -> list[str]:
     if any(result.best is None and result.so_far is not None for result in results):
         lines.append(
             "So far: the lowest of the validations while training, of a run without final figures."
+        )
+    if any("test/floor" in result.summary for result in results):
+        lines.append(
+            "Floor: the lowest perplexity that any model can have on the test text. Gap: how far a "
+            "model is above it, in nats per token; memory gap: the same, where it must remember."
         )
     apart = texts_apart(results)
     if "data.level" in apart:

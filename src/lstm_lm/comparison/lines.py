@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import fsum
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -13,6 +14,8 @@ from lstm_lm.comparison.results import Result
 
 VALIDATION = "validation/perplexity"
 TRAINING = "train/perplexity"
+FLOOR = "floor/perplexity"  # of a generated text: no model can be below it on average
+OF_FLOOR = Style("#000000", (0, (1, 1.5)), width=1.2)
 DRAWABLE = 1e6  # times the top of a picture: higher points cannot be drawn
 CROSS = 0.97  # of the height of a picture: where lines that leave it are crossed
 
@@ -91,7 +94,31 @@ def limit(axes: Axes, lines: list[Line], tags: Sequence[str] = (VALIDATION,)) ->
     colored = [line for line in good if line.style.is_colored] or good
     high = max(max(line.result.curves[VALIDATION].values) for line in colored)
     drawn = [line.result.curves[tag] for line in lines for tag in tags if tag in line.result.curves]
-    show_between(axes, min(min(curve.values) for curve in drawn), high)
+    low = min(min(curve.values) for curve in drawn)
+    floor = common_floor([line.result for line in lines])
+    show_between(axes, low if floor is None else min(low, floor), high)
+
+
+def common_floor(results: list[Result]) -> float | None:
+    """The floor that these runs have in common, of a generated text."""
+    found = [r.curves[FLOOR].values[-1] for r in results if FLOOR in r.curves]
+    if not found or len(found) < len(results) or max(found) > 1.001 * min(found):
+        return None
+    return fsum(found) / len(found)
+
+
+def draw_floor(axes: Axes, results: list[Result]) -> None:
+    floor = common_floor([result for result in results if VALIDATION in result.curves])
+    if floor is not None:
+        axes.axhline(floor, **OF_FLOOR.line())
+
+
+def floor_in_legend(results: list[Result]) -> list[Line2D]:
+    floor = common_floor([result for result in results if VALIDATION in result.curves])
+    if floor is None:
+        return []
+    text = f"{show_perplexity(floor)}   floor, that no model can beat"
+    return [Line2D([], [], **OF_FLOOR.line(), label=text)]
 
 
 def legend(lines: list[Line], results: list[Result]) -> list[Line2D]:
@@ -109,7 +136,7 @@ def legend(lines: list[Line], results: list[Result]) -> list[Line2D]:
         handles.append(mark("x", "diverged here"))
     if sooner := sum(r.status == "diverged" and VALIDATION not in r.curves for r in results):
         handles.append(mark("", f"{sooner} diverged before the first validation"))
-    return [*handles, mark("*", "lowest")]
+    return [*handles, *floor_in_legend(results), mark("*", "lowest")]
 
 
 def legend_title(results: list[Result]) -> str:

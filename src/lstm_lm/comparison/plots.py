@@ -15,6 +15,8 @@ from lstm_lm.comparison.lines import (
     VALIDATION,
     Line,
     draw,
+    draw_floor,
+    floor_in_legend,
     legend,
     legend_title,
     limit,
@@ -47,6 +49,8 @@ def learning_curves(results: list[Result]) -> Figure | None:
     for line in reversed(lines):
         draw(left, line, VALIDATION, position)
         draw(right, line, TRAINING, position)
+    draw_floor(left, results)
+    draw_floor(right, results)
     decorate(left, unit, y_label(results), "Validation")
     decorate(right, unit, None, "Training, while the weights move")
     legend_beside(figure, legend(lines, results), legend_title(results))
@@ -62,10 +66,12 @@ def learning_curve(
     limit(axes, [line], (VALIDATION, TRAINING))
     draw(axes, line, TRAINING, position, OF_TRAINING)
     draw(axes, line, VALIDATION, position)
+    draw_floor(axes, results)
     decorate(axes, unit, y_label(results), line.result.name)
     handles = [
         Line2D([], [], **line.style.line(), label="validation"),
         Line2D([], [], **OF_TRAINING.line(), label="training, while the weights move"),
+        *floor_in_legend(results),
         mark("*", "lowest"),
     ]
     axes.legend(handles=handles, frameon=False, fontsize=8)
@@ -86,6 +92,7 @@ def tokens_and_seconds(results: list[Result]) -> Figure | None:
     for axes, costs in (left, tokens), (right, seconds):
         for line in reversed(lines):
             draw(axes, line, VALIDATION, at_cost(costs[id(line)]))
+        draw_floor(axes, results)
         ends = [cost.values[-1] for line in lines if (cost := costs[id(line)])]
         if min(ends) > 0 and max(ends) / min(ends) > LOGARITHMIC:
             axes.set_xscale("log")

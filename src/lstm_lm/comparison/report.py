@@ -7,6 +7,9 @@ heat_map.png           over hidden size and learning rate, or two other numbers
 learning_curves.png    over epochs
 tokens_and_seconds.png over the text read, and over time
 seeds.png              mean and spread, where there are several seeds
+memory.png             success against lag, for data=recall
+costs.png              parameters and time, where several models have several sizes
+gradient_flow.png      how far gradients reach back, of runs that were looked into
 """
 
 from dataclasses import dataclass, field
@@ -73,8 +76,11 @@ def add_best(report: Report) -> None:
 def draw_pictures(report: Report) -> None:
     # Here, as Matplotlib takes long to import.
     from lstm_lm.comparison.axes import write_figure
+    from lstm_lm.comparison.cost_plot import cost_plot
+    from lstm_lm.comparison.gradient_flow_plot import gradient_flow_plot
     from lstm_lm.comparison.grid import grid_of
     from lstm_lm.comparison.heat_map import heat_map
+    from lstm_lm.comparison.memory_plot import memory_plot
     from lstm_lm.comparison.plots import learning_curves, tokens_and_seconds
     from lstm_lm.comparison.seed_plot import seed_plot
 
@@ -87,6 +93,9 @@ def draw_pictures(report: Report) -> None:
         "learning curves": learning_curves(results),
         "tokens and seconds": tokens_and_seconds(results),
         "seeds": seed_plot(results),
+        "memory": memory_plot(results),
+        "costs": cost_plot(results),
+        "gradient flow": gradient_flow_plot(results),
     }
     if figures["learning curves"] is None:
         report.notes.append("no learning curves: no run has been validated")

@@ -16,7 +16,7 @@ from lstm_lm.comparison.axes import (
 )
 from lstm_lm.comparison.differences import about, differing, labels, show_perplexity, with_effect
 from lstm_lm.comparison.line_styles import FEW_POINTS, Style, styles
-from lstm_lm.comparison.lines import VALIDATION
+from lstm_lm.comparison.lines import VALIDATION, common_floor, draw_floor, floor_in_legend
 from lstm_lm.comparison.plots import y_label
 from lstm_lm.comparison.results import Result
 
@@ -44,7 +44,10 @@ def seed_plot(results: list[Result]) -> Figure | None:
     axes = figure.add_subplot()
     # Groups far worse than the best may leave through the top.
     near = [g for g in groups if min(g.means) <= SPANS_DECADES * min(groups[0].means)]
-    show_between(axes, min(map(lowest, groups)), max(map(highest, near)))
+    floor = common_floor(results)
+    least = min(map(lowest, groups))
+    show_between(axes, least if floor is None else min(least, floor), max(map(highest, near)))
+    draw_floor(axes, results)
     top = 10 * axes.get_ylim()[1]  # far higher points cannot be drawn
     handles = []
     heading, texts = labels([seeds.results[0] for seeds in groups], names)
@@ -61,6 +64,7 @@ def seed_plot(results: list[Result]) -> Figure | None:
             handles.append(Line2D([], [], **line, label=text))
     if others := len(groups) - len(handles):
         handles.append(Line2D([], [], **Style().line(), label=f"{others} others"))
+    handles += floor_in_legend(results)
     title = "Mean over seeds;\nthe band reaches from the lowest to the highest seed"
     decorate(axes, "optimizer steps", f"validation {y_label(results)}", title)
     legend_beside(figure, handles, f"lowest mean\n{heading}")

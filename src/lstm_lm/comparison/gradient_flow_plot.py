@@ -1,0 +1,78 @@
+"""How much of a loss's gradient reaches back how far, before training and after it."""
+
+from math import exp, fsum, log
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
+
+from lstm_lm.comparison.axes import decorate, legend_beside, new_figure
+from lstm_lm.comparison.contenders import contenders
+from lstm_lm.comparison.differences import about
+from lstm_lm.comparison.line_styles import styles
+from lstm_lm.comparison.results import Result
+
+LEAST = 1e-8  # share of the gradient below which it counts as vanished
+PANELS = {"start": "Before training", "end": "After training"}
+
+
+def gradient_flow_plot(results: list[Result]) -> Figure | None:
+    """A line for each model, or for each part of the state of a single one; None if not looked."""
+    looked = [result for result in results if tags(result, "end")]
+    lines = {
+        contender.label: [(result, top_hidden(result)) for result in contender.results]
+        for contender in contenders(looked)
+    }
+    title = "mean over seeds, and their range"
+    if len(looked) == 1:
+        title = "with respect to"
+        lines = {part: [(looked[0], part)] for part in tags(looked[0], "end")}
+    if not lines:
+        return None
+    figure = new_figure(12, 4.8, about(looked))
+    both = figure.subplots(1, 2, sharey=True)
+    drawn = styles(len(lines))
+    for axes, (when, heading) in zip(both, PANELS.items(), strict=True):
+        axes.set_yscale("log")
+        for runs_and_parts, style in zip(lines.values(), drawn, strict=True):
+            of_runs = [shares(run, when, part) for run, part in runs_and_parts]
+            by_step = list(zip(*of_runs, strict=False))
+            # A cell as it was handed on has no part in what came before: there is no first point.
+            steps = [step for step, values in enumerate(by_step) if all(values)]
+            several = [by_step[step] for step in steps]
+            means = [exp(fsum(map(log, values)) / len(values)) for values in several]
+            axes.plot(steps, means, **style.line(has_markers=False))
+            low, high = ([bound(values) for values in several] for bound in (min, max))
+            axes.fill_between(steps, low, high, color=style.color, alpha=0.2, linewidth=0)
+        axes.set_ylim(LEAST, 10)
+        axes.yaxis.set_major_locator(LogLocator(numticks=12))
+        decorate(axes, "steps back from the loss", None, heading)
+    both[0].set_ylabel(
+        "norm of the gradient with respect to\nthe hidden state, as a share of the last"
+    )
+    handles = [
+        Line2D([], [], **style.line(has_markers=False), label=name)
+        for name, style in zip(lines, drawn, strict=True)
+    ]
+    legend_beside(figure, handles, title)
+    return figure
+
+
+def tags(result: Result, when: str) -> list[str]:
+    """The parts of a run's state that were looked at."""
+    start = f"gradient_flow/{when} "
+    return [tag.removeprefix(start) for tag in result.curves if tag.startswith(start)]
+
+
+def top_hidden(result: Result) -> str:
+    return [part for part in tags(result, "end") if part.endswith("hidden")][-1]
+
+
+def shares(result: Result, when: str, part: str) -> list[float]:
+    """By steps back, of the gradient with respect to what the output layer reads."""
+    curve, last = (
+        result.curves.get(f"gradient_flow/{when} {name}") for name in (part, top_hidden(result))
+    )
+    if curve is None or last is None or not last.values[0]:
+        return []
+    return [value / last.values[0] for value in curve.values]
