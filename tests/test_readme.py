@@ -11,11 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line.split("  #")[0].strip()
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-]
+
+
+def commands_of(page):
+    return [
+        line.split("  #")[0].strip()
+        for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+        for line in block.splitlines()
+    ]
+
+
+COMMANDS = commands_of(README)
 SHORT = "training.steps=2 samples.tokens=5 hydra.run.dir=runs/one hydra.sweep.dir=runs/several"
 
 
@@ -91,6 +97,19 @@ def test_measuring_commands(command, folder):
 def test_commands_that_need_a_run(command, folder, run_folder):
     output = run(command, folder, RUN=run_folder)
     assert "bits per character" in output if "evaluate" in command else "The statement " in output
+
+
+@pytest.mark.parametrize("command", scripts("inspect_run"))
+def test_commands_that_look_inside(command, folder, run_folder):
+    assert "page   run/inside.html" in run(command, folder, RUN=run_folder)
+
+
+def test_the_translation_has_the_same_commands():
+    translated = (ROOT / "README.zh.md").read_text()
+    assert commands_of(translated) == COMMANDS
+    assert re.findall(r"\]\((docs/.+?png)\)", translated) == re.findall(
+        r"\]\((docs/.+?png)\)", README
+    )
 
 
 def test_the_installing_commands_are_those_that_ci_runs():

@@ -64,14 +64,15 @@ def test_only_distances_matter():
 
 def test_it_is_the_transformer_of_its_equations():
     core, x = make(context=50, heads=2, input_size=8), draw(7, 1, 8)
-    queries, keys, values = core.queries_keys_values(x[:, 0]).chunk(3, -1)
+    read = core.attention_norm(x[:, 0])
+    queries, keys, values = core.queries_keys_values(read).chunk(3, -1)
     places, attended = torch.arange(7), []
     for head in (slice(0, 4), slice(4, 8)):
         q, k = (turned(part[None, None, :, head], places)[0, 0] for part in (queries, keys))
         scores = (q @ k.T / 2).masked_fill(places[:, None] < places, -torch.inf)
         attended.append(scores.softmax(-1) @ values[:, head])
-    a = core.attention_norm(x[:, 0] + core.attended(torch.cat(attended, -1)))
-    y = core.feed_forward_norm(a + core.narrow(torch.nn.functional.gelu(core.widen(a))))
+    a = x[:, 0] + core.attended(torch.cat(attended, -1))
+    y = a + core.narrow(torch.nn.functional.gelu(core.widen(core.feed_forward_norm(a))))
     assert_close(core(x)[0][:, 0], y, **exactly)
 
 

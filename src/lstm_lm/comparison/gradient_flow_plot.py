@@ -2,6 +2,7 @@
 
 from math import exp, fsum, log
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
@@ -45,6 +46,7 @@ def gradient_flow_plot(results: list[Result]) -> Figure | None:
             low, high = ([bound(values) for values in several] for bound in (min, max))
             axes.fill_between(steps, low, high, color=style.color, alpha=0.2, linewidth=0)
         axes.set_ylim(LEAST, 10)
+        mark_what_is_recalled(axes, looked)
         axes.yaxis.set_major_locator(LogLocator(numticks=12))
         decorate(axes, "steps back from the loss", None, heading)
     both[0].set_ylabel(
@@ -56,6 +58,15 @@ def gradient_flow_plot(results: list[Result]) -> Figure | None:
     ]
     legend_beside(figure, handles, title)
     return figure
+
+
+def mark_what_is_recalled(axes: Axes, results: list[Result]) -> None:
+    """Where the symbol was read that the loss is about, if it is the same place for all."""
+    places = {(r.settings.get("data.text"), r.settings.get("data.lag")) for r in results}
+    text, lag = places.pop()
+    if text == "recall" and lag is not None and not places:
+        axes.axvline(lag + 1, color="#555555", linewidth=1, linestyle=":")
+        axes.text(lag + 2, 1.5 * LEAST, "what is to be\nremembered", color="#555555", fontsize=8)
 
 
 def tags(result: Result, when: str) -> list[str]:

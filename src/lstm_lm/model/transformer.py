@@ -4,11 +4,13 @@ Each step attends to the last ``context`` steps, its own among them, and knows h
 are; its state is what of them the next steps will attend to. Several layers see further, each
 ``context - 1`` steps more.
 
-    a  =  norm(x + attention(x))         x the input, projected where sizes differ
-    y  =  norm(a + W₂ gelu(W₁ a))        W₁ four times as wide
+    a  =  x + attention(norm(x))         x the input, projected where sizes differ
+    y  =  a + W₂ gelu(W₁ norm(a))        W₁ four times as wide
 
-Sources: Vaswani et al. (2017); rotary positions of Su et al. (2021), which turn queries and keys so
-that their product depends on their distance alone; the state of Dai et al. (2019).
+Sources: Vaswani et al. (2017), but with the norms before, as Xiong et al. (2020): after the sums,
+six of nine runs on data=recall never learned to look back. Rotary positions of Su et al. (2021),
+which turn queries and keys so that their product depends on their distance alone; the state of Dai
+et al. (2019).
 """
 
 import torch
@@ -51,9 +53,9 @@ class CausalTransformer(nn.Module):
         # No block attends to more than two contexts, however long the text.
         for block in inputs.split(self.context):
             x = self.project(block)
-            attended, state = self._attend(x, state)
-            a = self.attention_norm(x + attended)
-            outputs.append(self.feed_forward_norm(a + self.narrow(gelu(self.widen(a)))))
+            attended, state = self._attend(self.attention_norm(x), state)
+            a = x + attended
+            outputs.append(a + self.narrow(gelu(self.widen(self.feed_forward_norm(a)))))
         return torch.cat(outputs), state
 
     def _attend(

@@ -38,7 +38,6 @@ class Inside(StepCallback):
         self.every = every
         self.writer = writer
         self.weights_before: list[Tensor] = []  # a step that is looked at
-        self.looked_at: int | None = None  # step
         self.ids = splits.validation.ids[:STRETCH].long().unsqueeze(1)
         self.tokens = as_read(splits.vocabulary, self.ids[:, 0].tolist())
         self.text = TextPicture(self.tokens)
@@ -59,12 +58,11 @@ class Inside(StepCallback):
 
     def finish(self, step: int) -> None:
         """What there is to be seen of the final weights."""
-        if step != self.looked_at:
+        if step % self.every != 0:
             self.look(step)
         self.write_gradient_flow("end")
 
     def look(self, step: int) -> None:
-        self.looked_at = step
         device = next(self.model.parameters()).device
         seen = trace(self.model, self.cell, self.ids.to(device))
         self.write_gates(seen, step)
