@@ -104,14 +104,6 @@ def test_commands_that_look_inside(command, folder, run_folder):
     assert "page   run/inside.html" in run(command, folder, RUN=run_folder)
 
 
-def test_the_translation_has_the_same_commands():
-    translated = (ROOT / "README.zh.md").read_text()
-    assert commands_of(translated) == COMMANDS
-    assert re.findall(r"\]\((docs/.+?png)\)", translated) == re.findall(
-        r"\]\((docs/.+?png)\)", README
-    )
-
-
 def test_the_installing_commands_are_those_that_ci_runs():
     installs = [command.split(" && ")[0] for command in COMMANDS if "pip install" in command]
     assert installs == [
