@@ -8,7 +8,7 @@ are; its state is what of them the next steps will attend to. Several layers see
     y  =  a + W₂ gelu(W₁ norm(a))        W₁ four times as wide
 
 Sources: Vaswani et al. (2017), but with the norms before, as Xiong et al. (2020): after the sums,
-six of nine runs on data=recall never learned to look back. Rotary positions of Su et al. (2021),
+three of six runs on data=recall never learned to look back. Rotary positions of Su et al. (2021),
 which turn queries and keys so that their product depends on their distance alone; the state of Dai
 et al. (2019).
 """
