@@ -39,8 +39,9 @@ def test_every_job_can_be_trained(claim, compose):
             assert config.device.accelerator == "cpu"
 
 
-def test_the_page_shows_every_claim():
-    text = (ROOT / "docs/claims.md").read_text()
+@pytest.mark.parametrize("page", ["claims.md", "claims.zh.md"])
+def test_the_page_shows_every_claim(page):
+    text = (ROOT / "docs" / page).read_text()
     commands = re.findall(r"^python scripts/train.py experiment=(claim_\w+)$", text, re.M)
     assert sorted(commands) == CLAIMS
     for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text):

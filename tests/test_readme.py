@@ -104,6 +104,13 @@ def test_commands_that_look_inside(command, folder, run_folder):
     assert "page   run/inside.html" in run(command, folder, RUN=run_folder)
 
 
+def test_the_translation_has_the_same_commands_and_pictures():
+    translated = (ROOT / "README.zh.md").read_text()
+    assert commands_of(translated) == COMMANDS
+    pictures = re.compile(r"\]\((docs/\w+\.png)\)")
+    assert sorted(pictures.findall(translated)) == sorted(pictures.findall(README))
+
+
 def test_the_installing_commands_are_those_that_ci_runs():
     installs = [command.split(" && ")[0] for command in COMMANDS if "pip install" in command]
     assert installs == [
