@@ -56,6 +56,10 @@ def lines_of(axes):
     }
 
 
+def solid(axes):
+    return [line for line in axes.lines if line.get_linestyle() == "-"]
+
+
 def recalled(probability, **changed):
     return result(
         {name.replace("__", "."): value for name, value in changed.items()},
@@ -127,7 +131,7 @@ def test_of_a_single_run_all_parts_are_drawn():
     curves = flow([4.0, 2.0]) | flow([0.0, 1.0], (0.0, 1.0), "layer 1 cell")
     figure = drawn(gradient_flow_plot([result(curves=curves)]))
     assert legend_of(figure) == ["layer 1 hidden", "layer 1 cell"]
-    hidden, cell = (line.get_ydata() for line in figure.axes[1].lines)
+    hidden, cell = (line.get_ydata() for line in solid(figure.axes[1]))
     assert list(hidden) == pytest.approx([1, 0.5]) and list(cell) == pytest.approx([0.25])
 
 
@@ -135,7 +139,9 @@ def test_the_uppermost_layer_stands_for_a_deep_model():
     deep = flow([1.0, 0.5]) | flow([2.0, 0.5], part="layer 2 hidden")
     runs = [result(curves=deep), result({CELL: "rnn"}, curves=deep)]
     axes = drawn(gradient_flow_plot(runs)).axes[1]
-    assert [list(line.get_ydata()) for line in axes.lines] == [[1.0, 0.25]] * 2
+    assert [list(line.get_ydata()) for line in solid(axes)] == [[1.0, 0.25]] * 2
+    (mark,) = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert list(mark.get_xdata()) == [11, 11]  # where the symbol was read that is recalled
 
 
 def test_runs_that_were_not_looked_into_have_no_gradients():
