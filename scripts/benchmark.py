@@ -3,6 +3,7 @@
     cores      a whole training step, on every core that can run here
     loop       a run with all that belongs to it, against a bare loop in PyTorch
     generate   text written token by token, on every core that can run here
+    inside     a look inside a run, against an epoch of its training
     sweep      many small models side by side, one thread each, against in turn, with all threads
 
 python scripts/benchmark.py cores
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lstm_lm.benchmark import cores, generate, loop, sweep
+from lstm_lm.benchmark import cores, generate, inside, loop, sweep
 from lstm_lm.benchmark.chart import write_chart
 from lstm_lm.benchmark.device import prepare
 from lstm_lm.benchmark.interleaved import QUICK, THOROUGH, Busyness
@@ -33,6 +34,7 @@ TITLES = {
     "cores": "A whole training step: how many times as fast",
     "loop": "A run, and a bare loop that does the same: how many times as long",
     "generate": "Text written token by token: how many times as fast",
+    "inside": "A look inside a run: as a share of an epoch of its training",
     "sweep": "Many small models: how many times as many tokens in the same time",
 }
 LEGEND = (
@@ -73,8 +75,11 @@ def measurements(arguments: argparse.Namespace, busyness: Busyness) -> Iterator[
     effort = QUICK if quick else THOROUGH
     if rounds is not None:
         effort = dataclasses.replace(effort, rounds=rounds)
-    shapes = [SHAPES[name] for name in arguments.shapes]
     threads = arguments.threads
+    if arguments.what == "inside":
+        yield from inside.measure(threads, device, effort, busyness)
+        return
+    shapes = [SHAPES[name] for name in arguments.shapes]
     match arguments.what:
         case "loop":
             yield from loop.measure(shapes, threads, device, effort, busyness)
@@ -97,8 +102,8 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    of_cores, of_loop, of_generate, of_sweep = every = [
-        commands.add_parser(name) for name in ("cores", "loop", "generate", "sweep")
+    of_cores, of_loop, of_generate, of_inside, of_sweep = every = [
+        commands.add_parser(name) for name in ("cores", "loop", "generate", "inside", "sweep")
     ]
     for command in every:
         command.add_argument("--quick", action="store_true", help="too little to be trusted")
@@ -116,18 +121,19 @@ def parse() -> argparse.Namespace:
         of_characters = [n for n, s in SHAPES.items() if s.vocabulary_size <= MOST_CHARACTERS]
         possible = of_characters if command is of_loop else list(SHAPES)
         command.add_argument("--shapes", nargs="+", choices=possible)
+    for command in of_cores, of_loop, of_generate, of_inside:
         command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-        default = "1" if command is of_loop else "1, and as many as there are cores"
+        default = "1" if command in (of_loop, of_inside) else "1, and as many as there are cores"
         command.add_argument("--threads", nargs="+", type=threads, help=f"(default: {default})")
     of_cores.add_argument("--cells", nargs="+", choices=list(BLOCKS), default=[Cell.lstm])
     of_sweep.add_argument("--jobs", type=positive, default=8, help="of each sweep (default: 8)")
     of_sweep.add_argument("--steps", type=positive, help="of each job (default: 300)")
     arguments = parser.parse_args()
-    if arguments.what != "sweep" and arguments.shapes is None:
+    if arguments.what in SHAPES_OF and arguments.shapes is None:
         arguments.shapes = ["small"] if arguments.quick else SHAPES_OF[arguments.what]
     if arguments.what != "sweep" and arguments.threads is None:
         few, many = 1, count_cores()
-        arguments.threads = [few] if arguments.what == "loop" else sorted({few, many})
+        arguments.threads = [few] if arguments.what in ("loop", "inside") else sorted({few, many})
         if arguments.device == "cuda":
             arguments.threads = [many]
     return arguments

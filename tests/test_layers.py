@@ -118,7 +118,7 @@ LEVELS = [
         "benchmark.training_step",
     },
     {"benchmark.cores", "benchmark.generate", "benchmark.run_in_turns", "benchmark.sweep"},
-    {"benchmark.loop"},
+    {"benchmark.inside", "benchmark.loop"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 SOURCE = Path(__file__).parents[1] / "src" / "lstm_lm"

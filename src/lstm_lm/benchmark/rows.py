@@ -40,7 +40,9 @@ def table(rows: Sequence[Row]) -> str:
         speed = "" if row.tokens_per_second is None else f"{row.tokens_per_second:,.0f}"
         share = "" if row.share_of_peak is None else f"{row.share_of_peak:.0%}"
         more = "" if row.milliseconds is None else f"  {row.milliseconds:+.2f} ms a step"
-        figures = f"{row.ratio:8.2f}{row.low:7.2f}{row.high:7.2f}{speed:>11}{share:>10}{more}"
+        places = 2 if row.ratio >= 0.1 else 4
+        ratios = f"{row.ratio:8.{places}f}{row.low:7.{places}f}{row.high:7.{places}f}"
+        figures = f"{ratios}{speed:>11}{share:>10}{more}"
         lines.append(f"{row.what:{width}}{figures}".rstrip())
     return "\n".join(lines)
 

@@ -37,18 +37,21 @@ class TextPicture:
 
     def colored(self, rows: Sequence[tuple[str, Float[np.ndarray, " time"]]]) -> Pixels:
         """The text for each row, below its title: red where the value is 1, blue where it is -1."""
-        parts = []
-        for title, values in rows:
+        width, height = self.letters.size
+        image = Image.new("RGB", (width, len(rows) * (HEIGHT + height)), "white")
+        draw = ImageDraw.Draw(image)
+        for number, (title, values) in enumerate(rows):
+            top = number * (HEIGHT + height)
+            draw.text((0, top + 1), title[:COLUMNS], "black", load_font())
             # One more, for where there is no token.
             of_tokens = np.append(values[: self.shown].astype(np.float32), 0)
             values_at = of_tokens[self.token_at]
-            color = colors(values_at)
-            ink = np.where(np.abs(values_at) < DARK, 0, 255)
-            on_pixels = (HEIGHT, width_of_letter())
-            background, ink = (enlarged(part, *on_pixels) for part in (color, ink[..., None]))
-            share = self.letters[..., None]
-            parts += [title_pixels(title), background + share * (ink - background)]
-        return np.concatenate(parts).round().astype(np.uint8)
+            background, ink = (
+                Image.fromarray(part).resize(self.letters.size, Image.Resampling.NEAREST)
+                for part in (colors(values_at), inks(values_at))
+            )
+            image.paste(Image.composite(ink, background, self.letters), (0, top + HEIGHT))
+        return np.asarray(image)
 
 
 def laid_out(tokens: Sequence[str]) -> list[tuple[int, int]]:
@@ -67,30 +70,27 @@ def laid_out(tokens: Sequence[str]) -> list[tuple[int, int]]:
     return places
 
 
-def letters(lines: Sequence[str]) -> Float[np.ndarray, "height width"]:
-    """How much of each pixel is covered by a letter, from 0 to 1."""
+def letters(lines: Sequence[str]) -> Image.Image:
+    """How much of each pixel is covered by a letter, from 0 to 255."""
     width = width_of_letter()
     image = Image.new("L", (COLUMNS * width, len(lines) * HEIGHT))
     draw = ImageDraw.Draw(image)
     for number, line in enumerate(lines):
         for column, letter in enumerate(line):  # one by one, so that they keep to their columns
             draw.text((column * width, number * HEIGHT + 1), letter, 255, load_font())
-    return np.asarray(image, np.float32) / 255
+    return image
 
 
-def title_pixels(title: str) -> Float[np.ndarray, "height width 3"]:
-    dark = letters([title[:COLUMNS]])[..., None]
-    return 255 * (1 - np.repeat(dark, 3, axis=2))
-
-
-def colors(values: Float[np.ndarray, "lines columns"]) -> Float[np.ndarray, "lines columns 3"]:
+def colors(values: Float[np.ndarray, "lines columns"]) -> Pixels:
     ends = np.where(values[..., None] > 0, RED, BLUE)
-    found: np.ndarray = WHITE + np.abs(values).clip(0, 1)[..., None] * (ends - WHITE)
-    return found
+    mixed = WHITE + np.abs(values).clip(0, 1)[..., None] * (ends - WHITE)
+    return np.asarray(mixed.round(), np.uint8)
 
 
-def enlarged(cells: np.ndarray, height: int, width: int) -> np.ndarray:
-    return cells.repeat(height, axis=0).repeat(width, axis=1)
+def inks(values: Float[np.ndarray, "lines columns"]) -> Pixels:
+    """Black letters, and white ones where it is dark."""
+    white = np.abs(values) >= DARK
+    return np.repeat(np.where(white, np.uint8(255), np.uint8(0))[..., None], 3, axis=2)
 
 
 def width_of_letter() -> int:

@@ -48,12 +48,11 @@ class Inside(StepCallback):
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if (trainer.global_step + 1) % self.every == 0:
-            self.weights_before = [weights.detach().clone() for weights in self.model.parameters()]
+            self.keep_weights()
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if self.weights_before:
             self.write_norms(trainer.global_step)
-            self.weights_before = []
             self.look(trainer.global_step)
 
     def finish(self, step: int) -> None:
@@ -61,6 +60,10 @@ class Inside(StepCallback):
         if step % self.every != 0:
             self.look(step)
         self.write_gradient_flow("end")
+
+    def keep_weights(self) -> None:
+        """As they are before a step, for :meth:`write_norms` after it."""
+        self.weights_before = [weights.detach().clone() for weights in self.model.parameters()]
 
     def look(self, step: int) -> None:
         device = next(self.model.parameters()).device
@@ -113,6 +116,7 @@ class Inside(StepCallback):
             changes = [weights.detach() - before[weights] for weights in part.parameters()]
             self.writer.add_scalar(f"weight_norm/{name}", total_norm(weights), step)
             self.writer.add_scalar(f"update_norm/{name}", total_norm(changes), step)
+        self.weights_before = []
 
     def write_gradient_flow(self, when: str) -> None:
         """A curve over steps back, in place of optimizer steps."""
