@@ -43,8 +43,10 @@ def memory_plot(results: list[Result]) -> Figure | None:
     ticks = sorted({result.settings[LAG] for result in recalls})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.axhline(1 / len(REMEMBERED), color="#777777", linewidth=1, linestyle=":")
-    axes.text(ticks[0], 1 / len(REMEMBERED) + 0.01, "guessing", color="#777777", fontsize=8)
+    guessing = 1 / len(REMEMBERED)
+    axes.axhline(guessing, color="#777777", linewidth=1, linestyle=":")
+    # Below, where no model's curve runs.
+    axes.text(ticks[0], guessing - 0.03, "guessing", color="#777777", fontsize=8, va="top")
     axes.set_ylim(0, 1.03)
     title = "Mean over seeds; the band reaches from the lowest to the highest"
     y = "probability given to the symbol to be remembered\n(geometric mean over the test text)"
