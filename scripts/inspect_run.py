@@ -41,17 +41,23 @@ def main() -> None:
     if arguments.skip < 0 or arguments.tokens < 2:
         raise SettingsError("--skip must not be negative, and --tokens at least 2")
     run = restore(arguments.run, arguments.checkpoint)
+    title = [str(arguments.run)]
     if arguments.text:
+        title.append(arguments.text)
         split = split_of_file(run, arguments.text)
     else:
+        title.append(f"{arguments.split} text")
+        if arguments.split == "test" and run.summary["test_is_validation"]:
+            title.append("which is the validation text")
+        if run.summary["text_note"]:
+            title.append(run.summary["text_note"])
         split = split_of_run(run, arguments.split, arguments.data_root)
     ids = split.ids[arguments.skip :][: arguments.tokens].long()
     if len(ids) < 2:
         raise SettingsError(f"the text has {len(split.ids):,} tokens: --skip leaves too few")
     output = arguments.output or arguments.run / "inside.html"
-    text = arguments.text or f"{arguments.split} text"
     try:
-        write_whole(output, build_page(run, f"{arguments.run}, {text}", ids).encode())
+        write_whole(output, build_page(run, ", ".join(title), ids).encode())
     except OSError as error:
         raise SettingsError(f"cannot write {output}: {error.strerror}") from error
     print(f"page   {output}")

@@ -70,7 +70,7 @@ def test_units():
 def floor(tokens=50):
     nats = np.random.default_rng(0).uniform(0, 2, tokens)
     from_memory = np.arange(tokens) % 7 == 3
-    return Floor(nats, from_memory)
+    return Floor(nats, from_memory, begins=np.arange(tokens) % 7 == 0)
 
 
 def test_a_model_that_is_the_process_is_on_the_floor():
@@ -95,8 +95,18 @@ def test_losses_in_rows_are_compared_with_the_floor_of_the_same_tokens():
     assert (above.gap, above.memory_gap) == pytest.approx((0.5, 0.5))
 
 
+def test_what_began_in_another_row_is_not_held_against_a_model():
+    known = floor(51)
+    losses = known.nats[1:].copy()
+    losses[10:14] += 9.0  # the second row begins within the string of tokens 7 to 13
+    above = AboveFloor.of(torch.from_numpy(losses).view(5, 10).T, known, rows=5)
+    assert (above.gap, above.memory_gap) == (0, 0)
+    losses[14] += 1.0
+    assert AboveFloor.of(torch.from_numpy(losses).view(5, 10).T, known, rows=5).gap > 0
+
+
 def test_without_memory_there_is_no_gap_of_it():
-    known = Floor(np.ones(5), np.zeros(5, bool))
+    known = Floor(np.ones(5), np.zeros(5, bool), np.ones(5, bool))
     assert AboveFloor.of(torch.ones(4), known).memory_gap is None
 
 

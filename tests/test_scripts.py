@@ -12,6 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lstm_lm.data import corpora, splits
+from lstm_lm.run_folder import RunFolder
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -196,10 +197,16 @@ def test_evaluating_a_text_of_ones_own(type_command, run_folder, tmp_path):
 def test_looking_inside(type_command, run_folder, tmp_path):
     code, output, errors = type_command("inspect_run.py", run_folder, "--split", "validation")
     assert (code, output, errors) == (0, f"page   {run_folder}/inside.html\n", "")
-    page = (tmp_path / run_folder / "inside.html").read_text()
-    assert "runs/one, validation text" in page
+    run = tmp_path / run_folder
+    assert "runs/one, validation text" in (run / "inside.html").read_text()
     code, _, _ = type_command("inspect_run.py", run_folder, "--output", "page.html", "--skip", "9")
     assert code == 0 and (tmp_path / "page.html").exists()
+    folder = RunFolder(run)
+    folder.values = folder.read_summary()
+    folder.record(test_is_validation=True, text_note="a text in another order")
+    assert type_command("inspect_run.py", run_folder)[0] == 0
+    says = "runs/one, test text, which is the validation text, a text in another order"
+    assert says in (run / "inside.html").read_text()
 
 
 def test_generating(type_command, run_folder):

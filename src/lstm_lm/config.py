@@ -176,6 +176,8 @@ class DataConfig:
                 f"data={self.text} is made of symbols: it needs data.level=character "
                 f"data.cleaning=none, not {self.level} and {self.cleaning}"
             )
+        if self.minimum_count > 1:
+            raise SettingsError(f"data={self.text} needs all of its symbols: data.minimum_count=1")
 
 
 @dataclass

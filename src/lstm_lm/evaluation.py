@@ -29,21 +29,24 @@ class AboveFloor(NamedTuple):
     """
 
     floor: float
-    gap: float  # what the model loses beyond it
+    gap: float  # what the model loses beyond it, where it can know all that matters
     memory_gap: float | None  # the same, of tokens that follow from what was long ago, if any
 
     @classmethod
     def of(cls, losses: Float[Tensor, "..."], floor: Floor, rows: int = 1) -> "AboveFloor":
         """
         Args:
-            losses: of all tokens but the first, or of as many as fill equally long rows.
+            losses: of all tokens but the first, or of as many as fill equally long rows. Of a
+                string that began in another row a model cannot know enough; its gaps are left out.
         """
         nats, from_memory = (
             as_rows(torch.from_numpy(part), rows)[1] for part in (floor.nats, floor.from_memory)
         )
+        known = as_rows(torch.from_numpy(floor.begins), rows)[0].cumsum(0) > 0
         gaps = losses.double().view_as(nats) - nats
-        memory_gap = float(gaps[from_memory].mean()) if from_memory.any() else None
-        return cls(float(nats.mean()), float(gaps.mean()), memory_gap)
+        of_memory = from_memory & known
+        memory_gap = float(gaps[of_memory].mean()) if of_memory.any() else None
+        return cls(float(nats.mean()), float(gaps[known].mean()), memory_gap)
 
 
 class Score(NamedTuple):

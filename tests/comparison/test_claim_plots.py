@@ -79,6 +79,7 @@ def test_contenders_differ_in_more_than_seeds_and_are_named_by_little():
     assert [c.label for c in found] == ["lstm", "lstm, forget bias 2", "rnn"]
     assert [len(c.results) for c in found] == [1, 1, 2]
     assert [c.label for c in contenders(runs[2:3])] == ["all runs"]
+    assert len(contenders([result({SIZE: size}) for size in range(1, 20)])) == 19
 
 
 def test_success_falls_with_the_lag_until_it_fails():
@@ -124,7 +125,16 @@ def test_gradients_are_shares_of_the_last_and_seeds_are_taken_together():
     before, after = (list(lines_of(axes).values()) for axes in figure.axes)
     assert before[0] == ([0, 1, 2], pytest.approx([1, 0.5, 0.25]))
     assert after[0] == ([0, 1, 2], pytest.approx([1, 0.5, 0.1]))  # geometric means
-    assert after[1] == ([0, 1], pytest.approx([1, 0.5]))  # nothing is left of it then
+    assert after[1] == ([0, 1, 2], pytest.approx([1, 0.5, 1e-11]))  # nothing is left: far below
+
+
+def test_a_seed_that_was_not_looked_at_before_training_hides_no_other():
+    late = {"gradient_flow/end layer 1 hidden": [1.0, 1000.0]}  # looked at since it went on
+    figure = drawn(gradient_flow_plot([result(curves=flow([1.0, 10.0])), result(curves=late)]))
+    before, after = (solid(axes)[0].get_ydata() for axes in figure.axes)
+    assert list(before) == pytest.approx([1, 0.5, 0.25])
+    assert list(after) == pytest.approx([1, 100])
+    assert figure.axes[1].get_ylim()[1] == 1000  # what explodes stays in the picture
 
 
 def test_of_a_single_run_all_parts_are_drawn():
@@ -160,6 +170,9 @@ def test_costs_are_drawn_over_sizes():
     by_parameters, by_seconds = (next(iter(lines_of(axes).values())) for axes in figure.axes)
     assert by_parameters == ([64, 128], pytest.approx([4.86, 4.22]))
     assert by_seconds[0] == pytest.approx([50, 50])
+    killed = result({CELL: "rnn"}, status="running", tokens_per_second=None)  # in its first epoch
+    del killed.summary["tokens_per_second"]
+    assert legend_of(drawn(cost_plot([*runs, killed]))) == ["gru", "lstm"]
     assert cost_plot([run for run in runs if run.settings[CELL] == "gru"]) is None
     assert cost_plot([run for run in runs if run.settings[SIZE] == 64]) is None
 
@@ -174,7 +187,7 @@ def curved(floor=1.5, **changed):
 def test_the_floor_is_a_line_below_all_others(picture):
     runs = [curved(seed=0), curved(seed=1)]
     figure = drawn(picture(runs))
-    assert "1.500   floor, that no model can beat" in legend_of(figure)
+    assert "1.500   floor: no model beats it on average" in legend_of(figure)
     for axes in figure.axes:
         assert [1.5, 1.5] in [list(line.get_ydata()) for line in axes.lines]
         assert axes.get_ylim()[0] < 1.5
@@ -184,7 +197,7 @@ def test_the_floor_is_a_line_below_all_others(picture):
 def test_the_floor_is_in_the_picture_of_a_single_run():
     axes = drawn(learning_curves([curved()])).axes[0]
     texts = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert "1.500   floor, that no model can beat" in texts
+    assert "1.500   floor: no model beats it on average" in texts
 
 
 def test_the_table_has_the_floor_where_there_is_one():

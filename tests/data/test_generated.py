@@ -78,6 +78,37 @@ def test_anbn_counts_and_tests_longer_strings(part, lengths):
     assert found == set(lengths)
 
 
+@pytest.mark.parametrize(
+    ("text", "pattern", "remembered"),
+    [
+        (TextName.embedded_reber, r"B[TP]B[^BE]+E[TP]E", lambda string: [len(string) - 2]),
+        (TextName.recall, "." * 10, lambda string: [9]),
+        (TextName.anbn, "[^\n]*\n", lambda string: range(len(string) // 2 + 1, len(string))),
+    ],
+)
+def test_it_is_known_what_must_be_remembered_and_where_strings_begin(text, pattern, remembered):
+    generated = generate(text, lag=7)
+    for match in re.finditer(pattern, generated.text, re.DOTALL):
+        flags = generated.floor.from_memory[match.start() : match.end()]
+        assert flags.nonzero()[0].tolist() == list(remembered(match.group()))
+        begins = generated.floor.begins[match.start() : match.end()]
+        assert begins.nonzero()[0].tolist() == [0]
+
+
+def test_each_symbol_of_anbn_costs_what_is_not_known_then():
+    found = set()
+    generated = generate(TextName.anbn, "training", longest=3)
+    for match in re.finditer("[^\n]*\n", generated.text):
+        nats = generated.floor.nats[match.start() : match.end()]
+        found.add((match.group(), tuple(nats.round(6))))
+    first, second = round(math.log(3), 6), round(math.log(1.5), 6)  # 1 of 3; 2 of 3 go on
+    assert found == {
+        ("ab\n", (0, first, 0)),
+        ("aabb\n", (0, second, round(math.log(2), 6), 0, 0)),
+        ("aaabbb\n", (0, second, round(math.log(2), 6), 0, 0, 0, 0)),
+    }
+
+
 @every_text
 def test_what_follows_from_memory_costs_nothing(text):
     floor = generate(text).floor
@@ -127,6 +158,7 @@ def test_the_floor_belongs_to_the_ids(text):
         ({"max_tokens": None}, "has no end: set data.max_tokens"),
         ({"level": Level.word}, "needs data.level=character"),
         ({"cleaning": Cleaning.letters}, "data.cleaning=none, not character and letters"),
+        ({"minimum_count": 2}, "needs all of its symbols: data.minimum_count=1"),
         ({"lag": 0}, "data.lag must be positive"),
         ({"text_seed": -1}, "data.text_seed must be finite and not negative"),
     ],

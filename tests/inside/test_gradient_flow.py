@@ -50,6 +50,19 @@ def test_at_the_last_step_it_is_that_of_the_output_layer():
     torch.testing.assert_close(flow["layer 2 hidden"][0], expected.detach())
     assert list(flow) == [f"layer {n} {part}" for n in (1, 2) for part in ("hidden", "cell")]
     assert flow["layer 1 hidden"][0] > 0  # by way of the second layer
+    assert flow["layer 1 cell"][0] == flow["layer 2 cell"][0] == 0  # handed on to nobody
+
+
+def test_each_layer_has_a_gradient_of_its_own():
+    model = model_of(num_layers=2)
+    flow = gradient_flow(model, IDS[:-1], IDS[-1])
+    _, states = detach_ends(model, IDS[: STEPS - 3])
+    starts = [type(state)(*(part.requires_grad_() for part in state)) for state in states]
+    logits, _ = model(IDS[STEPS - 3 : STEPS], tuple(starts))
+    cross_entropy(logits[-1], IDS[-1], reduction="sum").backward()
+    for layer, start in enumerate(starts, start=1):
+        expected = start.cell.grad.norm(dim=-1).mean()
+        torch.testing.assert_close(flow[f"layer {layer} cell"][3], expected)
 
 
 def test_a_forget_gate_that_is_open_lets_gradients_through():
@@ -74,7 +87,7 @@ def split_of(size, remembered=None):
     if remembered is not None:
         from_memory = np.zeros(size, bool)
         from_memory[remembered] = True
-        floor = Floor(np.zeros(size), from_memory)
+        floor = Floor(np.zeros(size), from_memory, np.zeros(size, bool))
     return Split(ids, size, size, floor)
 
 

@@ -6,6 +6,10 @@ from lstm_lm.inside.text_picture import COLUMNS, LINES, TextPicture, laid_out
 WHITE, RED, BLUE = (255, 255, 255), (202, 0, 32), (33, 102, 172)
 
 
+def pixels_of(text, *rows):
+    return np.asarray(TextPicture(text).colored(rows))
+
+
 def colors_of(pixels):
     return {tuple(map(int, pixel)) for pixel in pixels.reshape(-1, 3)}
 
@@ -18,8 +22,8 @@ def test_lines_break_where_they_end_and_where_they_are_full():
 
 
 def test_each_row_colors_the_text_anew():
-    picture = TextPicture("   ")
-    pixels = picture.colored([("", np.array([1.0, 0.5, -1.0])), ("", np.array([-2.0, 0.0, 0.0]))])
+    rows = ("", np.array([1.0, 0.5, -1.0])), ("", np.array([-2.0, 0.0, 0.0]))
+    pixels = pixels_of("   ", *rows)
     half = len(pixels) // 2
     half_red = tuple(round(255 + 0.5 * (part - 255)) for part in RED)
     assert colors_of(pixels[:half]) == {WHITE, RED, half_red, BLUE}
@@ -32,22 +36,23 @@ def test_each_row_colors_the_text_anew():
 
 @pytest.mark.parametrize(("value", "ink"), [(0.0, (0, 0, 0)), (1.0, WHITE)])
 def test_letters_can_be_read_on_any_color(value, ink):
-    pixels = TextPicture("M").colored([("", np.array([value]))])
+    pixels = pixels_of("M", ("", np.array([value])))
     assert ink in colors_of(pixels[len(pixels) // 2 :, : pixels.shape[1] // COLUMNS])
 
 
 def test_words_are_kept_apart():
-    words = TextPicture(["ab", "c"]).colored([("", np.array([0.0, 0.0]))])
-    assert np.array_equal(words, TextPicture("ab c").colored([("", np.zeros(4))]))
+    words = pixels_of(["ab", "c"], ("", np.zeros(2)))
+    assert np.array_equal(words, pixels_of("ab c", ("", np.zeros(4))))
 
 
 def test_a_title_stands_above():
-    row = np.zeros(1)
-    one, other = (TextPicture("a").colored([(title, row)]) for title in ("one", ""))
+    one, other = (pixels_of("a", (title, np.zeros(1))) for title in ("one", ""))
     assert not np.array_equal(one, other)
     half = len(one) // 2
     assert np.array_equal(one[half:], other[half:])
 
 
 def test_a_long_text_is_cut():
-    TextPicture("x" * 5000).colored([("t" * 200, np.ones(5000))])
+    pixels = pixels_of("x" * 5000, ("t" * 200, np.ones(5000)))
+    a_line = pixels_of("x", ("", np.ones(1)))
+    assert pixels.shape == (len(a_line) // 2 * (1 + LINES), *a_line.shape[1:])

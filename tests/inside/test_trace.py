@@ -11,7 +11,8 @@ IDS = torch.randint(7, (9, 3), generator=torch.Generator().manual_seed(1))
 
 
 def model_of(**settings):
-    config = ModelConfig(hidden_size=6, embedding_size=4, num_layers=2, **settings)
+    sizes = {"hidden_size": 6, "embedding_size": 4, "num_layers": 2}
+    config = ModelConfig(**(sizes | settings))
     return LanguageModel(config, 7).double().eval()
 
 
@@ -53,11 +54,22 @@ def test_a_grus_update_gate_is_what_it_keeps_with(reset_gate):
         same(candidate, (n_x + r * (before @ weight.T + bias)).tanh())
 
 
-@pytest.mark.parametrize("cell", [Cell.rnn, Cell.transformer])
-def test_without_gates_there_are_outputs(cell):
-    config = ModelConfig(cell=cell, hidden_size=8, heads=2, context=4)
+def test_without_gates_there_are_outputs():
+    (layer,) = trace(model := model_of(cell=Cell.rnn, num_layers=1), Cell.rnn, IDS).layers
+    assert layer.gates == {}
+    state, core = torch.zeros(3, 6).double(), model.cores[0]
+    for inputs, outputs in zip(model.embedding(IDS), layer.memory, strict=True):
+        into = inputs @ core.weight_ih_l0.T + core.bias_ih_l0 + core.bias_hh_l0
+        state = (into + state @ core.weight_hh_l0.T).tanh()
+        same(outputs, state)
+    same(layer.activity, layer.memory)
+
+
+def test_what_has_no_bounds_is_active_within_some():
+    config = ModelConfig(cell=Cell.transformer, hidden_size=8, heads=2, context=4)
     model = LanguageModel(config, 7)
-    seen = trace(model, cell, IDS)
-    assert seen.layers[0].gates == {}
-    same(seen.layers[0].memory, model.cores[0](model.features(IDS))[0])
-    assert seen.layers[0].activity.abs().max() <= 1
+    with torch.no_grad():
+        model.cores[0].project.weight.mul_(10)
+    (layer,) = trace(model, Cell.transformer, IDS).layers
+    assert layer.memory.abs().max() > 1.5 and layer.activity.abs().max() <= 1
+    assert torch.equal(layer.memory.sign(), layer.activity.sign())

@@ -1,15 +1,20 @@
 """What TensorBoard is told about the inside of a model, read back as TensorBoard does."""
 
+import json
+import time
+
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lstm_lm.checkpoint_file import load_checkpoint
+from lstm_lm.errors import Diverged
 from lstm_lm.evaluation import split_of_run
 from lstm_lm.experiment import resume, train
 from lstm_lm.inside.gradient_flow import gradient_flow, places_to_flow_from
 from lstm_lm.inside.trace import trace
 from lstm_lm.restore import restore
+from lstm_lm.training.inside import Inside
 
 
 def read(folder):
@@ -70,6 +75,28 @@ def test_the_last_look_is_of_the_final_weights(tiny_run, tmp_path):
         points = events.Scalars(f"gradient_flow/end {name}")
         assert [point.step for point in points] == list(range(len(norms)))
         assert [point.value for point in points] == pytest.approx(norms.tolist(), rel=1e-3)
+
+
+def test_a_run_that_diverges_says_so_all_the_same(tiny_run, tmp_path):
+    config = tiny_run(
+        "inside.every_epochs=1",
+        "model.cell=transformer",  # the norm of what is infinite is not a number
+        "model.context=8",
+        "data.max_tokens=200",  # an epoch is a step, whose loss was finite
+        "data.validation_size=40",
+        "optimizer.learning_rate=1e38",
+        "optimizer.clip_norm=null",
+    )
+    with pytest.raises(Diverged, match="validation perplexity"):
+        train(config, tmp_path)
+    assert not read(tmp_path).Tags()["histograms"]
+
+
+def test_looking_is_no_part_of_the_training_speed(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Inside, "look", lambda self, step: time.sleep(1))
+    train(tiny_run("inside.every_epochs=1"), tmp_path)  # three looks
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["tokens"] / summary["tokens_per_second"] < 1 < 3 < summary["seconds"]
 
 
 def test_norms_are_of_weights_and_of_one_step(tiny_run, tmp_path):

@@ -109,8 +109,9 @@ def explanation(results: list[Result]) -> list[str]:
         )
     if any("test/floor" in result.summary for result in results):
         lines.append(
-            "Floor: the lowest perplexity that any model can have on the test text. Gap: how far a "
-            "model is above it, in nats per token; memory gap: the same, where it must remember."
+            "Floor: the lowest perplexity that any model can have on the test text, on average. "
+            "Gap: how far a model is above it, in nats per token; memory gap: the same, where it "
+            "must remember."
         )
     apart = texts_apart(results)
     if "data.level" in apart:

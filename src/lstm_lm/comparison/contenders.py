@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lstm_lm.comparison.differences import differing, short, show, with_effect
-from lstm_lm.comparison.line_styles import ALL_COLORED
 from lstm_lm.comparison.results import Result
 
 
@@ -17,7 +16,7 @@ class Contender:
 
 
 def contenders(results: Sequence[Result], *along: str) -> list[Contender]:
-    """Those that are completed, in the order in which they are met.
+    """Those that are completed, in alphabetical order.
 
     Args:
         along: settings that may differ within one, besides the seed.
@@ -32,7 +31,7 @@ def contenders(results: Sequence[Result], *along: str) -> list[Contender]:
     telling = telling_apart(firsts, names)
     labels = [label(settings, telling) for settings in firsts]
     found = [Contender(*pair) for pair in zip(labels, groups.values(), strict=True)]
-    return sorted(found, key=lambda contender: contender.label)[:ALL_COLORED]
+    return sorted(found, key=lambda contender: contender.label)
 
 
 def telling_apart(settings: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:

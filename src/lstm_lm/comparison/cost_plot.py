@@ -19,7 +19,7 @@ SIZE = "model.hidden_size"
 
 def cost_plot(results: list[Result]) -> Figure | None:
     """A line over sizes for each cell and other choice; None unless there are several of both."""
-    known = [r for r in results if r.summary.get("parameters") and r.summary["tokens_per_second"]]
+    known = [r for r in results if all(map(r.summary.get, ("parameters", "tokens_per_second")))]
     found = [contender for contender in contenders(known, SIZE) if len(sizes(contender)) > 1]
     if len({run.settings["model.cell"] for each in found for run in each.results}) < 2:
         return None
@@ -42,7 +42,8 @@ def cost_plot(results: list[Result]) -> Figure | None:
         Line2D([], [], **style.line(), label=contender.label)
         for contender, style in zip(found, drawn, strict=True)
     ]
-    names = ", ".join(str(size) for size in sizes(found[0]))
+    every = sorted(set[int]().union(*map(sizes, found)))
+    names = ", ".join(map(str, every))
     legend_beside(figure, handles, f"hidden size {names};\nmean over seeds, and their range")
     return figure
 

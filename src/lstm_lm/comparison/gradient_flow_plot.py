@@ -13,7 +13,8 @@ from lstm_lm.comparison.differences import about
 from lstm_lm.comparison.line_styles import styles
 from lstm_lm.comparison.results import Result
 
-LEAST = 1e-8  # share of the gradient below which it counts as vanished
+LEAST, MOST = 1e-8, 1e8  # share of the gradient beyond which it has vanished, or exploded
+BELOW = 1e-3 * LEAST  # where what is nothing at all is drawn, as a logarithm needs something
 PANELS = {"start": "Before training", "end": "After training"}
 
 
@@ -24,33 +25,37 @@ def gradient_flow_plot(results: list[Result]) -> Figure | None:
         contender.label: [(result, top_hidden(result)) for result in contender.results]
         for contender in contenders(looked)
     }
-    title = "mean over seeds, and their range"
+    title, state = "geometric mean over seeds,\nand their range", "hidden state"
     if len(looked) == 1:
-        title = "with respect to"
+        title, state = "with respect to", "state"
         lines = {part: [(looked[0], part)] for part in tags(looked[0], "end")}
     if not lines:
         return None
     figure = new_figure(12, 4.8, about(looked))
     both = figure.subplots(1, 2, sharey=True)
     drawn = styles(len(lines))
+    highest = 10.0
     for axes, (when, heading) in zip(both, PANELS.items(), strict=True):
         axes.set_yscale("log")
         for runs_and_parts, style in zip(lines.values(), drawn, strict=True):
-            of_runs = [shares(run, when, part) for run, part in runs_and_parts]
-            by_step = list(zip(*of_runs, strict=False))
-            # A cell as it was handed on has no part in what came before: there is no first point.
-            steps = [step for step, values in enumerate(by_step) if all(values)]
-            several = [by_step[step] for step in steps]
+            every = (shares(run, when, part) for run, part in runs_and_parts)
+            of_runs = [of_run for of_run in every if of_run]  # that were looked at then
+            by_step = dict(enumerate(zip(*of_runs, strict=False)))
+            if by_step and not any(by_step[0]):
+                del by_step[0]  # a cell as it was handed on has no part in what came before
+            steps = list(by_step)
+            several = [[max(share, BELOW) for share in by_step[step]] for step in steps]
             means = [exp(fsum(map(log, values)) / len(values)) for values in several]
             axes.plot(steps, means, **style.line(has_markers=False))
             low, high = ([bound(values) for values in several] for bound in (min, max))
             axes.fill_between(steps, low, high, color=style.color, alpha=0.2, linewidth=0)
-        axes.set_ylim(LEAST, 10)
+            highest = max([highest, *high])
+        axes.set_ylim(LEAST, min(highest, MOST))
         mark_what_is_recalled(axes, looked)
         axes.yaxis.set_major_locator(LogLocator(numticks=12))
         decorate(axes, "steps back from the loss", None, heading)
     both[0].set_ylabel(
-        "norm of the gradient with respect to\nthe hidden state, as a share of the last"
+        f"norm of the gradient with respect to\nthe {state}, as a share of the last hidden state's"
     )
     handles = [
         Line2D([], [], **style.line(has_markers=False), label=name)

@@ -117,7 +117,7 @@ def floor_in_legend(results: list[Result]) -> list[Line2D]:
     floor = common_floor([result for result in results if VALIDATION in result.curves])
     if floor is None:
         return []
-    text = f"{show_perplexity(floor)}   floor, that no model can beat"
+    text = f"{show_perplexity(floor)}   floor: no model beats it on average"
     return [Line2D([], [], **OF_FLOOR.line(), label=text)]
 
 

@@ -111,17 +111,17 @@ def wikitext2(root: Path) -> Corpus:
     if read_known(WIKITEXT2, root) is None and (root / WIKITEXT2_SHUFFLED[0].path).is_file():
         contents = [fetch(file, root) for file in WIKITEXT2_SHUFFLED]
         note = "WikiText-2 with its training articles in another order than the official one"
-        return three_pieces(contents, note)
+        return three_pieces(contents, "WikiText-2", note)
     archive = zipfile.ZipFile(io.BytesIO(fetch(WIKITEXT2, root)))
     names = [f"wikitext-2/wiki.{split}.tokens" for split in ("train", "valid", "test")]
-    return three_pieces([archive.read(name) for name in names], None)
+    return three_pieces([archive.read(name) for name in names], "WikiText-2")
 
 
 def generated(config: DataConfig) -> Corpus:
     """Three pieces, each beginning with a whole string."""
     parts = sizes(int(config.max_tokens or 0), config)._asdict()
     pieces = [generate_text(config, part, size) for part, size in parts.items()]
-    corpus = three_pieces([piece.text.encode() for piece in pieces], None)
+    corpus = three_pieces([piece.text.encode() for piece in pieces], config.text.value)
     training, validation, test = (piece.floor for piece in pieces)
     return replace(corpus, floors=(training, validation, test))
 
@@ -137,8 +137,8 @@ def one_piece(content: bytes, name: str) -> Corpus:
     return Corpus(decode(content, name), None, None, hashlib.sha256(content).hexdigest())
 
 
-def three_pieces(contents: list[bytes], note: str | None) -> Corpus:
-    training, validation, test = (decode(content, "WikiText-2") for content in contents)
+def three_pieces(contents: list[bytes], name: str, note: str | None = None) -> Corpus:
+    training, validation, test = (decode(content, name) for content in contents)
     sha256 = hashlib.sha256(b"".join(contents)).hexdigest()
     return Corpus(training, validation, test, sha256, note)
 

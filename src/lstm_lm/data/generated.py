@@ -40,12 +40,14 @@ class Symbol(NamedTuple):
     character: str
     nats: float = 0.0  # -log of the probability it was drawn with, all before it being known
     from_memory: bool = False  # whether it follows from what was long ago, not just before
+    begins: bool = False  # a string, for which nothing matters that was before it
 
 
 @dataclass(frozen=True)
 class Floor:
     nats: Float[np.ndarray, " tokens"]
     from_memory: Bool[np.ndarray, " tokens"]
+    begins: Bool[np.ndarray, " tokens"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def generate_text(config: DataConfig, part: str, size: int) -> Generated:
         Floor(
             np.array([symbol.nats for symbol in symbols], np.float64),
             np.array([symbol.from_memory for symbol in symbols], bool),
+            np.array([symbol.begins for symbol in symbols], bool),
         ),
     )
 
@@ -88,7 +91,7 @@ def process(config: DataConfig, part: str, random: Random) -> Iterator[Symbol]:
 
 def embedded_reber(random: Random) -> Iterator[Symbol]:
     while True:
-        yield Symbol("B")
+        yield Symbol("B", begins=True)
         branch = draw(random, "TP")
         yield branch
         yield Symbol("B")
@@ -104,7 +107,7 @@ def embedded_reber(random: Random) -> Iterator[Symbol]:
 def recall(random: Random, lag: int) -> Iterator[Symbol]:
     while True:
         remembered = draw(random, REMEMBERED)
-        yield remembered
+        yield remembered._replace(begins=True)
         for _ in range(lag):
             yield draw(random, DISTRACTORS)
         yield Symbol(CUE)
@@ -118,7 +121,7 @@ def anbn(random: Random, shortest: int, longest: int) -> Iterator[Symbol]:
         for before in range(n):  # how many a stand there already
             possible = longest - max(before, shortest) + 1  # n
             goes_on = longest - max(before + 1, shortest) + 1
-            yield Symbol("a", math.log(possible / goes_on) if before else 0.0)
+            yield Symbol("a", math.log(possible / goes_on), begins=before == 0)
         yield Symbol("b", math.log(longest - n + 1))
         for _ in range(n - 1):
             yield Symbol("b", from_memory=True)

@@ -68,6 +68,6 @@ def places_to_flow_from(split: Split) -> tuple[Int[Tensor, "time batch"], Int[Te
     ends = torch.arange(steps, len(split.ids))
     if split.floor is not None and (kept := split.floor.from_memory[steps:]).any():
         ends = ends[torch.from_numpy(kept)]
-    ends = ends[torch.linspace(0, len(ends) - 1, min(ROWS, len(ends))).long()]
+    ends = ends[torch.linspace(0, len(ends) - 1, min(ROWS, len(ends)), dtype=torch.float64).long()]
     inputs = torch.stack([split.ids[end - steps : end] for end in ends.tolist()], dim=1)
     return inputs.long(), split.ids[ends].long()

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lstm_lm.config import Level
+from lstm_lm.data.windows import evaluation_steps
 from lstm_lm.inside.readable import as_read, readable_units
 from lstm_lm.inside.trace import trace
 from lstm_lm.model.language_model import LanguageModel
@@ -20,6 +21,7 @@ from lstm_lm.restore import Run
 
 GUESSES = 5
 UNITS = 8
+Guesses = tuple[list[int], list[float]]  # ids and their probabilities, the likeliest first
 
 
 def build_page(run: Run, title: str, ids: Int[Tensor, " time"]) -> str:
@@ -28,8 +30,7 @@ def build_page(run: Run, title: str, ids: Int[Tensor, " time"]) -> str:
     seen = trace(run.model, run.config.model.cell, ids.to(device).unsqueeze(1))
     activities = [layer.activity[:, 0].float().cpu() for layer in seen.layers]
     tokens = as_read(run.vocabulary, ids.tolist())
-    log_probabilities = next_tokens(run.model, seen.outputs)
-    guesses = log_probabilities.topk(min(GUESSES, len(run.vocabulary)))
+    guesses, bits = expected(run.model, seen.outputs[:, 0], ids)
     names = as_read(run.vocabulary, range(len(run.vocabulary)))
     content = {
         "title": title,
@@ -44,9 +45,9 @@ def build_page(run: Run, title: str, ids: Int[Tensor, " time"]) -> str:
         ],
         "guesses": [
             [[names[id_], round(probability, 4)] for id_, probability in zip(*row, strict=True)]
-            for row in zip(guesses.indices.tolist(), guesses.values.exp().tolist(), strict=True)
+            for row in guesses
         ],
-        "bits": [None, *bits_of(log_probabilities, ids[1:])],
+        "bits": [None, *(round(number, 3) for number in bits)],
     }
     # Whatever the text has, it must not end the element that it is in, nor begin a comment.
     data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -54,21 +55,21 @@ def build_page(run: Run, title: str, ids: Int[Tensor, " time"]) -> str:
     return template.replace("DATA", data, 1)
 
 
-def next_tokens(
-    model: LanguageModel, outputs: Float[Tensor, "time 1 hidden"]
-) -> Float[Tensor, "time vocabulary"]:
-    """Logarithms of probabilities."""
-    with torch.no_grad():
-        logits: Tensor = model.output(outputs[:, 0])
-        return logits.double().log_softmax(dim=-1).cpu()
-
-
-def bits_of(
-    log_probabilities: Float[Tensor, "time vocabulary"], following: Int[Tensor, " targets"]
-) -> list[float]:
-    """What each token but the first cost."""
-    nats = -log_probabilities[:-1].gather(1, following.unsqueeze(1))[:, 0]
-    return [round(bits, 3) for bits in (nats / math.log(2)).tolist()]
+def expected(
+    model: LanguageModel, outputs: Float[Tensor, "time hidden"], ids: Int[Tensor, " time"]
+) -> tuple[list[Guesses], list[float]]:
+    """The likeliest tokens after each, and the bits that each but the first has cost."""
+    steps = evaluation_steps(1, model.vocabulary_size)
+    following = ids.roll(-1)  # after the last comes nothing
+    guesses: list[Guesses] = []
+    nats: list[float] = []
+    for some, targets in zip(outputs.split(steps), following.split(steps), strict=True):
+        with torch.no_grad():
+            logs = model.output(some).double().log_softmax(dim=-1).cpu()
+        likeliest = logs.topk(min(GUESSES, model.vocabulary_size))
+        guesses += zip(likeliest.indices.tolist(), likeliest.values.exp().tolist(), strict=True)
+        nats += (-logs.gather(1, targets.unsqueeze(1))[:, 0]).tolist()
+    return guesses, [number / math.log(2) for number in nats[:-1]]
 
 
 def in_bytes(activity: Float[Tensor, "time hidden"]) -> str:

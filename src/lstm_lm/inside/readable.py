@@ -18,11 +18,11 @@ from lstm_lm.data.text import END_OF_LINE
 from lstm_lm.data.vocabulary import UNKNOWN, Vocabulary
 
 SHOWN_AS = {END_OF_LINE: "\n", UNKNOWN: "\ufffd"}
-FEWEST = 0.02  # of the tokens, on either side of a feature that can be followed
+FEWEST = 0.02  # of the tokens, that a feature must have to be followed
 FOLLOWS = 0.3  # correlation from which on a unit is said to follow a feature
 LEAST_CHANGE = 0.05  # standard deviation of a unit's activity
 
-Units = list[Float[Tensor, "time hidden"]]  # activities, of each layer
+Activities = list[Float[Tensor, "time hidden"]]  # of each layer
 
 
 class Readable(NamedTuple):
@@ -43,7 +43,7 @@ def as_read(vocabulary: Vocabulary, ids: Iterable[int]) -> list[str]:
     return [SHOWN_AS.get(token, token) for token in vocabulary.decode(ids)]
 
 
-def readable_units(activities: Units, tokens: Sequence[str], most: int) -> list[Readable]:
+def readable_units(activities: Activities, tokens: Sequence[str], most: int) -> list[Readable]:
     """The best unit for each feature of the text, the clearest first, then the slowest units.
 
     Args:
@@ -52,6 +52,7 @@ def readable_units(activities: Units, tokens: Sequence[str], most: int) -> list[
     units = torch.cat(activities, dim=1).double()
     centred = units - units.mean(dim=0)
     lengths = centred.norm(dim=0).clamp_min(1e-12)
+    changing = units.std(dim=0) > LEAST_CHANGE
     sizes = [layer.shape[1] for layer in activities]
     starts = [0, *accumulate(sizes)]
 
@@ -62,7 +63,7 @@ def readable_units(activities: Units, tokens: Sequence[str], most: int) -> list[
     chosen: dict[int, Readable] = {}
     for what, values in features(tokens).items():
         feature = values - values.mean()
-        correlations = feature @ centred / (feature.norm() * lengths)
+        correlations = feature @ centred / (feature.norm() * lengths) * changing
         best = int(correlations.abs().argmax())
         found = float(correlations[best])
         if abs(found) >= FOLLOWS:
@@ -72,7 +73,6 @@ def readable_units(activities: Units, tokens: Sequence[str], most: int) -> list[
     following = sorted(chosen.values(), key=lambda unit: -abs(unit.correlation or 0))[:most]
     # Slow is what changes little from token to token, though not on the whole.
     pace = centred.diff(dim=0).norm(dim=0) / lengths
-    changing = units.std(dim=0) > LEAST_CHANGE
     others = [i for i in pace.argsort().tolist() if changing[i] and i not in chosen]
     return following + [named(i, "slow") for i in others[: most - len(following)]]
 
@@ -90,7 +90,7 @@ def features(tokens: Sequence[str]) -> dict[str, Float[Tensor, " time"]]:
     for name, kind in kinds.items():
         values = torch.tensor(kind(tokens), dtype=torch.float64)
         share = float((values > 0).double().mean())
-        if share > FEWEST and values.unique().numel() > 1 and (values == 0).double().mean() > 0:
+        if FEWEST < share < 1:
             found[name] = values
     return found
 

@@ -35,7 +35,7 @@ class TextPicture:
             self.token_at[line, column : column + len(token)] = index
         self.letters = letters(lines)
 
-    def colored(self, rows: Sequence[tuple[str, Float[np.ndarray, " time"]]]) -> Pixels:
+    def colored(self, rows: Sequence[tuple[str, Float[np.ndarray, " time"]]]) -> Image.Image:
         """The text for each row, below its title: red where the value is 1, blue where it is -1."""
         width, height = self.letters.size
         image = Image.new("RGB", (width, len(rows) * (HEIGHT + height)), "white")
@@ -51,7 +51,7 @@ class TextPicture:
                 for part in (colors(values_at), inks(values_at))
             )
             image.paste(Image.composite(ink, background, self.letters), (0, top + HEIGHT))
-        return np.asarray(image)
+        return image
 
 
 def laid_out(tokens: Sequence[str]) -> list[tuple[int, int]]:

@@ -22,7 +22,7 @@ class LayerTrace:
     gates: dict[str, Units]  # by their names, from 0, shut, to 1, open; a plain RNN has none
     memory_name: str
     memory: Units  # what is carried on: an LSTM's cells, else what the layer shows
-    activity: Units  # the memory from -1 to 1: tanh of an LSTM's cells; of a Transformer clipped
+    activity: Units  # the memory from -1 to 1: what has no bounds of its own by tanh
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ def trace(model: LanguageModel, cell: Cell, ids: Int[Tensor, "time batch"]) -> T
 def trace_layer(
     core: nn.Module, cell: Cell, inputs: Float[Tensor, "time batch input"], outputs: Units
 ) -> LayerTrace:
-    if cell not in (Cell.lstm, Cell.gru):
-        return LayerTrace({}, "hidden state", outputs, outputs.clamp(-1, 1))
+    if cell is Cell.transformer:
+        return LayerTrace({}, "output", outputs, outputs.tanh())
+    if cell is Cell.rnn:
+        return LayerTrace({}, "hidden state", outputs, outputs)
     blocks = before_gates(core, inputs, outputs).chunk(4 if cell is Cell.lstm else 3, dim=-1)
     if cell is Cell.gru:
         # Neither of its gates depends on where the one that resets is applied.

@@ -17,7 +17,8 @@ class FloorLine(StepCallback):
     """Draws the floor beside the validation curve, and the gap to it, overall and of memory.
 
     Scores the validation text in rows as validation itself does, while the model is still in
-    evaluation mode.
+    evaluation mode. A row's first string began in the row before, of which the model knows
+    nothing; its gaps are left out.
     """
 
     def __init__(

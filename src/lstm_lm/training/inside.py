@@ -1,10 +1,12 @@
 """The inside of a model while it trains, for TensorBoard: gates, cells, norms, gradient flow."""
 
+from io import BytesIO
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from lightning import Trainer
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -68,8 +70,9 @@ class Inside(StepCallback):
     def look(self, step: int) -> None:
         device = next(self.model.parameters()).device
         seen = trace(self.model, self.cell, self.ids.to(device))
-        self.write_gates(seen, step)
-        self.write_picture(seen, step)
+        if is_finite(seen):  # else there is nothing to see, and validation will say so
+            self.write_gates(seen, step)
+            self.write_picture(seen, step)
 
     def write_gates(self, seen: Trace, step: int) -> None:
         for number, layer in enumerate(seen.layers, start=1):
@@ -106,7 +109,17 @@ class Inside(StepCallback):
         units = readable_units(activities, self.tokens, UNITS)
         rows = [(unit.title, activities[unit.layer][:, unit.unit].numpy()) for unit in units]
         if rows:
-            self.writer.add_image("units", self.text.colored(rows), step, dataformats="HWC")
+            # The writer's own add_image takes longer to bring pixels into shape than to write them.
+            png, image = BytesIO(), self.text.colored(rows)
+            image.save(png, "PNG", compress_level=1)
+            encoded = Summary.Image(
+                width=image.width,
+                height=image.height,
+                colorspace=len(image.mode),
+                encoded_image_string=png.getvalue(),
+            )
+            value = Summary.Value(tag="units", image=encoded)
+            self.writer._get_file_writer().add_summary(Summary(value=[value]), step)
 
     def write_norms(self, step: int) -> None:
         """Of each layer's weights, and of what the last step changed in them."""
@@ -128,6 +141,11 @@ class Inside(StepCallback):
         for name, norms in flow.items():
             for back, norm in enumerate(norms.tolist()):
                 self.writer.add_scalar(f"gradient_flow/{when} {name}", norm, back)
+
+
+def is_finite(seen: Trace) -> bool:
+    values = [part for layer in seen.layers for part in (*layer.gates.values(), layer.memory)]
+    return all(bool(part.isfinite().all()) for part in values)
 
 
 def parts(model: LanguageModel) -> dict[str, nn.Module]:

@@ -30,7 +30,8 @@ class Measurements(StepCallback):
 
     ``latest`` holds the newest value of every number. ``train/…`` there is the mean over the
     current epoch, while in TensorBoard each point covers the steps since the one before. Both
-    are measured while the weights move. Speed counts training alone, not validation.
+    are measured while the weights move. Speed counts training alone, not what is done between
+    epochs.
     """
 
     def __init__(
@@ -90,8 +91,11 @@ class Measurements(StepCallback):
     ) -> None:
         self.tokens += batch.targets.numel() * self.task.ranks.count
         step = trainer.global_step
-        if step % self.log_every == 0 or step % self.task.steps_per_epoch == 0:
+        ends_epoch = step % self.task.steps_per_epoch == 0
+        if step % self.log_every == 0 or ends_epoch:
             self.read(step)
+        if ends_epoch:
+            self.halt_clock()  # what is done between epochs is not training
 
     def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
         self.read(trainer.global_step)
