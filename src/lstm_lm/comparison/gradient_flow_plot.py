@@ -51,7 +51,7 @@ def gradient_flow_plot(results: list[Result]) -> Figure | None:
             axes.fill_between(steps, low, high, color=style.color, alpha=0.2, linewidth=0)
             highest = max([highest, *high])
         axes.set_ylim(LEAST, min(highest, MOST))
-        mark_what_is_recalled(axes, looked)
+        mark_what_is_recalled(axes, looked, is_named=axes is both[0])
         axes.yaxis.set_major_locator(LogLocator(numticks=12))
         decorate(axes, "steps back from the loss", None, heading)
     both[0].set_ylabel(
@@ -65,13 +65,16 @@ def gradient_flow_plot(results: list[Result]) -> Figure | None:
     return figure
 
 
-def mark_what_is_recalled(axes: Axes, results: list[Result]) -> None:
+def mark_what_is_recalled(axes: Axes, results: list[Result], is_named: bool) -> None:
     """Where the symbol was read that the loss is about, if it is the same place for all."""
     places = {(r.settings.get("data.text"), r.settings.get("data.lag")) for r in results}
     text, lag = places.pop()
     if text == "recall" and lag is not None and not places:
         axes.axvline(lag + 1, color="#555555", linewidth=1, linestyle=":")
-        axes.text(lag + 2, 1.5 * LEAST, "what is to be\nremembered", color="#555555", fontsize=8)
+        if is_named:  # above, where nothing is before training
+            place = axes.get_xaxis_transform()
+            text = "what is to be\nremembered"
+            axes.text(lag + 2, 0.97, text, transform=place, va="top", color="#555555", fontsize=8)
 
 
 def tags(result: Result, when: str) -> list[str]:
