@@ -14,7 +14,7 @@ from lstm_lm.experiment import resume, train
 from lstm_lm.inside.gradient_flow import gradient_flow, places_to_flow_from
 from lstm_lm.inside.trace import trace
 from lstm_lm.restore import restore
-from lstm_lm.training.inside import Inside
+from lstm_lm.training.inside import STRETCH, Inside
 
 
 def read(folder):
@@ -59,7 +59,7 @@ def test_the_last_look_is_of_the_final_weights(tiny_run, tmp_path):
     train(tiny_run("inside.every_epochs=1", "training.epochs=1"), tmp_path)
     run, events = restore(tmp_path, "last"), read(tmp_path)
     validation = split_of_run(run, "validation")
-    (layer,) = trace(run.model, run.config.model.cell, validation.ids[:600, None].long()).layers
+    (layer,) = trace(run.model, run.config.model.cell, validation.ids[:STRETCH, None].long()).layers
     gate = layer.gates["forget gate"]
     histogram = events.Histograms("gates/layer 1 forget gate")[-1].histogram_value
     assert histogram.num == sum(histogram.bucket) == gate.numel()

