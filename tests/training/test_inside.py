@@ -45,14 +45,18 @@ def test_it_looks_every_so_many_epochs_and_at_the_end(tiny_run, tmp_path):
     events = read(tmp_path)
     for layer in 1, 2:
         for gate in "input", "forget", "output":
-            tag = f"layer {layer} {gate} gate"
-            assert [event.step for event in events.Histograms(f"gates/{tag}")] == [26, 39]
+            histograms = events.Histograms(f"gates/layer {layer} {gate} gate")
+            assert [event.step for event in histograms] == [26, 39]
             for side in "shut", "open":
-                assert len(events.Scalars(f"saturated_gates/{tag} {side}")) == 2
+                tag = f"saturated_gates/{side} {gate} gate, layer {layer}"
+                assert len(events.Scalars(tag)) == 2
         assert [event.step for event in events.Scalars(f"update_norm/layer {layer}")] == [26]
     assert [event.step for event in events.Images("units")] == [26, 39]
     tags = events.Tags()["scalars"]
     assert {"weight_norm/embedding", "weight_norm/output layer"} <= set(tags)
+    (layout,) = events.Tensors("custom_scalars__config__")
+    (layout,) = layout.tensor_proto.string_val
+    assert b"saturated_gates/.*" in layout and b"train/loss" in layout
 
 
 def test_the_last_look_is_of_the_final_weights(tiny_run, tmp_path):

@@ -24,6 +24,14 @@ STRETCH = 500  # tokens of the validation text that are read
 UNITS = 4
 BINS = 50
 COLORS = 256
+INSIDE_CHARTS = {
+    "inside": {
+        "gradient flow, over steps back": ["Multiline", ["gradient_flow/.*"]],
+        "saturated gates": ["Multiline", ["saturated_gates/.*"]],
+        "norm of weights": ["Multiline", ["weight_norm/.*"]],
+        "norm of updates": ["Multiline", ["update_norm/.*"]],
+    }
+}
 SHUT, OPEN = 0.1, 0.9  # beyond these a gate is saturated (Karpathy, Johnson & Fei-Fei 2015)
 
 
@@ -82,7 +90,7 @@ class Inside(StepCallback):
                 self.write_histogram(f"gates/layer {number} {name}", values, 0.0, 1.0, step)
                 for side, saturated in ("shut", values < SHUT), ("open", values > OPEN):
                     share = float(saturated.sum()) / values.numel()
-                    tag = f"saturated_gates/layer {number} {name} {side}"
+                    tag = f"saturated_gates/{side} {name}, layer {number}"
                     self.writer.add_scalar(tag, share, step)
             largest = float(layer.memory.abs().max())
             tag = f"memory/layer {number} {layer.memory_name}"

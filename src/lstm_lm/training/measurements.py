@@ -14,7 +14,7 @@ from lstm_lm.evaluation import perplexity
 from lstm_lm.training.step_callback import StepCallback
 from lstm_lm.training.task import NextTokenTask
 
-CHARTS = {
+CHARTS: dict[str, dict[str, list[Any]]] = {
     "training and validation": {
         name.replace("_", " "): [
             "Multiline",
@@ -40,8 +40,10 @@ class Measurements(StepCallback):
         writer: SummaryWriter | None,
         splits: Splits,
         log_every: int,
+        charts: dict[str, dict[str, list[Any]]],
     ) -> None:
         self.task = task
+        self.charts = charts
         self.writer = writer
         self.splits = splits
         self.log_every = log_every
@@ -78,7 +80,7 @@ class Measurements(StepCallback):
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         if trainer.global_step == 0 and self.writer is not None:
-            self.writer.add_custom_scalars(CHARTS)
+            self.writer.add_custom_scalars(self.charts)
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if self.running_since is None:

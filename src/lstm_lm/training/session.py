@@ -29,8 +29,8 @@ from lstm_lm.training.exact_resume import ExactResume
 from lstm_lm.training.final_figures import final_figures
 from lstm_lm.training.floor import FloorLine
 from lstm_lm.training.hparams import write_failure, write_start, write_success
-from lstm_lm.training.inside import Inside
-from lstm_lm.training.measurements import Measurements
+from lstm_lm.training.inside import INSIDE_CHARTS, Inside
+from lstm_lm.training.measurements import CHARTS, Measurements
 from lstm_lm.training.progress import Progress
 from lstm_lm.training.samples import Samples
 from lstm_lm.training.stop_signals import StopSignals
@@ -115,7 +115,12 @@ class Session:
                 writer.add_text("text", self.splits.text_note)
         budget = Budget(config.training, steps_per_epoch, self.ranks)
         task = NextTokenTask(self.model, config, budget.spent, steps_per_epoch, self.ranks)
-        measurements = Measurements(task, writer, self.splits, config.training.log_every)
+        inside, charts = None, CHARTS
+        if writer is not None and config.inside.every_epochs is not None:
+            every = config.inside.every_epochs * steps_per_epoch
+            inside = Inside(config.model.cell, self.model, self.splits, every, writer)
+            charts = CHARTS | INSIDE_CHARTS
+        measurements = Measurements(task, writer, self.splits, config.training.log_every, charts)
 
         def record(step: int) -> None:
             folder.record(
@@ -138,10 +143,7 @@ class Session:
                 Samples(config, self.prompts, self.splits.vocabulary, task, writer),
                 FloorLine(self.model, self.splits.validation, config.data.evaluation_rows, writer),
             ]
-        inside = None
-        if writer is not None and config.inside.every_epochs is not None:
-            every = config.inside.every_epochs * steps_per_epoch
-            inside = Inside(config.model.cell, self.model, self.splits, every, writer)
+        if inside is not None:
             callbacks.append(inside)
         callbacks += [ExactResume(task, validate_every), checkpoints]
         files = SealedFiles(folder, checkpoint, self.ranks)
