@@ -45,7 +45,6 @@ def measure_one(
     training = BareLoop(model, config, batches)
     writer = SummaryWriter(folder)
     inside = Inside(config.model.cell, model, splits, every=1, writer=writer)
-
     rounds = Rounds([LOOK, FLOW, EPOCH], effort, threads, busyness, lambda: finish(device))
     for what in rounds:
         if what == LOOK:
