@@ -61,6 +61,8 @@ def main() -> None:
     except OSError as error:
         raise SettingsError(f"cannot write {output}: {error.strerror}") from error
     print(f"page   {output}")
+    if unknown := int((ids == 0).sum()):
+        print(f"       {unknown:,} of {len(ids):,} tokens are not in the vocabulary, shown as �")
 
 
 if __name__ == "__main__":
