@@ -26,6 +26,11 @@ def of_inside(tags):
     return [tag for tag in tags if tag.split("/")[0] in names]
 
 
+def layouts(events):
+    written = events.Tensors("custom_scalars__config__")
+    return [part for layout in written for part in layout.tensor_proto.string_val]
+
+
 def test_nothing_is_written_unless_it_is_asked_for(tiny_run, tmp_path):
     train(tiny_run("training.epochs=1"), tmp_path)
     tags = read(tmp_path).Tags()
@@ -54,8 +59,7 @@ def test_it_looks_every_so_many_epochs_and_at_the_end(tiny_run, tmp_path):
     assert [event.step for event in events.Images("units")] == [26, 39]
     tags = events.Tags()["scalars"]
     assert {"weight_norm/embedding", "weight_norm/output layer"} <= set(tags)
-    (layout,) = events.Tensors("custom_scalars__config__")
-    (layout,) = layout.tensor_proto.string_val
+    (layout,) = layouts(events)
     assert b"saturated_gates/.*" in layout and b"train/loss" in layout
 
 
@@ -130,6 +134,15 @@ def test_a_longer_run_forgets_where_the_shorter_one_ended(tiny_run, tmp_path):
     steps = [point.step for point in events.Scalars("gradient_flow/end layer 1 hidden")]
     assert steps == list(range(len(steps)))
     assert [event.step for event in events.Images("units")] == [13, 26]
+
+
+def test_its_curves_stand_side_by_side_in_whichever_part_of_a_run_it_is_on(tiny_run, tmp_path):
+    train(tiny_run("training.epochs=1"), tmp_path)
+    resume(tmp_path, {"training.epochs": 2, "inside.every_epochs": 1})
+    resume(tmp_path, {"training.epochs": 3, "inside.every_epochs": None})
+    without, having = layouts(read(tmp_path))  # the third part has nothing to add
+    assert b"saturated_gates/.*" not in without
+    assert b"saturated_gates/.*" in having and b"train/loss" in having
 
 
 @pytest.mark.parametrize(

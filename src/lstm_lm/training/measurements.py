@@ -44,6 +44,7 @@ class Measurements(StepCallback):
     ) -> None:
         self.task = task
         self.charts = charts
+        self.charts_written: dict[str, dict[str, list[Any]]] = {}
         self.writer = writer
         self.splits = splits
         self.log_every = log_every
@@ -71,6 +72,7 @@ class Measurements(StepCallback):
             "epoch_nats",
             "epoch_steps",
             "latest",
+            "charts_written",
         )
         return {name: getattr(self, name) for name in names} | {"unread": self.task.steps.fetched}
 
@@ -79,8 +81,11 @@ class Measurements(StepCallback):
         vars(self).update(state_dict)
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == 0 and self.writer is not None:
-            self.writer.add_custom_scalars(self.charts)
+        # Those of before stay, as what they show does; of two layouts TensorBoard takes the last.
+        charts = self.charts_written | self.charts
+        if charts != self.charts_written and self.writer is not None:
+            self.writer.add_custom_scalars(charts)
+        self.charts_written = charts
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if self.running_since is None:
