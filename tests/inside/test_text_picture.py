@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from lstm_lm.inside.text_picture import COLUMNS, GAP, HEIGHT, LINES, TextPicture, laid_out
+from lstm_lm.inside.text_picture import (
+    COLUMNS,
+    GAP,
+    HEIGHT,
+    LINES,
+    TextPicture,
+    laid_out,
+    load_font,
+)
 
 WHITE, RED, BLUE = (255, 255, 255), (202, 0, 32), (33, 102, 172)
 
@@ -54,3 +62,20 @@ def test_a_title_stands_above():
 def test_a_long_text_is_cut():
     pixels = pixels_of("x" * 5000, ("t" * 200, np.ones(5000)))
     assert len(pixels) == GAP + HEIGHT * (1 + LINES)
+
+
+def test_wide_letters_have_room_for_themselves():
+    assert laid_out("中文a") == [(0, 0), (0, 2), (0, 4)]
+    assert laid_out("a" * (COLUMNS - 1) + "中")[-1] == (1, 0)
+    pixels = pixels_of("中 ", ("", np.array([0.0, 1.0])))
+    width = pixels.shape[1] // COLUMNS
+    assert tuple(pixels[-1, 2 * width]) == RED
+    assert {tuple(pixel) for pixel in pixels[-1, : 2 * width]} == {WHITE}
+
+
+def test_a_letter_that_the_usual_font_lacks_is_taken_from_another():
+    braille, box = "⠿", chr(0x10FFFF)  # the one is in another font of Matplotlib, no font has this
+    usual, others = (np.asarray(load_font().getmask(letter)) for letter in (braille, box))
+    assert np.array_equal(usual, others)  # both boxes
+    pixels = pixels_of(braille, ("", np.zeros(1)))
+    assert not np.array_equal(pixels, pixels_of(box, ("", np.zeros(1))))

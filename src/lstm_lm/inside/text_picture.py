@@ -1,15 +1,18 @@
 """A text as a picture, its background colored by how active single units were at each token."""
 
+import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
-FONT = "fonts/ttf/DejaVuSansMono.ttf"  # of Matplotlib
+FONT = str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSansMono.ttf")
 SIZE, HEIGHT, GAP = 14, 18, 12  # of letters, of lines and above titles, in pixels
 COLUMNS, LINES = 80, 8
 VISIBLE = {"\n": "⏎", "\t": "⇥"}
@@ -33,7 +36,7 @@ class TextPicture:
         self.token_at = np.full((len(lines), COLUMNS), -1)
         for index, (token, (line, column)) in enumerate(zip(tokens, places, strict=False)):
             lines[line] += "".join(VISIBLE.get(letter, letter) for letter in token)
-            self.token_at[line, column : column + len(token)] = index
+            self.token_at[line, column : column + columns_of(token)] = index
         self.letters = letters(lines)
 
     def colored(self, rows: Sequence[tuple[str, Float[np.ndarray, " time"]]]) -> Image.Image:
@@ -60,12 +63,12 @@ def laid_out(tokens: Sequence[str]) -> list[tuple[int, int]]:
     places: list[tuple[int, int]] = []
     line, column = 0, 0
     for token in tokens:
-        if column > 0 and column + len(token) > COLUMNS:
+        if column > 0 and column + columns_of(token) > COLUMNS:
             line, column = line + 1, 0
         if line == LINES:
             break
         places.append((line, column))
-        column += len(token)
+        column += columns_of(token)
         if token.startswith("\n"):
             line, column = line + 1, 0
     return places
@@ -77,8 +80,11 @@ def letters(lines: Sequence[str]) -> Image.Image:
     image = Image.new("L", (COLUMNS * width, len(lines) * HEIGHT))
     draw = ImageDraw.Draw(image)
     for number, line in enumerate(lines):
-        for column, letter in enumerate(line):  # one by one, so that they keep to their columns
-            draw.text((column * width, number * HEIGHT + 1), letter, 255, load_font())
+        column = 0
+        for letter in line:  # one by one, so that they keep to their columns
+            place = column * width, number * HEIGHT + 1
+            draw.text(place, letter, 255, font_that_has(letter))
+            column += columns_of(letter)
     return image
 
 
@@ -98,6 +104,39 @@ def width_of_letter() -> int:
     return round(load_font().getlength("m"))
 
 
+def columns_of(text: str) -> int:
+    """Chinese letters and their like are as wide as two others."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
 @cache
-def load_font() -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / FONT), SIZE)
+def font_that_has(letter: str) -> ImageFont.FreeTypeFont:
+    """The usual one; for a letter that it lacks one of this machine's, if any has it."""
+    if ord(letter) not in letters_of(FONT):
+        for file in other_fonts():
+            with suppress(OSError, RuntimeError):  # of one size only, or gone, or broken
+                if ord(letter) in letters_of(file):
+                    return load_font(file)
+    return load_font()
+
+
+@cache
+def letters_of(file: str) -> frozenset[int]:
+    return frozenset(FT2Font(file).get_charmap())
+
+
+@cache
+def other_fonts() -> list[str]:
+    """The upright ones of usual weight first; none whose letters are all boxes."""
+    from matplotlib.font_manager import fontManager  # reads all fonts when it is first imported
+
+    fonts = sorted(
+        fontManager.ttflist,
+        key=lambda font: (font.style != "normal", abs(int(font.weight) - 400), font.fname),
+    )
+    return list(dict.fromkeys(font.fname for font in fonts if "LastResort" not in font.fname))
+
+
+@cache
+def load_font(file: str = FONT) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, SIZE)
