@@ -56,7 +56,7 @@ def main() -> None:
     backend = Backend((arguments.backend or "torch").removeprefix("model.backend="))
     device = choose_device(arguments.device)
     run = restore(arguments.run, arguments.checkpoint, core, backend, device)
-    if arguments.text:
+    if arguments.text is not None:
         name, note = arguments.text, None
         split = split_of_file(run, arguments.text)
     else:

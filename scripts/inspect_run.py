@@ -42,7 +42,7 @@ def main() -> None:
         raise SettingsError("--skip must not be negative, and --tokens at least 2")
     run = restore(arguments.run, arguments.checkpoint)
     title = [str(arguments.run)]
-    if arguments.text:
+    if arguments.text is not None:
         title.append(arguments.text)
         split = split_of_file(run, arguments.text)
     else:

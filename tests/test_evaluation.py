@@ -105,6 +105,19 @@ def test_what_began_in_another_row_is_not_held_against_a_model():
     assert AboveFloor.of(torch.from_numpy(losses).view(5, 10).T, known, rows=5).gap > 0
 
 
+def test_what_began_before_a_reset_is_not_held_against_a_model():
+    known = floor(51)
+    losses = known.nats[1:].copy()
+    losses[10:14] += 9.0  # the state is reset within the string of tokens 7 to 13
+    losses[20:21] += 9.0  # and at the end of the next
+    lost = torch.from_numpy(losses)
+    above = AboveFloor.of(lost, known, reset_every=10)
+    assert (above.gap, above.memory_gap) == (0, 0)
+    assert AboveFloor.of(lost, known).gap > 0
+    losses[14] += 1.0
+    assert AboveFloor.of(lost, known, reset_every=10).gap > 0
+
+
 def test_without_memory_there_is_no_gap_of_it():
     known = Floor(np.ones(5), np.zeros(5, bool), np.ones(5, bool))
     assert AboveFloor.of(torch.ones(4), known).memory_gap is None

@@ -256,6 +256,8 @@ def test_words_are_streamed_with_their_blanks_and_lines(type_command, text_file)
         (["generate.py", "nowhere", "--prompt", "a"], "nowhere is not a run's folder"),
         (["evaluate.py", "nowhere"], "nowhere is not a run's folder"),
         (["evaluate.py", "runs/one", "--text", "missing.txt"], "cannot read missing.txt"),
+        (["evaluate.py", "runs/one", "--text", ""], "cannot read"),
+        (["inspect_run.py", "runs/one", "--text", ""], "cannot read"),
         (["evaluate.py", "runs/one", "--reset-every", "0"], "reset_every must be at least 1 token"),
         (["inspect_run.py", "nowhere"], "nowhere is not a run's folder"),
         (["inspect_run.py", "runs/one", "--tokens", "1"], "--tokens at least 2"),

@@ -33,16 +33,25 @@ class AboveFloor(NamedTuple):
     memory_gap: float | None  # the same, of tokens that follow from what was long ago, if any
 
     @classmethod
-    def of(cls, losses: Float[Tensor, "..."], floor: Floor, rows: int = 1) -> "AboveFloor":
+    def of(
+        cls,
+        losses: Float[Tensor, "..."],
+        floor: Floor,
+        rows: int = 1,
+        reset_every: int | None = None,
+    ) -> "AboveFloor":
         """
         Args:
             losses: of all tokens but the first, or of as many as fill equally long rows. Of a
-                string that began in another row a model cannot know enough; its gaps are left out.
+                string that began in another row, or before the state was reset, a model cannot
+                know enough; its gaps are left out.
         """
         nats, from_memory = (
             as_rows(torch.from_numpy(part), rows)[1] for part in (floor.nats, floor.from_memory)
         )
-        known = as_rows(torch.from_numpy(floor.begins), rows)[0].cumsum(0) > 0
+        begins = as_rows(torch.from_numpy(floor.begins), rows)[0]
+        stretches = begins.split(reset_every or len(begins))
+        known = torch.cat([stretch.cumsum(0) > 0 for stretch in stretches])
         gaps = losses.double().view_as(nats) - nats
         of_memory = from_memory & known
         memory_gap = float(gaps[of_memory].mean()) if of_memory.any() else None
@@ -107,13 +116,16 @@ def evaluate(model: LanguageModel, split: Split, reset_every: int | None = None)
         losses = token_losses(model, *as_rows(ids, 1)).flatten()
     else:
         losses = losses_in_stretches(model, ids, reset_every)
+    above_floor = None
+    if split.floor is not None:
+        above_floor = AboveFloor.of(losses, split.floor, reset_every=reset_every)
     return Score(
         nats=float(losses.sum(dtype=torch.float64)),
         tokens=split.predictions,
         characters=split.characters,
         bytes=split.bytes,
         unknown=int((ids[1:] == 0).sum()),
-        above_floor=None if split.floor is None else AboveFloor.of(losses, split.floor),
+        above_floor=above_floor,
     )
 
 

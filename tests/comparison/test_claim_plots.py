@@ -93,7 +93,7 @@ def test_success_falls_with_the_lag_until_it_fails():
     figure = drawn(memory_plot(runs))
     assert legend_of(figure) == [
         "gru: not up to 10 (2 seeds)",
-        "rnn: fails at 10 (3 seeds)",
+        "rnn: fails at 10 (2–3 seeds)",
         "below 0.5",
     ]
     gru, rnn = lines_of(figure.axes[0]).values()
@@ -143,6 +143,21 @@ def test_of_a_single_run_all_parts_are_drawn():
     assert legend_of(figure) == ["layer 1 hidden", "layer 1 cell"]
     hidden, cell = (line.get_ydata() for line in solid(figure.axes[1]))
     assert list(hidden) == pytest.approx([1, 0.5]) and list(cell) == pytest.approx([0.25])
+
+
+def test_of_several_lstms_the_cell_is_followed():
+    curves = flow([4.0, 2.0]) | flow([0.0, 1.0], (0.0, 1.0), "layer 1 cell")
+    figure = drawn(gradient_flow_plot([result({"seed": seed}, curves=curves) for seed in (0, 1)]))
+    (cell,) = solid(figure.axes[1])
+    assert (list(cell.get_xdata()), list(cell.get_ydata())) == ([1], pytest.approx([0.25]))
+
+
+def test_what_exploded_beyond_a_number_moves_no_other_point():
+    gone, whole = result({"seed": 0}), result({"seed": 1}, curves=flow([1.0, 1.0, 0.1]))
+    gone.curves["gradient_flow/end layer 1 hidden"] = Curve([0, 2, 3], [1.0, 10.0, 5.0])
+    runs = [gone, whole]
+    (line,) = solid(drawn(gradient_flow_plot(runs)).axes[1])
+    assert list(line.get_ydata()) == pytest.approx([1, 1, 1, 5])
 
 
 def test_the_uppermost_layer_stands_for_a_deep_model():

@@ -81,13 +81,13 @@ def test_nothing_is_left_behind():
     assert not model.training
 
 
-def split_of(size, remembered=None):
+def split_of(size, remembered=None, begins_every=40):
     ids = torch.arange(size, dtype=torch.int32)
     floor = None
     if remembered is not None:
         from_memory = np.zeros(size, bool)
         from_memory[remembered] = True
-        floor = Floor(np.zeros(size), from_memory, np.zeros(size, bool))
+        floor = Floor(np.zeros(size), from_memory, np.arange(size) % begins_every == 0)
     return Split(ids, size, size, floor)
 
 
@@ -103,6 +103,12 @@ def test_places_are_where_a_generated_text_needs_memory():
     assert targets.tolist() == [200, 300]
     _, targets = places_to_flow_from(split_of(1000, [50]))  # too early for a hundred steps
     assert len(targets) == 16
+
+
+def test_what_is_remembered_lies_within_the_steps_back():
+    inputs, targets = places_to_flow_from(split_of(2000, [450, 950, 1450], begins_every=500))
+    assert targets.tolist() == [450, 950, 1450]
+    assert inputs[0].tolist() == [0, 500, 1000]  # where the strings begin
 
 
 def test_a_short_text_gives_fewer_steps():

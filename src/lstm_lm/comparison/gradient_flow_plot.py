@@ -19,13 +19,17 @@ PANELS = {"start": "Before training", "end": "After training"}
 
 
 def gradient_flow_plot(results: list[Result]) -> Figure | None:
-    """A line for each model, or for each part of the state of a single one; None if not looked."""
+    """A line for each model, or for each part of the state of a single one; None if not looked.
+
+    Of a model with respect to what its last layer carries on: an LSTM's cell, else the hidden
+    state.
+    """
     looked = [result for result in results if tags(result, "end")]
     lines = {
-        contender.label: [(result, top_hidden(result)) for result in contender.results]
+        contender.label: [(result, carried(result)) for result in contender.results]
         for contender in contenders(looked)
     }
-    title, state = "geometric mean over seeds,\nand their range", "hidden state"
+    title, state = "geometric mean over seeds,\nand their range", "hidden state, or an LSTM's cell"
     if len(looked) == 1:
         title, state = "with respect to", "state"
         lines = {part: [(looked[0], part)] for part in tags(looked[0], "end")}
@@ -40,11 +44,12 @@ def gradient_flow_plot(results: list[Result]) -> Figure | None:
         for runs_and_parts, style in zip(lines.values(), drawn, strict=True):
             every = (shares(run, when, part) for run, part in runs_and_parts)
             of_runs = [of_run for of_run in every if of_run]  # that were looked at then
-            by_step = dict(enumerate(zip(*of_runs, strict=False)))
-            if by_step and not any(by_step[0]):
-                del by_step[0]  # a cell as it was handed on has no part in what came before
-            steps = list(by_step)
-            several = [[max(share, BELOW) for share in by_step[step]] for step in steps]
+            steps = sorted(set[int]().union(*of_runs))
+            if steps and not any(of_run.get(steps[0]) for of_run in of_runs):
+                del steps[0]  # a cell as it was handed on has no part in the last step's loss
+            several = [
+                [max(of_run[step], BELOW) for of_run in of_runs if step in of_run] for step in steps
+            ]
             means = [exp(fsum(map(log, values)) / len(values)) for values in several]
             axes.plot(steps, means, **style.line(has_markers=False))
             low, high = ([bound(values) for values in several] for bound in (min, max))
@@ -87,11 +92,17 @@ def top_hidden(result: Result) -> str:
     return [part for part in tags(result, "end") if part.endswith("hidden")][-1]
 
 
-def shares(result: Result, when: str, part: str) -> list[float]:
+def carried(result: Result) -> str:
+    cell = top_hidden(result).replace("hidden", "cell")
+    return cell if cell in tags(result, "end") else top_hidden(result)
+
+
+def shares(result: Result, when: str, part: str) -> dict[int, float]:
     """By steps back, of the gradient with respect to what the output layer reads."""
     curve, last = (
         result.curves.get(f"gradient_flow/{when} {name}") for name in (part, top_hidden(result))
     )
-    if curve is None or last is None or not last.values[0]:
-        return []
-    return [value / last.values[0] for value in curve.values]
+    if curve is None or last is None or not last.at(0):
+        return {}
+    whole = last.values[0]
+    return {step: value / whole for step, value in zip(curve.steps, curve.values, strict=True)}

@@ -37,8 +37,10 @@ def memory_plot(results: list[Result]) -> Figure | None:
         if failed:
             axes.plot(*failed[0], "x", color=style.color, zorder=300, ms=11, mew=2.5)
         end = f"fails at {failed[0][0]}" if failed else f"not up to {lags[-1]}"
-        seeds = max(map(len, by_lag.values()))
-        text = f"{contender.label}: {end} ({seeds} {'seed' if seeds == 1 else 'seeds'})"
+        # Fewer where a run is not done, or diverged.
+        counts = [len(by_lag[lag]) for lag in lags]
+        seeds = "–".join(map(str, sorted({min(counts), max(counts)})))
+        text = f"{contender.label}: {end} ({seeds} {'seed' if seeds == '1' else 'seeds'})"
         handles.append(Line2D([], [], **style.line(), label=text))
     ticks = sorted({result.settings[LAG] for result in recalls})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])

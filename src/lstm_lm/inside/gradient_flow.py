@@ -7,16 +7,18 @@ steps are too large.
 Source: Hochreiter (1991); Bengio, Simard & Frasconi (1994).
 """
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from lstm_lm.data.generated import Floor
 from lstm_lm.data.splits import Split
 from lstm_lm.model.core import HiddenState, LSTMState
 from lstm_lm.model.language_model import LanguageModel
 
-STEPS_BACK = 100
+STEPS_BACK = 100  # at least
 ROWS = 16
 Flow = dict[str, Float[Tensor, " steps"]]  # for "layer 1 hidden", "layer 1 cell" …
 
@@ -62,12 +64,23 @@ def gradient_flow(
 def places_to_flow_from(split: Split) -> tuple[Int[Tensor, "time batch"], Int[Tensor, " batch"]]:
     """Stretches of a text and what follows them, spread over it evenly.
 
-    Of a generated text such that what follows must be remembered, as far as there are any.
+    Of a generated text such that what follows must be remembered, as far as there are any, and
+    so long that they have what it follows from.
     """
-    steps = min(STEPS_BACK, split.predictions)
+    steps = STEPS_BACK
+    if split.floor is not None:
+        steps = max(steps, furthest_back(split.floor))
+    steps = min(steps, split.predictions)
     ends = torch.arange(steps, len(split.ids))
     if split.floor is not None and (kept := split.floor.from_memory[steps:]).any():
         ends = ends[torch.from_numpy(kept)]
     ends = ends[torch.linspace(0, len(ends) - 1, min(ROWS, len(ends)), dtype=torch.float64).long()]
     inputs = torch.stack([split.ids[end - steps : end] for end in ends.tolist()], dim=1)
     return inputs.long(), split.ids[ends].long()
+
+
+def furthest_back(floor: Floor) -> int:
+    """Tokens from the beginning of a string to the last one that follows from memory; 0 if none."""
+    places = np.arange(len(floor.begins))
+    since = places - np.maximum.accumulate(np.where(floor.begins, places, 0))
+    return int(since[floor.from_memory].max(initial=0))

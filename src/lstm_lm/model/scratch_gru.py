@@ -7,8 +7,8 @@ For each step, with σ the logistic function and ⊙ the element-wise product,
     n     =  tanh(W_in x + b_in + W_hn (r ⊙ h) + b_hn)  reset before it
     h     =  (1 − z) ⊙ n  +  z ⊙ h                      renew some, keep some
 
-Source: Cho et al. (2014), first version, with the reset gate before the product; resetting
-after it spares one product a step.
+Source: Cho et al. (2014), whose third version has the reset gate before the product and whose
+first has it after; after it spares one product a step.
 """
 
 import torch
