@@ -25,7 +25,8 @@ from lstm_lm.lock import waiting_for
 from lstm_lm.user_cache import cache_folder
 
 SOURCES = Path(__file__).parent / "cpp"
-FLAGS = ["-O3", "-march=native", "-Wno-unknown-pragmas", "-Wno-psabi"]
+MARCH = os.environ.get("LSTM_LM_CPP_MARCH") or "native"
+FLAGS = ["-O3", f"-march={MARCH}", "-Wno-unknown-pragmas", "-Wno-psabi"]
 if sys.platform == "linux":
     FLAGS.append("-fopenmp")  # PyTorch's threads; Apple's compiler has none, and takes one
 

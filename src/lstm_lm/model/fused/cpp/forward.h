@@ -32,9 +32,7 @@ void forward_packed(
               start + row, panel * UNITS, std::min(UNITS, sizes.hidden - panel * UNITS));
         auto from_inputs = of_inputs.at(sums_of_inputs.get(), step, panel, first, rows);
         auto from_hidden = Cell::GATES_APART ? apart.get() : from_inputs;
-        multiply<Numbers, Weights::VECTORS>(
-            rows, before.from(0), of_hidden.panel(panel), of_hidden.depth, from_hidden, WIDTH,
-            !Cell::GATES_APART);
+        of_hidden.multiply_panel(panel, rows, before.from(0), from_hidden, !Cell::GATES_APART);
         for (int64_t row = 0; row < rows; ++row)
           for (int64_t vector = 0; vector < UNITS / L; ++vector) {
             int64_t unit = panel * UNITS + vector * L, at = row * WIDTH + vector * Cell::GATES * L;

@@ -19,6 +19,7 @@ class FromInputs {
   using Weights = WeightPanels<Numbers, Cell>;
   using Table = WeightPanels<Plain<State>, Cell>;
   static constexpr int64_t L = Weights::L, WIDTH = Weights::WIDTH;
+  static constexpr int64_t PART_WIDTH = Table::PART * L;
 
   FromInputs(const Stored* inputs, const State* weight, const State* bias, Sizes sizes)
       : inputs_(inputs),
@@ -42,9 +43,7 @@ class FromInputs {
     }
     auto sums = allocate<State>(weights_->count * all * WIDTH);
     for (int64_t panel = 0; panel < weights_->count; ++panel)
-      multiply<Numbers, Weights::VECTORS>(
-          all, operands.from(0), weights_->panel(panel), weights_->depth,
-          sums.get() + panel * all * WIDTH, WIDTH);
+      weights_->multiply_panel(panel, all, operands.from(0), sums.get() + panel * all * WIDTH);
     return sums;
   }
 
@@ -53,8 +52,10 @@ class FromInputs {
     if (ones_.empty()) return sums + (panel * sizes_.steps + step) * rows * WIDTH;
     for (int64_t row = 0; row < rows; ++row) {
       auto column = ones_[step * sizes_.batch + first + row];
-      std::memcpy(
-          sums + row * WIDTH, table_->panel(panel) + column * WIDTH, WIDTH * sizeof(State));
+      for (int64_t part = 0; part < Table::PARTS; ++part)
+        std::memcpy(
+            sums + row * WIDTH + part * PART_WIDTH, table_->row(panel, part, column),
+            PART_WIDTH * sizeof(State));
     }
     return sums;
   }
@@ -66,10 +67,10 @@ class FromInputs {
     for (int64_t panel = 0; panel < table_->count; ++panel)
       for (int64_t column = 0; column < sizes_.inputs; ++column)
         for (int64_t at = 0; at < WIDTH; at += L) {
-          auto entry = table_->memory.get() + (panel * sizes_.inputs + column) * WIDTH + at;
-          store(
-              entry, Numbers::rounded(load(entry)) +
-                         Numbers::rounded(load(of_bias.panel(panel) + at)));
+          auto part = at / PART_WIDTH, vector = at % PART_WIDTH;
+          auto entry = table_->row(panel, part, column) + vector;
+          auto added = of_bias.row(panel, part, 0) + vector;
+          store(entry, Numbers::rounded(load(entry)) + Numbers::rounded(load(added)));
         }
   }
 

@@ -25,18 +25,20 @@ void for_rows(int64_t batch, Task task) {  // task(first row, number of rows), o
   });
 }
 
-// Rows of operands to multiply with, each padded to whole elements. The padding is zero.
+// Rows of operands to multiply with, each padded to whole elements and by a cache line: else rows of
+// a power of two would all lie in the same few places of the first-level cache. The padding is zero.
 template <typename Numbers>
 struct Operands {
   using Element = typename Numbers::Element;
   using Operand = typename Numbers::Operand;
 
   Operands(int64_t rows, int64_t depth)
-      : depth(elements<Numbers>(depth)), memory(zeros<Element>(rows * this->depth)) {}
+      : stride(elements<Numbers>(depth) + CACHE_LINE / sizeof(Element)),
+        memory(zeros<Element>(rows * stride)) {}
 
-  Operand* row(int64_t number) { return reinterpret_cast<Operand*>(memory.get() + number * depth); }
+  Operand* row(int64_t number) { return reinterpret_cast<Operand*>(memory.get() + number * stride); }
 
-  Left<Element> from(int64_t row) const { return {memory.get() + row * depth, depth, 1}; }
+  Left<Element> from(int64_t row) const { return {memory.get() + row * stride, stride, 1}; }
 
   template <typename T>
   void fill(int64_t number, const T* values, int64_t columns) {
@@ -47,7 +49,7 @@ struct Operands {
     }
   }
 
-  int64_t depth;  // in elements
+  int64_t stride;  // from row to row, in elements
   Memory<Element> memory;
 };
 

@@ -27,6 +27,8 @@ constexpr int64_t BYTES = 16, REGISTERS = 32;
 constexpr int64_t BYTES = 16, REGISTERS = 16;
 #endif
 
+constexpr int64_t CACHE_LINE = 64;  // bytes
+
 template <typename T>
 struct VectorOf {
   typedef T type __attribute__((vector_size(BYTES)));
@@ -75,7 +77,7 @@ inline void store(T* to, Vector<T> values, int64_t count = LANES<T>) {
 template <typename T>
 inline void fetch(const T* from, int64_t count) {
   auto line = reinterpret_cast<const char*>(from);
-  for (auto end = line + count * sizeof(T); line < end; line += 64) __builtin_prefetch(line, 1, 2);
+  for (auto end = line + count * sizeof(T); line < end; line += CACHE_LINE) __builtin_prefetch(line, 1, 2);
 }
 
 // A bfloat16 is the upper half of a float.

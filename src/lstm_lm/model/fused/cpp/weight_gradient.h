@@ -77,9 +77,10 @@ void weight_gradients(
     const std::vector<Factor<Numbers>>& factors) {
   using State = typename Numbers::State;
   using Element = typename Numbers::Element;
-  // A block of the gradient's rows and as much depth that both sides stay in the caches.
-  constexpr int64_t VECTORS = 6, BLOCK = VECTORS * LANES<State>;
-  constexpr int64_t DEPTH = 2 * DEPTH_AT_ONCE * Numbers::PER_ELEMENT;
+  // A block of the gradient's rows and as much depth that both sides stay in the caches. So many
+  // vectors of float or double are a multiple of six rows.
+  constexpr int64_t VECTORS = REGISTERS == 32 ? 6 : 9, BLOCK = VECTORS * LANES<State>;
+  constexpr int64_t DEPTH = 1024 * Numbers::PER_ELEMENT;
   std::vector<std::vector<int32_t>> ones;
   for (auto& factor : factors)
     ones.push_back(

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "memory.h"
 #include "panels.h"
@@ -12,14 +13,18 @@ namespace {
 
 // Weights [gates, hidden, columns] in panels that hold all gates of the same units, so that these
 // can be computed from one panel. A bias is the weight of one more column.
+//
+// A panel lies in memory as parts [depth][PART][lanes], each of which fills the registers when it is
+// multiplied: as a rule PANEL vectors. Three gates of one vector of units nearly fill four.
 template <typename Numbers, typename Cell>
 struct WeightPanels {
   using State = typename Numbers::State;
   using Element = typename Numbers::Element;
+  static constexpr bool NEARLY_FILLS = Cell::GATES == 3 && PANEL == 4;
   static constexpr int64_t L = LANES<State>;
-  static constexpr int64_t UNITS = Cell::GATES == 1 ? PANEL * L : L;
-  static constexpr int VECTORS = Cell::GATES * UNITS / L;
-  static constexpr int64_t WIDTH = VECTORS * L;
+  static constexpr int64_t UNITS = NEARLY_FILLS ? L : std::lcm(Cell::GATES, PANEL) / Cell::GATES * L;
+  static constexpr int VECTORS = Cell::GATES * UNITS / L, PART = NEARLY_FILLS ? VECTORS : PANEL;
+  static constexpr int64_t WIDTH = VECTORS * L, PARTS = VECTORS / PART;
 
   WeightPanels(const State* weight, const State* bias, int64_t hidden, int64_t columns)
       : depth(elements<Numbers>(columns + (bias != nullptr))),
@@ -32,12 +37,23 @@ struct WeightPanels {
         int64_t first = vector % Cell::GATES * hidden + unit;
         transpose(
             weight + first * columns, bias == nullptr ? nullptr : bias + first, hidden - unit,
-            columns, memory.get() + at * depth * WIDTH + vector * L);
+            columns, row(at, vector / PART, 0) + vector % PART * L);
       }
     });
   }
 
-  const Element* panel(int64_t number) const { return memory.get() + number * depth * WIDTH; }
+  // A row of a part, [PART * lanes].
+  Element* row(int64_t panel, int64_t part, int64_t k) const {
+    return memory.get() + ((panel * PARTS + part) * depth + k) * PART * L;
+  }
+
+  // out [rows, WIDTH] (+)= left [rows, depth] @ a panel
+  void multiply_panel(
+      int64_t panel, int64_t rows, Left<Element> left, State* out, bool add = false) const {
+    for (int64_t part = 0; part < PARTS; ++part)
+      multiply<Numbers, PART>(
+          rows, left, row(panel, part, 0), depth, out + part * PART * L, WIDTH, add);
+  }
 
   // A vector of rows becomes a column of vectors, a square at a time.
   void transpose(
@@ -59,7 +75,7 @@ struct WeightPanels {
       }
       for (int64_t row = 0; row < std::min(L, depth - k); ++row)
         for (int64_t lane = 0; lane < L; ++lane)
-          to[(k + row) * WIDTH + lane] = square[lane][row];
+          to[(k + row) * PART * L + lane] = square[lane][row];
     }
   }
 
