@@ -1,6 +1,8 @@
 """The compiling of the C++ kernels, and what can go wrong with it."""
 
 import os
+import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -9,9 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.cpp_extension import include_paths
 
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.fused import cpp_build
+
+ROOT = Path(__file__).parents[2]
+# With fewer instructions to choose from, compiling takes half as long.
+QUICK = {cpp_build.MARCH: "x86-64-v2"} if platform.machine() == "x86_64" else {}
 
 LOAD = """
 import logging
@@ -39,7 +47,7 @@ def test_processes_that_need_the_kernels_at_once_compile_them_once(empty_cache):
             [sys.executable, "-c", LOAD],
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PATH": f"{outside}:{os.path.dirname(shutil.which('c++'))}"},
+            env=os.environ | {"PATH": f"{outside}:{os.path.dirname(shutil.which('c++'))}"} | QUICK,
         )
         for _ in range(2)
     ]
@@ -133,3 +141,59 @@ def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(SettingsError, match="cannot be kept in .*file/lstm_lm: .*XDG_CACHE_HOME"):
         cpp_build.load_library()
+
+
+def test_a_compiler_or_compiled_kernels_make_the_kernels_available(empty_cache, monkeypatch):
+    monkeypatch.setenv("CXX", sys.executable)
+    assert cpp_build.is_available()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not cpp_build.is_available()
+    empty_cache.mkdir()
+    cpp_build.library_file().write_bytes(b"compiled")
+    cpp_build.checksum_file(cpp_build.library_file()).write_text(
+        cpp_build.checksum(cpp_build.library_file())
+    )
+    assert cpp_build.is_available()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="is about x86-64 processors")
+@pytest.mark.parametrize("march", ["haswell", "x86-64-v2"])
+def test_kernels_for_lesser_processors_keep_the_contract(march):
+    if march == "haswell" and not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        pytest.skip("here these are the kernels that all tests are about")
+    tests = [str(ROOT / f"tests/model/test_{of}.py") for of in ("core_contract", "fused")]
+    # No plug-in of the tests around: they would want to share these out.
+    command = [sys.executable, "-m", "pytest", "-q", "-k", "cpp", "-p", "no:xdist", *tests]
+    environment = os.environ | {cpp_build.MARCH: march, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None and int(passed[1]) > 100, done.stdout
+
+
+def test_each_processor_has_a_library_of_its_own(monkeypatch):
+    monkeypatch.setenv(cpp_build.MARCH, "haswell")
+    haswell = cpp_build.library_file()
+    monkeypatch.delenv(cpp_build.MARCH)
+    assert cpp_build.library_file() != haswell
+
+
+def test_instructions_that_the_processor_lacks_are_told_in_one_line(empty_cache, monkeypatch):
+    monkeypatch.setenv(cpp_build.MARCH, "sapphirerapids")
+    monkeypatch.setattr(cpp_build, "run_to_its_end", lambda _: (-signal.SIGILL, ""))
+    with pytest.raises(SettingsError, match=r"-march=sapphirerapids .* lacks: set LSTM_LM_CPP_MA"):
+        cpp_build.load_library()
+    assert not list(empty_cache.glob("*.so"))
+
+
+@pytest.mark.skipif(
+    shutil.which("aarch64-linux-gnu-g++") is None,
+    reason="needs a compiler for Arm: apt install g++-aarch64-linux-gnu",
+)
+def test_the_kernels_compile_for_arm(tmp_path):
+    flags = [flag for flag in cpp_build.flags() if not flag.startswith("-march")] + ["-O0"]
+    headers = [f"-I{path}" for path in include_paths()]
+    source = cpp_build.SOURCES / "recurrence.cpp"
+    command = ["aarch64-linux-gnu-g++", "-std=c++20", "-fPIC", *flags, *headers, "-c", str(source)]
+    done = subprocess.run([*command, "-o", tmp_path / "a.o"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

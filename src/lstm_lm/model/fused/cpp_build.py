@@ -2,6 +2,10 @@
 
 The name of the compiled file tells the sources, the processor's instructions and PyTorch's version
 it is for, so that a folder shared by different computers or versions is never wrong.
+
+They are compiled for the processor at hand. ``LSTM_LM_CPP_MARCH=haswell`` compiles them for one
+that has AVX2 only, to test or measure those kernels elsewhere; any name that the compiler knows
+will do.
 """
 
 import hashlib
@@ -25,10 +29,7 @@ from lstm_lm.lock import waiting_for
 from lstm_lm.user_cache import cache_folder
 
 SOURCES = Path(__file__).parent / "cpp"
-MARCH = os.environ.get("LSTM_LM_CPP_MARCH") or "native"
-FLAGS = ["-O3", f"-march={MARCH}", "-Wno-unknown-pragmas", "-Wno-psabi"]
-if sys.platform == "linux":
-    FLAGS.append("-fopenmp")  # PyTorch's threads; Apple's compiler has none, and takes one
+MARCH = "LSTM_LM_CPP_MARCH"
 
 COMPILE = """
 import os, signal, sys
@@ -36,7 +37,11 @@ from torch.utils.cpp_extension import load
 from lstm_lm.child_process import when_parent_is_gone
 when_parent_is_gone(lambda: os.killpg(0, signal.SIGTERM))
 folder, source, *flags = sys.argv[1:]
+import torch
 load("kernels", [source], extra_cflags=flags, build_directory=folder, is_python_module=False)
+# Once, as instructions that the processor lacks end the process.
+zeros = torch.zeros(17, 16, 16)
+torch.ops.lstm_lm.rnn_forward(zeros[1:], [*zeros[:2], zeros[0, 0]], zeros.clone())
 """
 
 log = logging.getLogger(__name__)
@@ -48,7 +53,7 @@ def load_library() -> Any:
     Raises:
         SettingsError: if they are not compiled yet and cannot be.
     """
-    library = cache_folder() / f"kernels_{signature()}.so"
+    library = library_file()
     try:
         if not is_whole(library):
             library.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +76,26 @@ def load_library() -> Any:
     return torch.ops.lstm_lm
 
 
+def is_available() -> bool:
+    """Whether the kernels are compiled already, or there is a compiler that can do so."""
+    return shutil.which(compiler()) is not None or is_whole(library_file())
+
+
+def library_file() -> Path:
+    return cache_folder() / f"kernels_{signature()}.so"
+
+
+def compiler() -> str:
+    return os.environ.get("CXX") or "c++"
+
+
+def flags() -> list[str]:
+    march = os.environ.get(MARCH) or "native"
+    # PyTorch's threads; Apple's compiler has none, and takes one.
+    threads = ["-fopenmp"] if sys.platform == "linux" else []
+    return ["-O3", f"-march={march}", "-Wno-unknown-pragmas", "-Wno-psabi", *threads]
+
+
 def is_whole(library: Path) -> bool:
     """Whether it is as it was compiled: one cut short would end the process without a word."""
     try:
@@ -88,9 +113,8 @@ def checksum(library: Path) -> str:
 
 
 def compile_into(library: Path) -> None:
-    compiler = os.environ.get("CXX") or "c++"
-    if shutil.which(compiler) is None:
-        missing = f"program {compiler}, which CXX names" if os.environ.get("CXX") else compiler
+    if shutil.which(compiler()) is None:
+        missing = f"program {compiler()}, which CXX names" if os.environ.get("CXX") else compiler()
         raise SettingsError(
             f"model.backend=cpp needs a C++ compiler, and there is no {missing}: install one (on "
             "Debian and Ubuntu: apt install g++; on macOS: xcode-select --install), or choose "
@@ -99,11 +123,17 @@ def compile_into(library: Path) -> None:
     log.info("compiling the C++ kernels for this machine, once: about half a minute …")
     with tempfile.TemporaryDirectory() as folder:
         # In another process, as cpp_extension also loads what it has compiled.
-        command = [sys.executable, "-c", COMPILE, folder, str(SOURCES / "recurrence.cpp"), *FLAGS]
+        command = [sys.executable, "-c", COMPILE, folder, str(SOURCES / "recurrence.cpp"), *flags()]
         code, told = run_to_its_end(command)
+        if code == -signal.SIGILL:
+            raise SettingsError(
+                f"compiled with {flags()[1]} the C++ kernels use instructions that this processor "
+                f"lacks: set {MARCH} to one that has no more than it, for instance x86-64-v2, or "
+                "choose model.backend=torch"
+            )
         if code != 0:
             raise SettingsError(
-                f"the C++ kernels could not be compiled with {compiler}: choose "
+                f"the C++ kernels could not be compiled with {compiler()}: choose "
                 f"model.backend=torch, or mend this: {reason(told)}"
             )
         replace_by_copy(library, Path(folder) / "kernels.so")
@@ -141,7 +171,7 @@ def reason(told: str) -> str:
 def signature() -> str:
     """Of all that the compiled file depends on."""
     sources = b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))
-    told = [*FLAGS, torch.__version__, platform.machine(), instructions(), sys.platform]
+    told = [*flags(), torch.__version__, platform.machine(), instructions(), sys.platform]
     return hashlib.sha256(sources + "\n".join(told).encode()).hexdigest()[:16]
 
 
