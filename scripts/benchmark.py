@@ -27,7 +27,7 @@ from lstm_lm.benchmark.rows import Row, table, write_json
 from lstm_lm.benchmark.shapes import BLOCKS, SHAPES
 from lstm_lm.config import Cell
 from lstm_lm.errors import RunFailed, SettingsError
-from lstm_lm.sweep.runner import cores as count_cores
+from lstm_lm.machine import cores as count_cores
 
 TRAIN = Path(__file__).parent / "train.py"
 TITLES = {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from lstm_lm.config import Accelerator
-from lstm_lm.device import choose_device, keep_freed_memory
+from lstm_lm.machine import choose_device, keep_freed_memory
 
 
 def prepare(name: str) -> torch.device:

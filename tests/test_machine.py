@@ -7,7 +7,7 @@ PAGES_OF_TEN_STEPS = """
 import resource
 import sys
 import torch
-from lstm_lm.device import keep_freed_memory
+from lstm_lm.machine import keep_freed_memory
 
 if "keep" in sys.argv:
     keep_freed_memory()
