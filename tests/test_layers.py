@@ -105,11 +105,11 @@ LEVELS = [
     {
         "sweep.run_sweep",
         "benchmark.busy",
-        "benchmark.device",
         "benchmark.naive",
         "benchmark.rows",
         "benchmark.shapes",
     },
+    {"benchmark.device"},
     {
         "benchmark.chart",
         "benchmark.interleaved",
