@@ -26,8 +26,10 @@ def settle(config: RunConfig, device: str, apart: bool = False) -> tuple[RunConf
     """
     precision, why = precision_here(config.device.precision, device, apart)
     model = config.model
-    if model.core is CoreName.fused and model.backend is Backend.auto:
-        model = dataclasses.replace(model, backend=backend_here(device))
+    if model.backend is Backend.auto:
+        is_fused = model.core is CoreName.fused  # to other cores it means nothing, and is torch
+        backend = backend_here(device) if is_fused else Backend.torch
+        model = dataclasses.replace(model, backend=backend)
     on = dataclasses.replace(config.device, precision=precision)
     return dataclasses.replace(config, model=model, device=on), why
 

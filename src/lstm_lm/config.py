@@ -210,8 +210,7 @@ class ModelConfig:
             embedding_size=self.embedding_size,
         )
         require_share("model", dropout=self.dropout)
-        # Run folders from before there was auto say torch, whatever their core.
-        is_of_any_core = self.backend in (Backend.auto, Backend.torch)
+        is_of_any_core = self.backend in (Backend.auto, Backend.torch)  # as run folders say
         if not is_of_any_core and self.core is not CoreName.fused:
             raise SettingsError(
                 f"model.backend={self.backend} needs model.core=fused, not {self.core}"

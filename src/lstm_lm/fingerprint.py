@@ -5,7 +5,7 @@ import hashlib
 import json
 from typing import Any
 
-from lstm_lm.config import Backend, CoreName, RunConfig
+from lstm_lm.config import RunConfig
 
 # Where a text lies, what is written meanwhile, on what and for how long a run trains do not change
 # what is trained. How it is validated does: the plateau schedule and the best weights follow it.
@@ -29,8 +29,6 @@ NOT_IN_FINGERPRINT = {
 def what_is_trained(config: RunConfig) -> dict[str, Any]:
     """The settings that belong to the fingerprint, by their dotted names."""
     settings = flatten(dataclasses.asdict(config))
-    if config.model.core is not CoreName.fused:
-        settings["model.backend"] = Backend.torch  # which means nothing then, but was the default
     return {
         name: value
         for name, value in settings.items()
