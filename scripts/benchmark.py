@@ -18,16 +18,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from lstm_lm.benchmark import cores, generate, inside, loop, sweep
 from lstm_lm.benchmark.chart import write_chart
-from lstm_lm.benchmark.device import prepare
+from lstm_lm.benchmark.device import in_one_line, machine, native, prepare
 from lstm_lm.benchmark.interleaved import QUICK, THOROUGH, Busyness
 from lstm_lm.benchmark.loop import MOST_CHARACTERS
 from lstm_lm.benchmark.rows import Row, table, write_json
 from lstm_lm.benchmark.shapes import BLOCKS, SHAPES
 from lstm_lm.config import Cell
 from lstm_lm.errors import RunFailed, SettingsError
-from lstm_lm.sweep.runner import cores as count_cores
+from lstm_lm.machine import cores as count_cores
 
 TRAIN = Path(__file__).parent / "train.py"
 TITLES = {
@@ -51,19 +53,26 @@ NOT_TO_BE_TRUSTED = "With --quick too little is measured for these figures to be
 
 def main() -> None:
     arguments = parse()
+    device = prepare(arguments.device)
+    if arguments.precisions:
+        arguments.precisions = native(arguments.precisions, device.type)
+    known = machine(device)
+    print(in_one_line(known), flush=True)
     busyness, rows = Busyness(), []
-    for some in measurements(arguments, busyness):
+    for some in measurements(arguments, device, busyness):
         print(table(some), flush=True)
         rows += some
     notes = [LEGEND, str(busyness), *([NOT_TO_BE_TRUSTED] if arguments.quick else [])]
     print("", *notes, sep="\n")
     if arguments.json:
-        write_json(rows, arguments.json)
+        write_json(known, rows, arguments.json)
     if arguments.chart:
-        write_chart(rows, TITLES[arguments.what], notes, arguments.chart)
+        write_chart(rows, TITLES[arguments.what], [*notes, in_one_line(known)], arguments.chart)
 
 
-def measurements(arguments: argparse.Namespace, busyness: Busyness) -> Iterator[list[Row]]:
+def measurements(
+    arguments: argparse.Namespace, device: torch.device, busyness: Busyness
+) -> Iterator[list[Row]]:
     quick, rounds = arguments.quick, arguments.rounds
     if arguments.what == "sweep":
         steps = arguments.steps or (30 if quick else 300)
@@ -71,7 +80,6 @@ def measurements(arguments: argparse.Namespace, busyness: Busyness) -> Iterator[
         precisions, jobs = arguments.precisions, arguments.jobs
         yield sweep.measure(TRAIN, precisions, jobs, steps, rounds, busyness)
         return
-    device = prepare(arguments.device)
     effort = QUICK if quick else THOROUGH
     if rounds is not None:
         effort = dataclasses.replace(effort, rounds=rounds)
@@ -101,6 +109,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.set_defaults(device="cpu", precisions=None)
     commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     of_cores, of_loop, of_generate, of_inside, of_sweep = every = [
         commands.add_parser(name) for name in ("cores", "loop", "generate", "inside", "sweep")

@@ -24,7 +24,7 @@ def parse() -> argparse.Namespace:
         "backend",
         nargs="?",
         choices=[f"model.backend={name}" for name in Backend],
-        help="of model.core=fused (default: torch)",
+        help="of model.core=fused (default: auto)",
     )
     text = parser.add_mutually_exclusive_group()
     text.add_argument(
@@ -48,12 +48,13 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from lstm_lm.device import choose_device  # torch: not for --help
     from lstm_lm.evaluation import evaluate, split_of_file, split_of_run
+    from lstm_lm.machine import choose_device, limit_threads  # torch: not for --help
     from lstm_lm.restore import restore
 
     core = arguments.core and CoreName(arguments.core.removeprefix("model.core="))
-    backend = Backend((arguments.backend or "torch").removeprefix("model.backend="))
+    backend = Backend((arguments.backend or "auto").removeprefix("model.backend="))
+    limit_threads()
     device = choose_device(arguments.device)
     run = restore(arguments.run, arguments.checkpoint, core, backend, device)
     if arguments.text is not None:

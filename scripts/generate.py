@@ -26,7 +26,7 @@ def parse() -> argparse.Namespace:
         "backend",
         nargs="?",
         choices=[f"model.backend={name}" for name in Backend],
-        help="of model.core=fused (default: torch)",
+        help="of model.core=fused (default: auto)",
     )
     parser.add_argument("--prompt", required=True, help="the text to be continued")
     parser.add_argument("--tokens", type=int, default=200, help="how many to add (default: 200)")
@@ -46,14 +46,15 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     from lstm_lm.data.text import spell, tokenize_prompt  # torch: not for --help
-    from lstm_lm.device import choose_device
     from lstm_lm.generation import generate
+    from lstm_lm.machine import choose_device, limit_threads
     from lstm_lm.restore import restore
 
     if arguments.tokens < 0:
         raise SettingsError(f"--tokens must not be negative, not {arguments.tokens}")
     core = arguments.core and CoreName(arguments.core.removeprefix("model.core="))
-    backend = Backend((arguments.backend or "torch").removeprefix("model.backend="))
+    backend = Backend((arguments.backend or "auto").removeprefix("model.backend="))
+    limit_threads()
     device = choose_device(arguments.device)
     run = restore(arguments.run, arguments.checkpoint, core, backend, device)
     data = run.config.data

@@ -36,10 +36,12 @@ def main() -> None:
     from lstm_lm.atomic_file import write_whole  # torch: not for --help
     from lstm_lm.evaluation import split_of_file, split_of_run
     from lstm_lm.inside.page import build_page
+    from lstm_lm.machine import limit_threads
     from lstm_lm.restore import restore
 
     if arguments.skip < 0 or arguments.tokens < 2:
         raise SettingsError("--skip must not be negative, and --tokens at least 2")
+    limit_threads()
     run = restore(arguments.run, arguments.checkpoint)
     title = [str(arguments.run)]
     if arguments.text is not None:

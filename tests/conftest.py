@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.config import RunConfig
 from lstm_lm.data import token_cache
+from lstm_lm.machine import bfloat16_of
 from lstm_lm.run_folder import KNOWN_FROM_THE_START, RunFolder
 
 # Before Triton is imported: where there is no GPU its kernels are interpreted.
@@ -66,13 +67,17 @@ def text_file(tmp_path) -> str:
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "gpu: needs a GPU")
+    config.addinivalue_line("markers", "bf16: needs a processor with bfloat16 instructions")
 
 
 def pytest_collection_modifyitems(items):
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+    # By nothing else than what the machine has: where it has bfloat16, no test of it is skipped.
+    absent = {"gpu": not torch.cuda.is_available(), "bf16": not bfloat16_of("cpu").is_native}
+    reasons = {"gpu": "needs a GPU", "bf16": "needs bfloat16 instructions"}
+    for item in items:
+        for name, is_absent in absent.items():
+            if is_absent and item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reasons[name]))
 
 
 CONF = str(Path(__file__).parents[1] / "conf")

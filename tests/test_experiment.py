@@ -102,7 +102,7 @@ def test_curves_are_over_optimizer_steps_without_gaps_or_nan(small_run, tmp_path
     assert "sample 1/text_summary" in events.Tags()["tensors"]
 
 
-CORES = ["scratch", "builtin", "fused", "fused model.backend=cpp"]
+CORES = ["scratch", "builtin", "fused model.backend=torch", "fused model.backend=cpp"]
 TWO_STEPS = "training.steps=2", "samples.tokens=2"
 
 
@@ -112,7 +112,7 @@ def test_swapping_the_core_leaves_the_curves_unchanged(cell, small_run, tmp_path
         settings = f"model.cell={cell} device.precision=64-true model.core={core}"
         train(small_run(*settings.split()), tmp_path / core.split("=")[-1])
     builtin = tmp_path / "builtin"
-    for other in ("scratch", "fused", "cpp"):
+    for other in ("scratch", "torch", "cpp"):
         for tag in ("train/loss", "validation/loss", "gradient_norm"):
             ours = dict(curve(tmp_path / other, tag))
             assert len(ours) > 1
@@ -280,7 +280,9 @@ def test_the_last_step_is_validated_whatever_the_interval(small_run, tmp_path):
     assert [step for step, _ in curve(folder, "validation/loss")] == [7]
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+@pytest.mark.parametrize(
+    "precision", [pytest.param("bf16-mixed", marks=pytest.mark.bf16), "64-true"]
+)
 @pytest.mark.parametrize("core", CORES)
 def test_other_precisions_learn_the_same(core, precision, small_run, tmp_path):
     settings = f"model.core={core}".split()

@@ -7,7 +7,7 @@ LEVELS = [
     {"errors", "atomic_file", "lock", "child_process", "slow_imports"},
     {"config", "checkpoint_file", "ranks", "sweep.job_names", "user_cache"},
     {
-        "device",
+        "machine",
         "fingerprint",
         "data.download",
         "data.generated",
@@ -33,7 +33,7 @@ LEVELS = [
     },
     {"model.fused.cpp_kernels", "model.fused.triton_kernels"},
     {"model.fused.kernels"},
-    {"model.fused.sequence"},
+    {"auto_settings", "model.fused.sequence"},
     {
         "data.corpora",
         "model.fused.cores",
@@ -105,11 +105,11 @@ LEVELS = [
     {
         "sweep.run_sweep",
         "benchmark.busy",
-        "benchmark.device",
         "benchmark.naive",
         "benchmark.rows",
         "benchmark.shapes",
     },
+    {"benchmark.device"},
     {
         "benchmark.chart",
         "benchmark.interleaved",

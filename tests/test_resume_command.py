@@ -161,7 +161,9 @@ def test_a_new_run_takes_the_shape_of_the_one_it_starts_from(train_command, run_
     assert "hidden_size: 16" in config and "core: scratch" in config
 
 
-@pytest.mark.parametrize("core", ["scratch", "builtin", "fused", "fused model.backend=cpp"])
+@pytest.mark.parametrize(
+    "core", ["scratch", "builtin", "fused model.backend=torch", "fused model.backend=cpp"]
+)
 def test_a_run_is_used_under_another_core(core, type_command, run_folder):
     core = f"model.core={core}".split()
     outputs = [type_command("evaluate.py", "runs/one", *core_) for core_ in ([], core)]

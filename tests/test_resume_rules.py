@@ -150,8 +150,8 @@ def test_how_a_run_is_watched_may_change(cut_run):
     [
         ("32-true", "64-true"),
         ("64-true", "32-true"),
-        ("32-true", "bf16-mixed"),
-        ("bf16-mixed", "32-true"),
+        pytest.param("32-true", "bf16-mixed", marks=pytest.mark.bf16),
+        pytest.param("bf16-mixed", "32-true", marks=pytest.mark.bf16),
     ],
 )
 def test_the_precision_may_change(before, after, core, cut_run):

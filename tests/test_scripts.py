@@ -65,7 +65,7 @@ BAD_SETTINGS = {
     "optimizer.momentum=1": "optimizer.momentum must be at least 0 and below 1",
     "training.epochs=null": "training would never end",
     "samples.prompts=['']": "an empty prompt",
-    "device.precision=16": "device.precision must be one of 32-true, 64-true, bf16-mixed, not 16",
+    "device.precision=16": "must be one of auto, 32-true, 64-true, bf16-mixed, not 16",
     "device.devices=0": "device.devices must be positive and finite, not 0",
     "device.devices=3": "data.batch_size=32 cannot be shared out evenly among 3 processes",
     "device.nodes=2": "device.nodes=2 needs torchrun or srun",

@@ -76,9 +76,10 @@ class CoreName(StrEnum):
 class Backend(StrEnum):
     """What computes a fused core; see :mod:`lstm_lm.model.fused`."""
 
-    torch = auto()  # any device
-    cpp = auto()  # a CPU; compiled when first asked for
-    triton = auto()  # a GPU
+    auto = "auto"  # cpp on a CPU that has a compiler, else torch
+    torch = "torch"  # any device
+    cpp = "cpp"  # a CPU; compiled when first asked for
+    triton = "triton"  # a GPU
 
 
 class ResetGate(StrEnum):
@@ -119,6 +120,7 @@ class Accelerator(StrEnum):
 
 LARGEST = 3e38  # about what a float32 can hold
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+AUTO = "auto"  # what suits the machine; see lstm_lm.auto_settings
 
 
 @dataclass
@@ -184,7 +186,7 @@ class DataConfig:
 class ModelConfig:
     cell: Cell = Cell.lstm
     core: CoreName = CoreName.builtin
-    backend: Backend = Backend.torch  # of the fused core
+    backend: Backend = Backend.auto  # of the fused core
     hidden_size: int = 256
     num_layers: int = 1
     embedding_size: int | None = 64  # null: one-hot input
@@ -208,7 +210,8 @@ class ModelConfig:
             embedding_size=self.embedding_size,
         )
         require_share("model", dropout=self.dropout)
-        if self.backend is not Backend.torch and self.core is not CoreName.fused:
+        is_of_any_core = self.backend in (Backend.auto, Backend.torch)  # as run folders say
+        if not is_of_any_core and self.core is not CoreName.fused:
             raise SettingsError(
                 f"model.backend={self.backend} needs model.core=fused, not {self.core}"
             )
@@ -364,7 +367,7 @@ class DeviceConfig:
     accelerator: Accelerator = Accelerator.auto
     devices: int = 1  # processes on each node, each with a GPU or a share of the CPU's cores
     nodes: int = 1  # computers
-    precision: str = "32-true"
+    precision: str = "32-true"  # auto: bf16-mixed where the device computes that natively
 
     @property
     def ranks(self) -> int:
@@ -373,9 +376,10 @@ class DeviceConfig:
 
     def __post_init__(self) -> None:
         require_positive("device", devices=self.devices, nodes=self.nodes)
-        if self.precision not in PRECISIONS:
+        possible = AUTO, *PRECISIONS
+        if self.precision not in possible:
             raise SettingsError(
-                f"device.precision must be one of {', '.join(PRECISIONS)}, not {self.precision}"
+                f"device.precision must be one of {', '.join(possible)}, not {self.precision}"
             )
 
 

@@ -10,15 +10,16 @@ import torch
 from lightning import seed_everything
 
 from lstm_lm.atomic_file import replace_by_link
+from lstm_lm.auto_settings import settle, without_auto
 from lstm_lm.checkpoint_file import load_newest
 from lstm_lm.config import CoreName, RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import read_splits
 from lstm_lm.data.vocabulary import Vocabulary
-from lstm_lm.device import choose_device, device_name
 from lstm_lm.errors import SettingsError
 from lstm_lm.fingerprint import fingerprint, flatten
 from lstm_lm.init_from import run_to_start_from, start_from
+from lstm_lm.machine import choose_device, device_name, limit_threads, precision_here
 from lstm_lm.model.fused.kernels import refuse_impossible
 from lstm_lm.model.language_model import LanguageModel, count_parameters
 from lstm_lm.prompts import encode_prompts
@@ -51,6 +52,10 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
         Stopped: after Ctrl-C and SIGTERM, with the newest state saved.
     """
     follow_if_asked(config.device)
+    config, why = settle(config, device_of(config).type)
+    if why is not None:
+        log.info("%s", why)
+    limit_threads()
     with StopSignals() as signals, company(config.device, signals) as ranks:
         source = None if config.init_from is None else run_to_start_from(config)
         vocabulary = None if source is None else source.vocabulary
@@ -69,14 +74,15 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
     """Go on in a run's folder as if it had never stopped; return its summary.
 
     Args:
-        changes: settings to be different from now on, by their dotted names.
+        changes: settings to be different from now on, by their dotted names; ``auto``, where it
+            is about the machine, is what the run has.
 
     Raises:
         SettingsError: if there is no run that can go on, or the changes would make it another
             one; nothing is changed then.
         RunFailed, Stopped: as :func:`train` does.
     """
-    folder = RunFolder(output)
+    folder, changes = RunFolder(output), without_auto(changes)
     # Before the lock, which would make a folder of a mistyped name.
     device = folder.read_config(changes).device
     follow_if_asked(device)
@@ -109,6 +115,7 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
                 )
                 return summary
             refuse_another_schedule(before, config, steps_per_epoch, checkpoint)
+        precision_here(config.device.precision, session.device.type)  # or it is refused
         signals.heed()
         folder.values = without_results(summary)
         folder.write_config(config)
@@ -137,7 +144,7 @@ def prepare(
 ) -> Session:
     """All that a run needs, before anything is written."""
     started = time.monotonic()
-    device = choose_device(config.device.accelerator, config.device.devices)
+    device = device_of(config)
     with signals.at_once():  # it may compile
         refuse_impossible(config.model.backend, device)
     seed_everything(config.seed, verbose=False)
@@ -151,12 +158,17 @@ def prepare(
     return Session(config, folder, data, prompts, model, device, signals, started, ranks)
 
 
+def device_of(config: RunConfig) -> torch.device:
+    return choose_device(config.device.accelerator, config.device.devices)
+
+
 def known_before(session: Session, started_from: str | None) -> dict[str, Any]:
     """A run's summary before its first step."""
     config, splits = session.config, session.splits
     return {
         "status": "running",
         "device": device_name(session.device),
+        "precision": config.device.precision,
         "fingerprint": fingerprint(config, splits.text_sha256, started_from),
         "started_from": started_from,
         "parameters": count_parameters(session.model),

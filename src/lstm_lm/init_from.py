@@ -4,7 +4,7 @@ import hashlib
 import logging
 from pathlib import Path
 
-from lstm_lm.config import RunConfig
+from lstm_lm.config import Backend, RunConfig
 from lstm_lm.errors import SettingsError
 from lstm_lm.restore import Run, restore
 from lstm_lm.run_folder import RunFolder
@@ -27,7 +27,8 @@ def run_to_start_from(config: RunConfig) -> Run:
     folder = RunFolder(Path(str(config.init_from)))
     if folder.holds_a_run() and not folder.best.exists():
         raise SettingsError(f"init_from: {folder.path} has no best weights, it was not validated")
-    source = restore(folder.path, core=config.model.core)
+    # It computes nothing, so there is nothing to compile.
+    source = restore(folder.path, core=config.model.core, backend=Backend.torch)
     here, there = vars(config.model), vars(source.config.model)
     differing = [f"model.{name}={there[name]}" for name in SHAPE if here[name] != there[name]]
     if config.data.level != source.config.data.level:

@@ -11,7 +11,7 @@ from lstm_lm.checkpoint_file import load_checkpoint, load_newest
 from lstm_lm.config import Backend, CoreName, RunConfig
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
-from lstm_lm.model.fused.kernels import refuse_impossible
+from lstm_lm.model.fused.kernels import backend_here, refuse_impossible
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.run_folder import RunFolder
 
@@ -34,7 +34,7 @@ def restore(
     path: Path,
     checkpoint: str = "best",
     core: CoreName | None = None,
-    backend: Backend = Backend.torch,
+    backend: Backend = Backend.auto,
     device: torch.device = CPU,
 ) -> Run:
     """A run read back from its folder, with the weights of one of its checkpoints.
@@ -53,6 +53,8 @@ def restore(
     folder = RunFolder(path)
     another = {"model.core": core, "model.backend": backend}
     config = folder.read_config({} if core is None else another)
+    if config.model.core is CoreName.fused and config.model.backend is Backend.auto:
+        config.model.backend = backend_here(device.type)
     try:
         refuse_impossible(config.model.backend, device)
     except SettingsError as error:

@@ -26,7 +26,7 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from lstm_lm.atomic_file import remove_unfinished, write_whole
-from lstm_lm.config import RunConfig
+from lstm_lm.config import Backend, RunConfig
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.lock import is_locked, locked
@@ -195,8 +195,11 @@ class RunFolder:
             OmegaConf.to_object(saved)
         except Exception as error:  # of whatever kind, the file is not what was written
             raise DamagedFile(f"{self.config} is damaged: {str(error).splitlines()[0]}") from error
+        core = saved.model.core
         for key, value in (changes or {}).items():
             OmegaConf.update(saved, key, value)
+        if saved.model.core != core and "model.backend" not in (changes or {}):
+            saved.model.backend = Backend.auto  # what was saved is of the core that was saved
         return with_absolute_paths(cast(RunConfig, OmegaConf.to_object(saved)))
 
 

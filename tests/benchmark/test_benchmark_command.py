@@ -5,22 +5,47 @@ from pathlib import Path
 
 import pytest
 
-from lstm_lm.benchmark import sweep
+from lstm_lm.benchmark import device, sweep
+from lstm_lm.machine import Bfloat16, processor_name
 
 TINY = ["--quick", "--shapes", "tiny", "--threads", "1"]
 
 
+def measured():
+    content = json.loads(Path("rows.json").read_text())
+    assert content["machine"]["processor"] and content["machine"]["cores"] >= 1
+    return content["rows"]
+
+
 def test_cores(type_command):
-    command = ["cores", *TINY, "--cells", "lstm", "gru", "--json", "rows.json"]
+    command = ["cores", *TINY, "--precisions", "32-true", "--json", "rows.json"]
     code, output, errors = type_command("benchmark.py", *command)
     assert (code, errors) == (0, "")
+    assert output.startswith(processor_name())
     assert "scratch lstm / naive lstm" in output
     assert "too little is measured" in output
-    rows = json.loads(Path("rows.json").read_text())
-    assert {"scratch gru bf16-mixed / builtin gru bf16-mixed", "builtin lstm"} <= {
-        row["what"] for row in rows
-    }
+    rows = measured()
+    assert {"fused torch lstm / builtin lstm", "builtin lstm"} <= {row["what"] for row in rows}
     assert all(row["ratio"] > 0 and row["share_of_peak"] > 0 for row in rows)
+
+
+@pytest.mark.bf16
+def test_cores_in_both_precisions(type_command):
+    code, output, errors = type_command("benchmark.py", "cores", *TINY, "--cells", "gru")
+    assert (code, errors) == (0, "")
+    assert "scratch gru bf16-mixed / builtin gru bf16-mixed" in output
+
+
+def test_a_precision_that_the_machine_has_not_is_left_out(type_command, monkeypatch, caplog):
+    monkeypatch.setattr(sweep, "run_sweep", lambda *_: sweep.Measured(whole=3.0, training=4.0))
+    monkeypatch.setattr(device, "bfloat16_of", lambda _: Bfloat16(False, "it is an old one"))
+    code, output, _ = type_command("benchmark.py", "sweep", "--quick")
+    assert code == 0 and "in turn 32-true" in output and "bf16-mixed" not in output
+    assert caplog.messages == ["bf16-mixed is left out, as it is an old one"]
+    command = "sweep --quick --precisions bf16-mixed".split()
+    code, output, errors = type_command("benchmark.py", *command)
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert "bf16-mixed cannot be measured here, as it is an old one" in errors
 
 
 def test_sweep(type_command, monkeypatch):
@@ -29,14 +54,14 @@ def test_sweep(type_command, monkeypatch):
     code, output, errors = type_command("benchmark.py", *command)
     assert (code, errors) == (0, "")
     assert "side by side 32-true / in turn 32-true, training" in output
-    assert len(json.loads(Path("rows.json").read_text())) == 2
+    assert len(measured()) == 2
 
 
 def test_loop(type_command):
     code, output, errors = type_command("benchmark.py", "loop", *TINY, "--json", "rows.json")
     assert (code, errors) == (0, "")
     assert "run with Lightning, bar and TensorBoard / bare loop" in output
-    (row,) = json.loads(Path("rows.json").read_text())
+    (row,) = measured()
     assert row["ratio"] > 0 and row["tokens_per_second"] > 0 and "milliseconds" in row
 
 
@@ -45,7 +70,7 @@ def test_inside(type_command):
     code, output, errors = type_command("benchmark.py", *command)
     assert (code, errors) == (0, "")
     assert "look / epoch, in time" in output
-    look, flow = json.loads(Path("rows.json").read_text())
+    look, flow = measured()
     assert 0 < look["ratio"] < 1 and 0 < flow["ratio"] < 1
 
 
@@ -54,7 +79,7 @@ def test_generate(type_command):
     code, output, errors = type_command("benchmark.py", *command)
     assert (code, errors) == (0, "")
     assert "scratch / builtin, greedy" in output
-    assert all(row["tokens_per_second"] > 0 for row in json.loads(Path("rows.json").read_text()))
+    assert all(row["tokens_per_second"] > 0 for row in measured())
     assert Path("chart.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -74,7 +74,9 @@ def test_cores_that_learn_otherwise_are_noticed():
         )
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    "precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.bf16)]
+)
 def test_a_core_that_computes_nothing_is_noticed_in_either_precision(precision):
     build = builders(SHAPES["small"], Cell.lstm, CPU)
     right = {Way("builtin", p): trained(build["builtin"], 0.01, p) for p in ("32-true", precision)}

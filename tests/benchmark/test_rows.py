@@ -22,8 +22,10 @@ def test_a_table_has_a_heading_for_each_shape():
 
 
 def test_rows_as_json_have_the_agreed_keys(tmp_path):
-    write_json(ROWS, tmp_path / "rows.json")
-    scratch, loop = json.loads((tmp_path / "rows.json").read_text())
+    write_json({"processor": "a fast one"}, ROWS, tmp_path / "rows.json")
+    content = json.loads((tmp_path / "rows.json").read_text())
+    assert content["machine"] == {"processor": "a fast one"}
+    scratch, loop = content["rows"]
     keys = "what shape threads device dtype ratio low high tokens_per_second share_of_peak".split()
     assert list(scratch) == keys
     assert list(loop) == [*keys, "milliseconds"]

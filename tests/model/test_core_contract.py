@@ -31,7 +31,7 @@ CORES = {
     "builtin rnn": (BuiltinRNN, torch.nn.RNN, HiddenState),
     "transformer": (partial(CausalTransformer, heads=1, context=4), None, WindowState),
 }
-for backend in Backend:
+for backend in Backend.torch, Backend.cpp, Backend.triton:
     CORES |= {
         f"fused lstm, {backend}": (
             partial(FusedLSTM, backend=backend),
@@ -226,6 +226,7 @@ def test_weights_move_between_cores_by_their_names(cell):
     exactly(builtin(inputs)[0], scratch(inputs)[0])
 
 
+@pytest.mark.bf16
 @every_core
 @every_device
 def test_mixed_precision_stays_close_to_full_precision(name, device):

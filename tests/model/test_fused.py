@@ -11,8 +11,9 @@ from lstm_lm.config import Backend, Cell, CoreName, ModelConfig
 from lstm_lm.errors import SettingsError
 from lstm_lm.model import products
 from lstm_lm.model.core import HiddenState, LSTMState
+from lstm_lm.model.fused import kernels
 from lstm_lm.model.fused.cores import FusedGRU, FusedLSTM, FusedRNN
-from lstm_lm.model.fused.kernels import kernels_of, refuse_impossible
+from lstm_lm.model.fused.kernels import backend_here, kernels_of, refuse_impossible
 from lstm_lm.model.fused.layer import Weights
 from lstm_lm.model.language_model import LanguageModel
 
@@ -23,7 +24,7 @@ CELLS = {
 }
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 every_cell = pytest.mark.parametrize("cell", CELLS)
-every_backend = pytest.mark.parametrize("backend", list(Backend))
+every_backend = pytest.mark.parametrize("backend", [Backend.torch, Backend.cpp, Backend.triton])
 every_device = pytest.mark.parametrize("device", DEVICES)
 odd_sizes = pytest.mark.parametrize(
     ("time", "batch", "input_size", "hidden_size"),
@@ -288,7 +289,8 @@ def test_stacked_layers_learn_as_those_of_torch(cell, backend):
 @pytest.mark.parametrize("backend", [Backend.torch, Backend.triton])
 def test_an_axis_of_models_is_as_one_model_after_the_other(cell, backend):
     make(cell, backend)  # skips where it cannot run
-    kernels, models = kernels_of(backend), [make(cell, backend).double() for _ in range(3)]
+    models = [make(cell, backend).double() for _ in range(3)]
+    of_backend = kernels_of(backend, torch.device("cpu"))
     inputs = torch.randn(6, 3, 4, 5, dtype=torch.float64)  # [time, models, batch, input]
     of_inputs, of_hidden, bias, hidden_bias = (
         torch.stack([getattr(model, f"{name}_l0") for model in models]).detach()
@@ -300,15 +302,15 @@ def test_an_axis_of_models_is_as_one_model_after_the_other(cell, backend):
     def forward_and_backward(inputs, of_inputs, of_hidden, bias, hidden_bias, start, grads):
         weights = Weights(of_inputs, of_hidden, bias)
         if cell == "lstm":
-            hiddens, cells, gates = kernels.lstm_forward(inputs, weights, start, start)
-            back = kernels.lstm_backward(grads, start, start, of_hidden, cells, gates)
+            hiddens, cells, gates = of_backend.lstm_forward(inputs, weights, start, start)
+            back = of_backend.lstm_backward(grads, start, start, of_hidden, cells, gates)
         elif cell == "gru":
-            hiddens, gates = kernels.gru_forward(inputs, weights, hidden_bias, start)
-            back = kernels.gru_backward(grads, start, of_hidden, hiddens, gates)
+            hiddens, gates = of_backend.gru_forward(inputs, weights, hidden_bias, start)
+            back = of_backend.gru_backward(grads, start, of_hidden, hiddens, gates)
         else:
-            hiddens = kernels.rnn_forward(inputs, weights, start)
-            back = kernels.rnn_backward(grads, start, of_hidden, hiddens)
-        products, sums = kernels.weight_gradients(back[0], [inputs, hiddens[:-1]], start.dtype)
+            hiddens = of_backend.rnn_forward(inputs, weights, start)
+            back = of_backend.rnn_backward(grads, start, of_hidden, hiddens)
+        products, sums = of_backend.weight_gradients(back[0], [inputs, hiddens[:-1]], start.dtype)
         return [hiddens, back[0]], [*back[1:2], *products, sums]
 
     everything = (of_inputs, of_hidden, bias, hidden_bias, start)
@@ -337,6 +339,29 @@ def test_without_onednn_the_results_are_the_same(cell, monkeypatch):
 def test_compiled_kernels_are_refused_on_a_gpu():
     with pytest.raises(SettingsError, match="model.backend=cpp runs on a CPU only, not on cuda"):
         refuse_impossible(Backend.cpp, torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("has_cpp", "taken"), [(True, Backend.cpp), (False, Backend.torch)])
+def test_the_backend_is_compiled_where_it_can_be(has_cpp, taken, monkeypatch, caplog):
+    monkeypatch.setattr(kernels, "can_have_cpp", lambda: has_cpp)
+    backend_here.cache_clear()
+    assert [backend_here("cpu"), backend_here("cpu")] == [taken, taken]
+    assert backend_here("cuda") is Backend.torch
+    assert caplog.text.count("there is no C++ compiler") == (0 if has_cpp else 1)
+    backend_here.cache_clear()
+
+
+def test_a_model_made_without_a_backend_computes_the_same():
+    ids = torch.randint(7, (4, 2))
+    model = LanguageModel(ModelConfig(core=CoreName.fused, hidden_size=5), 7)
+    other = LanguageModel(ModelConfig(core=CoreName.scratch, hidden_size=5), 7)
+    other.load_state_dict(model.state_dict())
+    assert_close(model(ids)[0], other(ids)[0])
+
+
+@pytest.mark.parametrize("backend", [Backend.auto, Backend.torch])
+def test_a_backend_that_runs_anywhere_is_let_pass_without_the_fused_core(backend):
+    assert ModelConfig(backend=backend).backend is backend
 
 
 def test_a_backend_other_than_torch_is_refused_without_the_fused_core():

@@ -3,10 +3,12 @@ import re
 
 import pytest
 
+from lstm_lm import machine
 from lstm_lm.errors import SettingsError
 from lstm_lm.experiment import train
+from lstm_lm.machine import Bfloat16
 from lstm_lm.run_folder import config_of
-from lstm_lm.sweep.plan import fingerprints, plan
+from lstm_lm.sweep.plan import fingerprints, plan, settle_all
 from lstm_lm.sweep.sweep_folder import SweepFolder
 
 
@@ -16,9 +18,9 @@ def plan_sweep(tiny_run, tmp_path):
     folder = SweepFolder(tmp_path / "sweep")
     folder.path.mkdir()
 
-    def plan_grid(*jobs, threads=1):
+    def plan_grid(*jobs, threads=1, gpus=()):
         overrides = [job.split() for job in jobs]
-        configs = [tiny_run(*job) for job in overrides]
+        configs = settle_all([tiny_run(*job) for job in overrides], gpus)
         sweep, wanted = plan(folder, configs, fingerprints(configs), overrides, threads)
         folder.write(sweep)
         return sweep, wanted
@@ -79,6 +81,66 @@ def test_jobs_that_differ_in_what_does_not_make_another_job_are_refused(plan_swe
         plan_sweep("samples.prompts=[a]", "seed=2", "samples.prompts=[b]")
 
 
+@pytest.fixture
+def has_bfloat16(monkeypatch):
+    """Say which devices compute bfloat16 natively."""
+
+    def only(*devices):
+        def bfloat16_of(device, apart):
+            assert apart or device == "cpu"
+            return Bfloat16(device in devices, "that is known")
+
+        monkeypatch.setattr(machine, "bfloat16_of", bfloat16_of)
+
+    return only
+
+
+def test_auto_is_what_suits_the_device_of_each_job(plan_sweep, has_bfloat16, caplog):
+    caplog.set_level("INFO")
+    has_bfloat16("cuda")
+    grid = [
+        f"device={name} seed={seed} device.precision=auto"
+        for name in ("cpu", "gpu")
+        for seed in (1, 2)
+    ]
+    _, jobs = plan_sweep(*grid, gpus=["0"])
+    assert [job.settings["device.precision"] for job in jobs] == ["32-true"] * 2 + [
+        "bf16-mixed"
+    ] * 2
+    assert caplog.messages == [
+        "precision 32-true, as that is known",
+        "precision bf16-mixed, as that is known",
+    ]
+    assert [job.number for job in plan_sweep(*grid, gpus=["0"])[1]] == [0, 1, 2, 3]  # the same jobs
+
+
+def test_auto_and_what_it_stands_for_are_the_same_job(plan_sweep, has_bfloat16):
+    has_bfloat16()
+    with pytest.raises(SettingsError, match="differ only in device.precision are one and the same"):
+        plan_sweep("seed=1 device.precision=auto", "seed=2", "seed=1 device.precision=32-true")
+    has_bfloat16("cpu")
+    _, jobs = plan_sweep("device.precision=auto", "device.precision=32-true")
+    assert [job.settings["device.precision"] for job in jobs] == ["bf16-mixed", "32-true"]
+
+
+def test_a_precision_that_a_job_cannot_have_is_refused(plan_sweep, has_bfloat16, tmp_path):
+    has_bfloat16()
+    with pytest.raises(SettingsError, match="device.precision=bf16-mixed .* as that is known"):
+        plan_sweep("seed=1", "device.precision=bf16-mixed")
+    assert not list((tmp_path / "sweep").iterdir())
+
+
+def test_a_lost_record_knows_its_jobs_whose_settings_were_auto(plan_sweep, has_bfloat16, tmp_path):
+    has_bfloat16()
+    settings = "device.precision=auto model.core=fused"
+    _, (job,) = plan_sweep(settings)
+    assert job.settings["model.backend"] in ("cpp", "torch")
+    train(config_of(job.settings | {"training.steps": 2}), tmp_path / "sweep" / job.name)
+    SweepFolder(tmp_path / "sweep").file.unlink()
+    _, (again,) = plan_sweep(settings)
+    assert (again.number, again.status) == (job.number, "completed")
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"jobs": [{}]}', None])
 def test_a_lost_record_is_made_again_from_the_folders_of_its_runs(content, plan_sweep, tmp_path):
     _, (job, _) = plan_sweep("seed=1", "seed=2")
@@ -108,8 +170,9 @@ def test_a_run_that_starts_from_another_has_the_fingerprint_that_it_is_planned_w
     tiny_run, tmp_path
 ):
     train(tiny_run(), tmp_path / "source")
-    config = tiny_run(f"init_from={tmp_path}/source", "seed=3")
-    (planned,) = fingerprints([config])
-    assert planned == train(config, tmp_path / "run")["fingerprint"]
-    assert planned != fingerprints([tiny_run("seed=3")])[0]
+    settings = tiny_run(f"init_from={tmp_path}/source", "seed=3"), tiny_run("seed=3")
+    configs = settle_all(settings, [])
+    planned, other = fingerprints(configs)
+    assert planned == train(configs[0], tmp_path / "run")["fingerprint"]
+    assert planned != other
     assert json.loads((tmp_path / "run/summary.json").read_text())["started_from"]

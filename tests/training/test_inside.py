@@ -153,7 +153,7 @@ def test_its_curves_stand_side_by_side_in_whichever_part_of_a_run_it_is_on(tiny_
         ["model.cell=transformer", "model.context=8"],
         ["data.level=word", "data.max_tokens=null"],
         ["data.max_tokens=400", "data.validation_size=2", "data.batch_size=4"],
-        ["device.precision=bf16-mixed"],
+        pytest.param(["device.precision=bf16-mixed"], marks=pytest.mark.bf16),
         ["device.precision=64-true"],
     ],
 )

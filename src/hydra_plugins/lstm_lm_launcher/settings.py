@@ -12,7 +12,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from lstm_lm.config import RunConfig
+from lstm_lm.config import Backend, RunConfig
 from lstm_lm.errors import SettingsError
 from lstm_lm.fingerprint import flatten
 
@@ -44,6 +44,7 @@ def run_config(composed: DictConfig, overrides: Sequence[str]) -> RunConfig:
 
         typed = typed_settings(overrides)
         of_model = {key: value for key, value in typed.items() if key.startswith("model.")}
+        of_model.setdefault("model.backend", Backend.auto)  # that one's was of its machine
         source = RunFolder(Path(composed.init_from)).read_config(of_model)
         composed.model = OmegaConf.structured(source.model)
     return cast(RunConfig, OmegaConf.to_object(composed))

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from lstm_lm.sweep.runner import cores
+from lstm_lm.machine import cores
 
 STAT = Path("/proc/stat")
 ALLOWED = 0.15  # cores used by others, if all are measured

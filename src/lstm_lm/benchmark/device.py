@@ -1,12 +1,34 @@
 """What is measured on, prepared alike for all ways."""
 
+import logging
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
+from lstm_lm.benchmark.rows import count
 from lstm_lm.config import Accelerator
-from lstm_lm.device import choose_device, keep_freed_memory
+from lstm_lm.errors import SettingsError
+from lstm_lm.machine import (
+    bfloat16_of,
+    choose_device,
+    cores,
+    cpu_features,
+    device_name,
+    keep_freed_memory,
+    onednn_limit,
+    processor_name,
+)
+
+# Instruction sets by which speeds differ.
+INSTRUCTIONS = (
+    *("avx", "avx2", "avx512f", "avx512_bf16", "amx_bf16"),
+    *("asimd", "sve", "bf16"),  # of Arm
+)
+
+log = logging.getLogger(__name__)
 
 
 def prepare(name: str) -> torch.device:
@@ -23,6 +45,54 @@ def prepare(name: str) -> torch.device:
     torch.backends.cudnn.rnn.fp32_precision = "tf32"  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     return device
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the figures are of, for JSON: processor, instruction sets, cores, versions."""
+    features = cpu_features()
+    known: dict[str, Any] = {
+        "processor": processor_name(),
+        "instructions": [name for name in INSTRUCTIONS if name in features],
+        "used_by_pytorch": torch.backends.cpu.get_cpu_capability(),
+        "onednn_limit": onednn_limit(),
+        "cores": cores(),
+        "cores_in_total": os.cpu_count(),
+        "torch": torch.__version__,
+    }
+    return known | ({"gpu": device_name(device)} if device.type == "cuda" else {})
+
+
+def in_one_line(machine: dict[str, Any]) -> str:
+    """The same for people."""
+    number, total = machine["cores"], machine["cores_in_total"]
+    limit = machine["onednn_limit"]
+    parts = [
+        *([machine["gpu"]] if "gpu" in machine else []),
+        machine["processor"],
+        f"{' '.join(machine['instructions'])} (PyTorch uses {machine['used_by_pytorch']})",
+        *([limit] if limit else []),
+        f"{number} of {total} cores" if number != total else count(number, "core"),
+        f"PyTorch {machine['torch']}",
+    ]
+    return ", ".join(parts)
+
+
+def native(precisions: Sequence[str], device: str) -> list[str]:
+    """Those that the device computes natively; of others a line says that they are left out.
+
+    Raises:
+        SettingsError: if that leaves none.
+    """
+    bfloat16 = bfloat16_of(device)
+    if "bf16-mixed" not in precisions or bfloat16.is_native:
+        return list(precisions)
+    left = [precision for precision in precisions if precision != "bf16-mixed"]
+    if not left:
+        raise SettingsError(
+            f"bf16-mixed cannot be measured here, as {bfloat16.reason}: choose --precisions 32-true"
+        )
+    log.warning("bf16-mixed is left out, as %s", bfloat16.reason)
+    return left
 
 
 def finish(device: torch.device) -> None:

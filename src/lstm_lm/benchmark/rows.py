@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from lstm_lm.atomic_file import write_whole
 
@@ -51,9 +52,9 @@ def count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def write_json(rows: Sequence[Row], file: Path) -> None:
+def write_json(machine: dict[str, Any], rows: Sequence[Row], file: Path) -> None:
     plain = [asdict(row) for row in rows]
     for row in plain:
         if row["milliseconds"] is None:
             del row["milliseconds"]
-    write_whole(file, (json.dumps(plain, indent=1) + "\n").encode())
+    write_whole(file, (json.dumps({"machine": machine, "rows": plain}, indent=1) + "\n").encode())

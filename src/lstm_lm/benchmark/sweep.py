@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from lstm_lm.benchmark.interleaved import Busyness, Effort, Rounds, Spread
 from lstm_lm.benchmark.rows import Row
-from lstm_lm.sweep.runner import cores
+from lstm_lm.machine import cores
 
 # The chapter's shape, on the built-in text. No validation, no final figures to speak of.
 SMALL_MODEL = [

@@ -5,7 +5,9 @@ import dataclasses
 import logging
 import re
 from collections.abc import Sequence
+from typing import Any
 
+from lstm_lm.auto_settings import settle
 from lstm_lm.config import DataConfig, RunConfig
 from lstm_lm.data.splits import Splits, read_splits
 from lstm_lm.data.vocabulary import Vocabulary
@@ -14,6 +16,7 @@ from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.fingerprint import fingerprint, flatten
 from lstm_lm.prompts import encode_prompts
 from lstm_lm.run_folder import RunFolder, with_absolute_paths
+from lstm_lm.sweep.gpu_slots import uses_gpu
 from lstm_lm.sweep.job_names import choices, differing, job_name
 from lstm_lm.sweep.sweep_folder import Job, Sweep, SweepFolder, identity
 
@@ -36,6 +39,39 @@ class Texts:
         if key not in self.splits:
             self.splits = {key: read_splits(config.data, vocabulary)}  # others are let go
         return self.splits[key]
+
+
+def settle_all(configs: Sequence[RunConfig], gpus: Sequence[str]) -> list[RunConfig]:
+    """The configs with what ``auto`` stands for on the device of each.
+
+    Raises:
+        SettingsError: if a device has not the precision asked for, or a grid has ``auto`` and
+            what it stands for.
+    """
+    settled, whys, seen = [], [], dict[str, dict[str, Any]]()  # which settings came to a config
+    for config in configs:
+        typed = flatten(dataclasses.asdict(config))
+        device = "cuda" if uses_gpu(config.device.accelerator, gpus) else "cpu"
+        config, why = settle(config, device, apart=True)
+        refuse_same(seen.setdefault(str(config), typed), typed)
+        settled.append(config)
+        whys.append(why)
+    for why in dict.fromkeys(whys):
+        if why is not None:
+            log.info("%s", why)
+    return settled
+
+
+def refuse_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """
+    Raises:
+        SettingsError: if these settings of one and the same job differ.
+    """
+    if same := [name for name in other if one[name] != other[name]]:
+        raise SettingsError(
+            f"jobs that differ only in {', '.join(same)} are one and the same job, and cannot "
+            "be swept: choose one value"
+        )
 
 
 def fingerprints(configs: Sequence[RunConfig]) -> list[str]:
@@ -105,12 +141,8 @@ def plan(
             sweep.jobs.append(known[key])
             number += 1
         job = known[key]
-        if any(job is other for other in wanted) and job.settings != settings:
-            same = [name for name in settings if job.settings[name] != settings[name]]
-            raise SettingsError(
-                f"jobs that differ only in {', '.join(same)} are one and the same job, and cannot "
-                "be swept: choose one value"
-            )
+        if any(job is other for other in wanted):
+            refuse_same(job.settings, settings)
         job.settings = settings  # how long to train may have changed
         wanted.append(known[key])
     return sweep, wanted

@@ -1,7 +1,6 @@
 """Runs what is left of a sweep, filling the machine: CPU and GPU jobs at the same time."""
 
 import logging
-import os
 import time
 from collections.abc import Sequence
 from functools import reduce
@@ -17,11 +16,6 @@ from lstm_lm.training.stop_signals import StopSignals
 LOOK_EVERY = 0.2  # seconds
 
 log = logging.getLogger(__name__)
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Runner:

@@ -11,8 +11,8 @@ from torch.distributed import Store, TCPStore
 
 from lstm_lm.config import Accelerator, DeviceConfig
 from lstm_lm.data.data_module import TextDataModule
-from lstm_lm.device import choose_device
 from lstm_lm.errors import Diverged, LostRank, RunFailed, Stopped
+from lstm_lm.machine import choose_device
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.ranks import Ranks
 from lstm_lm.run_folder import RunFolder

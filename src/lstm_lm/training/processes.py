@@ -21,8 +21,8 @@ from torch import distributed
 from torch.distributed import Store, TCPStore, rendezvous
 
 from lstm_lm.config import DeviceConfig
-from lstm_lm.device import choose_device
 from lstm_lm.errors import LostRank, RunFailed, SettingsError
+from lstm_lm.machine import choose_device
 from lstm_lm.ranks import ALONE, Ranks, somebody
 from lstm_lm.training.followers import Followers
 from lstm_lm.training.stop_signals import StopSignals

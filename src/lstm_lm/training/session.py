@@ -17,8 +17,8 @@ from torch.utils.tensorboard import SummaryWriter
 from lstm_lm.config import RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import Splits
-from lstm_lm.device import device_name, keep_freed_memory
 from lstm_lm.errors import Diverged, RunFailed, Stopped
+from lstm_lm.machine import device_name, keep_freed_memory
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.ranks import ALONE, Ranks
 from lstm_lm.run_folder import RunFolder
@@ -102,6 +102,7 @@ class Session:
         folder.record(
             status="running",
             device=device_name(self.device),
+            precision=config.device.precision,
             ranks=self.ranks.count,
             versions=versions(),
         )

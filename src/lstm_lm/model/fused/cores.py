@@ -31,7 +31,7 @@ class FusedLSTM(ScratchLSTM):
         input_size: int,
         hidden_size: int,
         second_bias: bool = True,
-        backend: Backend = Backend.torch,
+        backend: Backend = Backend.auto,
     ) -> None:
         super().__init__(input_size, hidden_size, second_bias)
         self.backend = backend
@@ -41,7 +41,7 @@ class FusedLSTM(ScratchLSTM):
     ) -> tuple[Float[Tensor, "time batch hidden"], LSTMState]:
         inputs = ready(inputs, self.input_size)
         before = ready_state(state, 2, inputs.shape[1], self.weight_hh_l0)
-        kernels = kernels_of(self.backend)
+        kernels = kernels_of(self.backend, inputs.device)
         with without_autocast(inputs):
             bias = self.bias_ih_l0 + self.bias_hh_l0
             outputs, hidden, cell = run(
@@ -53,7 +53,7 @@ class FusedLSTM(ScratchLSTM):
 class FusedGRU(ScratchGRU):
     """Resets after the product, as ScratchGRU does unless told otherwise."""
 
-    def __init__(self, input_size: int, hidden_size: int, backend: Backend = Backend.torch) -> None:
+    def __init__(self, input_size: int, hidden_size: int, backend: Backend = Backend.auto) -> None:
         super().__init__(input_size, hidden_size)
         self.backend = backend
 
@@ -62,7 +62,7 @@ class FusedGRU(ScratchGRU):
     ) -> tuple[Float[Tensor, "time batch hidden"], HiddenState]:
         inputs = ready(inputs, self.input_size)
         before = ready_state(state, 1, inputs.shape[1], self.weight_hh_l0)
-        kernels = kernels_of(self.backend)
+        kernels = kernels_of(self.backend, inputs.device)
         with without_autocast(inputs):
             outputs, hidden = run(
                 GRUSequence,
@@ -83,7 +83,7 @@ class FusedRNN(ScratchRNN):
         input_size: int,
         hidden_size: int,
         second_bias: bool = True,
-        backend: Backend = Backend.torch,
+        backend: Backend = Backend.auto,
     ) -> None:
         super().__init__(input_size, hidden_size, second_bias)
         self.backend = backend
@@ -93,7 +93,7 @@ class FusedRNN(ScratchRNN):
     ) -> tuple[Float[Tensor, "time batch hidden"], HiddenState]:
         inputs = ready(inputs, self.input_size)
         before = ready_state(state, 1, inputs.shape[1], self.weight_hh_l0)
-        kernels = kernels_of(self.backend)
+        kernels = kernels_of(self.backend, inputs.device)
         with without_autocast(inputs):
             bias = self.bias_ih_l0 + self.bias_hh_l0
             outputs, hidden = run(

@@ -12,6 +12,9 @@ before the first step. Sequences have the dtype of ``inputs``, in which products
 states, weights and their gradients have their own, which may be wider.
 """
 
+import logging
+import os
+import shutil
 from collections.abc import Sequence
 from functools import cache
 from typing import Protocol, runtime_checkable
@@ -22,6 +25,8 @@ from torch import Tensor
 from lstm_lm.config import Backend
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.fused.layer import Weights
+
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -72,9 +77,11 @@ class Kernels(Protocol):
 
 
 @cache
-def kernels_of(backend: Backend) -> Kernels:
+def kernels_of(backend: Backend, device: torch.device) -> Kernels:
     # Each when first asked for: one compiles C++, another imports Triton.
     match backend:
+        case Backend.auto:
+            return kernels_of(backend_here(device.type), device)
         case Backend.torch:
             import lstm_lm.model.fused.torch_kernels as torch_kernels
 
@@ -94,17 +101,39 @@ def kernels_of(backend: Backend) -> Kernels:
             return triton_kernels
 
 
+@cache  # so that it warns once
+def backend_here(device: str) -> Backend:
+    """What ``model.backend=auto`` stands for on this machine's ``cpu`` or ``cuda``."""
+    if device != "cpu":
+        return Backend.torch
+    if can_have_cpp():
+        return Backend.cpp
+    log.warning(
+        "warning: there is no C++ compiler, so the fused core is computed by plain PyTorch "
+        "(model.backend=torch), which is slower: install one (on Debian and Ubuntu: apt install "
+        "g++; on macOS: xcode-select --install)"
+    )
+    return Backend.torch
+
+
+def can_have_cpp() -> bool:
+    """Whether the C++ kernels are compiled, or there is a compiler for them."""
+    return shutil.which(os.environ.get("CXX") or "c++") is not None
+
+
 def refuse_impossible(backend: Backend, device: torch.device) -> None:
     """
     Raises:
         SettingsError: if the backend cannot run on this device, or on this machine.
     """
+    if backend is Backend.auto:
+        return
     if backend is Backend.cpp and device.type != "cpu":
         raise SettingsError(
             f"model.backend=cpp runs on a CPU only, not on {device.type}: choose device=cpu, or "
             "model.backend=torch or triton"
         )
-    kernels_of(backend)
+    kernels_of(backend, device)
     if backend is Backend.triton:
         from lstm_lm.model.fused.triton_kernels import refuse_device
 
