@@ -125,7 +125,7 @@ def compiler(monkeypatch):
     """Say whether the machine has one."""
 
     def is_there(answer):
-        monkeypatch.setattr(kernels, "can_have_cpp", lambda: answer)
+        monkeypatch.setattr(kernels.cpp_build, "is_available", lambda: answer)
         backend_here.cache_clear()
 
     yield is_there

@@ -6,8 +6,8 @@ from pathlib import Path
 LEVELS = [
     {"errors", "atomic_file", "lock", "child_process", "slow_imports"},
     {"config", "checkpoint_file", "ranks", "sweep.job_names", "user_cache"},
+    {"machine"},
     {
-        "machine",
         "fingerprint",
         "data.download",
         "data.generated",

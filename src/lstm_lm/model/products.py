@@ -1,8 +1,18 @@
 """Matrix products by oneDNN where PyTorch would take a slower library.
 
-On a CPU PyTorch multiplies float32 matrices with MKL, which on AMD's Zen 5 reaches 100 of the
-processor's 220 GFLOP/s where oneDNN reaches 200. PyTorch offers oneDNN's by private operators only.
-They are used where they exist and answer right, else the public ones are.
+On a CPU PyTorch multiplies float32 matrices with MKL, which uses AVX-512 on Intel's processors
+only. So oneDNN is twice as fast on AMD's with AVX-512, and elsewhere no faster. GFLOP/s on one
+thread, MKL and oneDNN, for [rows, in] @ [in, out]:
+
+    rows    in   out    Zen 5        Zen 5, AVX2 only    Zen 3
+    2048  2048  2048    114   256    115   132           90   77
+      32   256  1024    103   175    107   106           75   64
+      64   512  2048    108   231    115   126           83   71
+    2240  1024  4096    113   208    109   118           80   65
+
+PyTorch offers oneDNN's by private operators only. They are used where they are faster, exist and
+answer right, else the public ones are. The processor decides, not a measurement: the same run has
+the same bits every time.
 """
 
 from collections.abc import Callable
@@ -13,6 +23,10 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+
+from lstm_lm.machine import cpu_info, onednn_limit
+
+Multiply = Callable[[Tensor, Tensor], Tensor]  # values @ weight.T
 
 # Below so many multiplications oneDNN's calls cost more than they save.
 WORTH_ONEDNN = 1 << 20
@@ -39,7 +53,7 @@ def product_with(weight: Tensor, rows: int, times: int) -> Callable[[Tensor, Ten
 def product(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``values @ weight.T + bias``, the values being [rows, in] and the weight [out, in]."""
     if values.numel() * weight.shape[0] >= WORTH_ONEDNN and onednn_multiplies(weight):
-        return torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
+        return onednn_product(values, weight, bias)
     return torch.nn.functional.linear(values, weight, bias)
 
 
@@ -79,8 +93,32 @@ class Linear(Function):
         return grad_values, product_over_rows(rows, values.flatten(0, -2)), rows.sum(0)
 
 
+def every_product(device: torch.device, dtype: torch.dtype) -> list[Multiply]:
+    """All that can multiply here, whichever is faster."""
+    if device.type == "cpu" and dtype == torch.float32 and onednn_answers():
+        return [torch.nn.functional.linear, onednn_product]
+    return [torch.nn.functional.linear]
+
+
+def onednn_product(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
+
+
 def onednn_multiplies(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and onednn_answers()
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and takes_onednn()
+
+
+@cache
+def takes_onednn() -> bool:
+    return onednn_is_faster() and onednn_answers()
+
+
+def onednn_is_faster() -> bool:
+    """By at least a fifth, on this processor."""
+    has_avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    is_amd = cpu_info("vendor_id") == "AuthenticAMD"
+    has_mkl = torch.backends.mkl.is_available()
+    return has_avx512 and is_amd and has_mkl and onednn_limit() is None
 
 
 @cache
@@ -93,7 +131,7 @@ def onednn_answers() -> bool:
         operators = torch.ops.mkldnn
         packed = operators._reorder_linear_weight(weight, 2)
         sums = operators._linear_pointwise.binary(values, added, packed, None, "add")
-        products = operators._linear_pointwise(values, weight, added[0], "none", [], "")
+        products = onednn_product(values, weight, added[0])
         return bool((sums == 4).all() and (products == 4).all())
     except (AttributeError, RuntimeError, TypeError):
         return False

@@ -13,8 +13,6 @@ states, weights and their gradients have their own, which may be wider.
 """
 
 import logging
-import os
-import shutil
 from collections.abc import Sequence
 from functools import cache
 from typing import Protocol, runtime_checkable
@@ -22,6 +20,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+import lstm_lm.model.fused.cpp_build as cpp_build
 from lstm_lm.config import Backend
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.fused.layer import Weights
@@ -106,7 +105,7 @@ def backend_here(device: str) -> Backend:
     """What ``model.backend=auto`` stands for on this machine's ``cpu`` or ``cuda``."""
     if device != "cpu":
         return Backend.torch
-    if can_have_cpp():
+    if cpp_build.is_available():
         return Backend.cpp
     log.warning(
         "warning: there is no C++ compiler, so the fused core is computed by plain PyTorch "
@@ -114,11 +113,6 @@ def backend_here(device: str) -> Backend:
         "g++; on macOS: xcode-select --install)"
     )
     return Backend.torch
-
-
-def can_have_cpp() -> bool:
-    """Whether the C++ kernels are compiled, or there is a compiler for them."""
-    return shutil.which(os.environ.get("CXX") or "c++") is not None
 
 
 def refuse_impossible(backend: Backend, device: torch.device) -> None:
