@@ -100,6 +100,15 @@ def test_a_run_in_bfloat16_goes_on_elsewhere_in_full_precision_when_asked(from_e
     assert precisions(from_elsewhere) == ("32-true", "32-true")
 
 
+def test_auto_written_into_a_run_s_config_is_decided_when_it_goes_on(bfloat16, small_run, tmp_path):
+    bfloat16(False)
+    train(small_run(*SHORT), tmp_path)
+    config = tmp_path / "config.yaml"
+    config.write_text(config.read_text().replace("precision: 32-true", "precision: auto"))
+    assert resume(tmp_path, {"training.steps": 3})["steps"] == 3
+    assert precisions(tmp_path) == ("32-true", "32-true")
+
+
 @pytest.mark.parametrize("core", [(), ("model.core=builtin",)])
 def test_a_run_in_bfloat16_is_used_elsewhere(core, from_elsewhere, type_command):
     run = str(from_elsewhere)

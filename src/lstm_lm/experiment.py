@@ -12,7 +12,7 @@ from lightning import seed_everything
 from lstm_lm.atomic_file import replace_by_link
 from lstm_lm.auto_settings import settle, without_auto
 from lstm_lm.checkpoint_file import load_newest
-from lstm_lm.config import CoreName, RunConfig
+from lstm_lm.config import AUTO, CoreName, RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import read_splits
 from lstm_lm.data.vocabulary import Vocabulary
@@ -88,6 +88,8 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
     follow_if_asked(device)
     with StopSignals() as signals, company(device, signals) as ranks, folder.held():
         before, config = folder.read_config(), folder.read_config(changes)
+        if config.device.precision == AUTO:  # which only an editor can have written there
+            config, _ = settle(config, device_of(config).type)
         summary = folder.read_summary()
         refuse_another_run(folder, before, config, summary)
         vocabulary = folder.read_vocabulary(summary["vocabulary_sha256"])
