@@ -48,7 +48,13 @@ def run(command, folder, **variables):
     return done.stdout
 
 
-@pytest.mark.parametrize("command", [c for c in scripts("train") if "resume" not in c])
+def slow_if(is_slow, command):
+    return pytest.param(command, marks=pytest.mark.slow) if is_slow else command
+
+
+@pytest.mark.parametrize(
+    "command", [slow_if("sweep=" in c, c) for c in scripts("train") if "resume" not in c]
+)
 def test_training_commands(command, folder, request):
     if "data=time_machine" in command or "experiment=" in command:
         request.getfixturevalue("real_texts")
@@ -87,7 +93,7 @@ def test_comparing_commands(command, folder, run_folder):
     assert "best run again      python scripts/train.py -cd " in output
 
 
-@pytest.mark.parametrize("command", scripts("benchmark"))
+@pytest.mark.parametrize("command", [slow_if("cores" in c, c) for c in scripts("benchmark")])
 def test_measuring_commands(command, folder):
     tiny = f"{command} --quick --shapes tiny --threads 1"
     assert "are medians over the rounds" in run(tiny, folder)

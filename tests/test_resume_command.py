@@ -188,6 +188,8 @@ class Process:
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+            # Which tests run by nohup ignore, and what they start, too.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
 
     def __enter__(self):

@@ -104,9 +104,9 @@ def test_a_damaged_library_is_compiled_anew(empty_cache, monkeypatch, damage):
     assert compiled == [library]
 
 
-SLOW = """
-import logging, sys, time
-logging.basicConfig(level=logging.INFO)
+COMPILE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests in the background lack
 from lstm_lm.model.fused import cpp_build
 cpp_build.compile_into(cpp_build.cache_folder() / "kernels.so")
 """
@@ -120,7 +120,9 @@ def test_a_compiler_does_not_outlive_who_asked_for_it(empty_cache, tmp_path, num
     )
     compiler.chmod(0o755)
     environment = {**os.environ, "CXX": str(compiler), "XDG_CACHE_HOME": str(empty_cache.parent)}
-    asking = subprocess.Popen([sys.executable, "-c", SLOW], env=environment, stderr=subprocess.PIPE)
+    asking = subprocess.Popen(
+        [sys.executable, "-c", COMPILE], env=environment, stderr=subprocess.PIPE
+    )
     wait_until(running.exists)
     asking.send_signal(number)
     asking.communicate()
