@@ -4,6 +4,10 @@ Detection is made to answer; the core is one that computes bfloat16 on every mac
 """
 
 import json
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +22,20 @@ from lstm_lm.model.fused.kernels import backend_here
 from lstm_lm.restore import restore
 from lstm_lm.run_folder import RunFolder
 
+TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
+# What makes the libraries and the kernels those of a lesser x86-64 processor.
+LESSER = {
+    "AVX2": {
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "LSTM_LM_CPP_MARCH": "haswell",
+    },
+    "no AVX": {
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "ATEN_CPU_CAPABILITY": "default",
+        "LSTM_LM_CPP_MARCH": "x86-64-v2",
+    },
+}
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "conf/experiment").glob("*.yaml"))
 SHORT = "training.steps=2", "samples.tokens=2", "model.core=scratch"
 
@@ -127,6 +145,24 @@ def test_a_run_starts_elsewhere_from_weights_trained_in_bfloat16(
 ):
     config = small_run("device.precision=auto", f"init_from={from_elsewhere}", *SHORT)
     assert train(config, tmp_path / "run")["status"] == "completed"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="is about x86-64 processors")
+@pytest.mark.parametrize(
+    ("processor", "core"), [("AVX2", "builtin"), ("AVX2", "fused"), ("no AVX", "fused")]
+)
+def test_lesser_processors_train_too(processor, core, tmp_path):
+    settings = "data.max_tokens=20000", "training.steps=2", "samples.tokens=5", "device=cpu"
+    settings += f"model.core={core}", "device.precision=auto", f"hydra.run.dir={tmp_path / 'run'}"
+    done = subprocess.run(
+        [sys.executable, str(TRAIN), *settings],
+        env=os.environ | LESSER[processor],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "precision 32-true, as " in done.stdout
+    assert precisions(tmp_path / "run") == ("32-true", "32-true")
 
 
 @pytest.fixture

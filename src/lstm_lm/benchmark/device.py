@@ -21,6 +21,7 @@ from lstm_lm.machine import (
     onednn_limit,
     processor_name,
 )
+from lstm_lm.model.fused.cpp_build import MARCH
 
 # Instruction sets by which speeds differ.
 INSTRUCTIONS = (
@@ -55,6 +56,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "instructions": [name for name in INSTRUCTIONS if name in features],
         "used_by_pytorch": torch.backends.cpu.get_cpu_capability(),
         "onednn_limit": onednn_limit(),
+        "kernels_for": os.environ.get(MARCH),
         "cores": cores(),
         "cores_in_total": os.cpu_count(),
         "torch": torch.__version__,
@@ -65,12 +67,13 @@ def machine(device: torch.device) -> dict[str, Any]:
 def in_one_line(machine: dict[str, Any]) -> str:
     """The same for people."""
     number, total = machine["cores"], machine["cores_in_total"]
-    limit = machine["onednn_limit"]
+    limit, march = machine["onednn_limit"], machine["kernels_for"]
     parts = [
         *([machine["gpu"]] if "gpu" in machine else []),
         machine["processor"],
         f"{' '.join(machine['instructions'])} (PyTorch uses {machine['used_by_pytorch']})",
         *([limit] if limit else []),
+        *([f"C++ kernels for {march}"] if march else []),
         f"{number} of {total} cores" if number != total else count(number, "core"),
         f"PyTorch {machine['torch']}",
     ]

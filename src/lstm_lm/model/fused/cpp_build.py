@@ -118,7 +118,7 @@ def compile_into(library: Path) -> None:
         raise SettingsError(
             f"model.backend=cpp needs a C++ compiler, and there is no {missing}: install one (on "
             "Debian and Ubuntu: apt install g++; on macOS: xcode-select --install), or choose "
-            "model.backend=torch"
+            "model.backend=torch for a new run"
         )
     log.info("compiling the C++ kernels for this machine, once: about half a minute …")
     with tempfile.TemporaryDirectory() as folder:
