@@ -22,7 +22,7 @@ import torch
 
 from lstm_lm.benchmark import cores, generate, inside, loop, sweep
 from lstm_lm.benchmark.chart import write_chart
-from lstm_lm.benchmark.device import in_one_line, machine, native, prepare
+from lstm_lm.benchmark.device import describe_machine, in_one_line, native, prepare
 from lstm_lm.benchmark.interleaved import QUICK, THOROUGH, Busyness
 from lstm_lm.benchmark.loop import MOST_CHARACTERS
 from lstm_lm.benchmark.rows import Row, table, write_json
@@ -56,7 +56,7 @@ def main() -> None:
     device = prepare(arguments.device)
     if arguments.precisions:
         arguments.precisions = native(arguments.precisions, device.type)
-    known = machine(device)
+    known = describe_machine(device)
     print(in_one_line(known), flush=True)
     busyness, rows = Busyness(), []
     for some in measurements(arguments, device, busyness):

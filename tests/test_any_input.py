@@ -129,7 +129,8 @@ def test_every_token_but_the_first_is_scored_whatever_the_text(text, reset_every
     assert score.loss == pytest.approx(math.log(len(vocabulary)), rel=1e-6)
 
 
-KEYS = [*what_is_trained(RunConfig()), "resume", "init_from", "data.path", "device.precision"]
+KEYS = [*what_is_trained(RunConfig()), "resume", "init_from", "data.path"]
+KEYS += ["device.precision", "model.backend"]
 KEYS += [
     "hydra.run.dir",
     "data",

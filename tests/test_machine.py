@@ -52,6 +52,27 @@ def test_freed_memory_is_kept_for_the_next_step():
     assert kept < anew / 5
 
 
+@pytest.mark.parametrize(
+    ("capability", "vendor", "limit", "is_slow"),
+    [
+        ("AVX512", "AuthenticAMD", "", True),
+        ("AVX512", "AuthenticAMD", "ONEDNN_MAX_CPU_ISA=DEFAULT", True),
+        ("AVX512", "AuthenticAMD", "ONEDNN_MAX_CPU_ISA=AVX2", False),
+        ("AVX512", "GenuineIntel", "", False),
+        ("AVX2", "AuthenticAMD", "", False),
+        ("DEFAULT", "", "", False),
+    ],
+)
+def test_pytorch_multiplies_slowly_on_amd_s_avx512_alone(
+    capability, vendor, limit, is_slow, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(machine, "cpu_info", lambda key: vendor)
+    monkeypatch.setattr(machine, "onednn_limit", lambda: limit)
+    assert machine.multiplies_slowly() is is_slow
+
+
 needs_cpuinfo = pytest.mark.skipif(not machine.CPUINFO.exists(), reason="is about Linux")
 
 
@@ -115,7 +136,10 @@ def test_instructions_that_onednn_must_not_use_do_not_count(
     monkeypatch.setenv(name, value)
     bfloat16 = bfloat16_of("cpu")
     assert bfloat16.is_native == is_native
-    assert is_native or bfloat16.reason == f"{name}={value} leaves out this processor's avx512_bf16"
+    assert (
+        is_native
+        or bfloat16.reason == f"{name}={value.upper()} leaves out this processor's avx512_bf16"
+    )
 
 
 def test_auto_is_the_fastest_precision_that_is_native(monkeypatch):
@@ -124,7 +148,7 @@ def test_auto_is_the_fastest_precision_that_is_native(monkeypatch):
         assert precision_here("auto", "cpu") == (chosen, f"precision {chosen}, as it is so")
         for typed in "32-true", "64-true":
             assert precision_here(typed, "cpu") == (typed, None)
-    with pytest.raises(SettingsError, match="as it is so: choose device.precision=32-true, or in"):
+    with pytest.raises(SettingsError, match="as it is so: choose device.precision=32-true, or"):
         precision_here("bf16-mixed", "cpu")
 
 
@@ -170,7 +194,7 @@ def test_without_control_groups_there_is_no_quota(tmp_path):
     assert cpu_quota(tmp_path) == float("inf")
 
 
-def test_a_core_is_what_there_is_whole_time_for(monkeypatch):
+def test_a_quota_counts_as_its_whole_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
     for quota, number in (float("inf"), 4), (9.0, 4), (2.9, 2), (0.3, 1):
         monkeypatch.setattr(machine, "cpu_quota", lambda q=quota: q)

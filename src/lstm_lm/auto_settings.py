@@ -1,7 +1,7 @@
 """Settings that suit the machine: what ``auto`` stands for in precision and backend.
 
-A new run is trained, and its folder and fingerprint are made, with what was chosen. A run that
-goes on keeps that.
+A new run is trained with what was chosen, and its ``config.yaml`` has that instead of ``auto``. A
+resumed run keeps it, and so does a job of a sweep that is run again.
 """
 
 import dataclasses
@@ -25,15 +25,18 @@ def settle(config: RunConfig, device: str, apart: bool = False) -> tuple[RunConf
         SettingsError: if the device has not the precision that is asked for.
     """
     precision, why = precision_here(config.device.precision, device, apart)
-    model = config.model
-    if model.backend is Backend.auto:
-        is_fused = model.core is CoreName.fused  # to other cores it means nothing, and is torch
-        backend = backend_here(device) if is_fused else Backend.torch
-        model = dataclasses.replace(model, backend=backend)
     on = dataclasses.replace(config.device, precision=precision)
-    return dataclasses.replace(config, model=model, device=on), why
+    return dataclasses.replace(with_backend(config, device), device=on), why
+
+
+def with_backend(config: RunConfig, device: str) -> RunConfig:
+    if config.model.backend is not Backend.auto:
+        return config
+    is_fused = config.model.core is CoreName.fused  # to other cores it means nothing, and is torch
+    backend = backend_here(device) if is_fused else Backend.torch
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, backend=backend))
 
 
 def without_auto(changes: dict[str, Any]) -> dict[str, Any]:
-    """Of the settings typed for a run that goes on, those that do not say: as the run has it."""
+    """The settings typed for a resumed run, but for ``auto``, which changes nothing there."""
     return {n: value for n, value in changes.items() if n not in NAMES or value != AUTO}

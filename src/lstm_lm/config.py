@@ -119,6 +119,7 @@ class Accelerator(StrEnum):
 
 
 LARGEST = 3e38  # about what a float32 can hold
+BACKENDS = Backend.torch, Backend.cpp, Backend.triton  # what auto can stand for
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 AUTO = "auto"  # what suits the machine; see lstm_lm.auto_settings
 
@@ -210,7 +211,10 @@ class ModelConfig:
             embedding_size=self.embedding_size,
         )
         require_share("model", dropout=self.dropout)
-        is_of_any_core = self.backend in (Backend.auto, Backend.torch)  # as run folders say
+        is_of_any_core = self.backend in (
+            Backend.auto,
+            Backend.torch,
+        )  # run folders of other cores have torch
         if not is_of_any_core and self.core is not CoreName.fused:
             raise SettingsError(
                 f"model.backend={self.backend} needs model.core=fused, not {self.core}"

@@ -12,14 +12,14 @@ from lightning import seed_everything
 from lstm_lm.atomic_file import replace_by_link
 from lstm_lm.auto_settings import settle, without_auto
 from lstm_lm.checkpoint_file import load_newest
-from lstm_lm.config import AUTO, CoreName, RunConfig
+from lstm_lm.config import CoreName, RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import read_splits
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
 from lstm_lm.fingerprint import fingerprint, flatten
 from lstm_lm.init_from import run_to_start_from, start_from
-from lstm_lm.machine import choose_device, device_name, limit_threads, precision_here
+from lstm_lm.machine import choose_device, cores, device_name, limit_threads, precision_here
 from lstm_lm.model.fused.kernels import refuse_impossible
 from lstm_lm.model.language_model import LanguageModel, count_parameters
 from lstm_lm.prompts import encode_prompts
@@ -52,11 +52,12 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
         Stopped: after Ctrl-C and SIGTERM, with the newest state saved.
     """
     follow_if_asked(config.device)
-    config, why = settle(config, device_of(config).type)
-    if why is not None:
-        log.info("%s", why)
     limit_threads()
     with StopSignals() as signals, company(config.device, signals) as ranks:
+        with signals.at_once():  # it may compile
+            config, why = settle(config, device_of(config).type)
+        if why is not None:
+            log.info("%s", why)
         source = None if config.init_from is None else run_to_start_from(config)
         vocabulary = None if source is None else source.vocabulary
         session = prepare(config, RunFolder(output), signals, ranks, vocabulary)
@@ -88,8 +89,6 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
     follow_if_asked(device)
     with StopSignals() as signals, company(device, signals) as ranks, folder.held():
         before, config = folder.read_config(), folder.read_config(changes)
-        if config.device.precision == AUTO:  # which only an editor can have written there
-            config, _ = settle(config, device_of(config).type)
         summary = folder.read_summary()
         refuse_another_run(folder, before, config, summary)
         vocabulary = folder.read_vocabulary(summary["vocabulary_sha256"])
@@ -102,6 +101,12 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
         if checkpoint is None and config.init_from is not None:
             source = run_to_start_from(config)
         torch.set_num_threads(summary["threads"])  # sums are rounded in another order with others
+        if summary["threads"] > cores():
+            log.warning(
+                "warning: this run computes with %d threads as before, but there are only %d cores",
+                summary["threads"],
+                cores(),
+            )
         session = prepare(config, folder, signals, ranks, vocabulary, summary["text_sha256"])
         if source is not None:
             start_from(source, session, summary["started_from"])
@@ -170,13 +175,11 @@ def known_before(session: Session, started_from: str | None) -> dict[str, Any]:
     return {
         "status": "running",
         "device": device_name(session.device),
-        "precision": config.device.precision,
         "fingerprint": fingerprint(config, splits.text_sha256, started_from),
         "started_from": started_from,
         "parameters": count_parameters(session.model),
         "versions": versions(),
         "core": config.model.core.value,
-        "backend": config.model.backend.value if config.model.core is CoreName.fused else None,
         "threads": torch.get_num_threads(),  # of each rank
         "ranks": session.ranks.count,
         "text": config.data.text.value,

@@ -8,13 +8,15 @@ from typing import Any
 from lstm_lm.config import RunConfig
 
 # Where a text lies, what is written meanwhile, on what and for how long a run trains do not change
-# what is trained. How it is validated does: the plateau schedule and the best weights follow it.
+# what is trained, nor does what computes a fused core. How it is validated does: the plateau
+# schedule and the best weights follow it.
 NOT_IN_FINGERPRINT = {
     "resume",
     "init_from",
     "data.root",
     "data.path",
     "data.reset_every",
+    "model.backend",
     "training.epochs",
     "training.steps",
     "training.minutes",
@@ -52,5 +54,7 @@ def fingerprint(config: RunConfig, text_sha256: str, started_from: str | None = 
     Args:
         started_from: a checksum of the weights it began with, if they were another run's.
     """
-    content = json.dumps([what_is_trained(config), text_sha256, started_from], sort_keys=True)
+    # Runs made before the backend was left out had this one, as a rule; they can still go on.
+    trained = what_is_trained(config) | {"model.backend": "torch"}
+    content = json.dumps([trained, text_sha256, started_from], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -16,16 +16,9 @@ from lstm_lm.errors import SettingsError
 
 # What a CPU has that computes bfloat16 natively: one of these.
 X86, ARM = ("avx512_bf16", "amx_bf16"), ("bf16",)
-# Under these limits oneDNN takes none of them.
-LIMITS_WITHOUT_BFLOAT16 = {
-    "SSE41",
-    "AVX",
-    "AVX2",
-    "AVX2_VNNI",
-    "AVX2_VNNI_2",
-    "AVX512_CORE",
-    "AVX512_CORE_VNNI",
-}
+# The limits under which oneDNN takes no AVX-512 at all, and none of its bfloat16 instructions.
+WITHOUT_AVX512 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2"}
+WITHOUT_BFLOAT16 = WITHOUT_AVX512 | {"AVX512_CORE", "AVX512_CORE_VNNI"}
 ASK_GPU = "import torch; print(torch.cuda.is_bf16_supported(including_emulation=False))"
 CPUINFO = Path("/proc/cpuinfo")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as glibc's malloc.h has them
@@ -59,7 +52,7 @@ def choose_device(accelerator: Accelerator, devices: int = 1, local_rank: int = 
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"cpu ({platform.machine()})"
+    return f"cpu ({processor_name()}, {torch.backends.cpu.get_cpu_capability()})"
 
 
 class Bfloat16(NamedTuple):
@@ -74,8 +67,6 @@ def bfloat16_of(device: str, apart: bool = False) -> Bfloat16:
         apart: ask a GPU in a process of its own, as asking takes some of its memory.
     """
     if device == "cuda":
-        if not torch.cuda.is_available():  # what needs one fails for that
-            return Bfloat16(True, "most GPUs have bfloat16 units")
         if apart:
             is_native = answer_of_gpu()
         else:
@@ -87,24 +78,34 @@ def bfloat16_of(device: str, apart: bool = False) -> Bfloat16:
         missing = ", ".join(names)
         return Bfloat16(False, f"this processor has no bfloat16 instructions ({missing})")
     limit = onednn_limit()
-    if limit is not None and limit.partition("=")[2].upper() in LIMITS_WITHOUT_BFLOAT16:
+    if limit.partition("=")[2] in WITHOUT_BFLOAT16:
         return Bfloat16(False, f"{limit} leaves out this processor's {found[0]}")
     return Bfloat16(True, f"this processor has {found[0]}")
 
 
 @cache
 def answer_of_gpu() -> bool:
+    """
+    Raises:
+        SettingsError: if the GPU does not answer.
+    """
     command = [sys.executable, "-P", "-c", ASK_GPU]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise SettingsError(
+            f"the GPU does not say whether it has bfloat16 units ({reason}): choose "
+            "device.precision=32-true, or device=cpu"
+        )
     return done.stdout.strip() == "True"
 
 
-def onednn_limit() -> str | None:
-    """The variable that keeps oneDNN from some instructions, as ``NAME=value``, if one is set."""
+def onednn_limit() -> str:
+    """The variable that keeps oneDNN from some instructions, as ``NAME=VALUE``; empty if none."""
     for name in "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA":
         if os.environ.get(name):
-            return f"{name}={os.environ[name]}"
-    return None
+            return f"{name}={os.environ[name].upper()}"
+    return ""
 
 
 def cpu_features() -> set[str]:
@@ -120,6 +121,13 @@ def cpu_features() -> set[str]:
 
 def processor_name() -> str:
     return cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def multiplies_slowly() -> bool:
+    """Whether PyTorch's products of float32 leave AVX-512 unused: MKL takes it on Intel's alone."""
+    has_avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    by_mkl = torch.backends.mkl.is_available() and cpu_info("vendor_id") == "AuthenticAMD"
+    return has_avx512 and by_mkl and onednn_limit().partition("=")[2] not in WITHOUT_AVX512
 
 
 def cpu_info(key: str) -> str:
@@ -149,8 +157,8 @@ def precision_here(precision: str, device: str, apart: bool = False) -> tuple[st
         return chosen, f"precision {chosen}, as {bfloat16.reason}"
     if not bfloat16.is_native:
         raise SettingsError(
-            f"device.precision=bf16-mixed is slow here, or fails, as {bfloat16.reason}: choose "
-            "device.precision=32-true, or in a new run auto"
+            f"device.precision=bf16-mixed cannot be used here, as {bfloat16.reason}: choose "
+            "device.precision=32-true, or device.precision=auto for a new run"
         )
     return precision, None
 
@@ -177,9 +185,10 @@ def cpu_quota(root: Path = Path("/")) -> float:
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        mount = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
-        for group in (Path(path), *Path(path).parents):
-            quotas.append(quota_of(mount / group.relative_to("/"), is_second=not controllers))
+        for mount in {"cpu", controllers} if controllers else {""}:
+            for group in (Path(path), *Path(path).parents):
+                folder = root / "sys/fs/cgroup" / mount / str(group).lstrip("/.")
+                quotas.append(quota_of(folder, is_second=not controllers))
     return min(quotas)
 
 

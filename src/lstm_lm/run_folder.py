@@ -199,7 +199,7 @@ class RunFolder:
         for key, value in (changes or {}).items():
             OmegaConf.update(saved, key, value)
         if saved.model.core != core and "model.backend" not in (changes or {}):
-            saved.model.backend = Backend.auto  # what was saved is of the core that was saved
+            saved.model.backend = Backend.auto  # the one saved belongs to the core saved
         return with_absolute_paths(cast(RunConfig, OmegaConf.to_object(saved)))
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from lstm_lm.config import Backend, ResetGate
+from lstm_lm.config import BACKENDS, ResetGate
 from lstm_lm.model.builtin import BuiltinGRU, BuiltinLSTM, BuiltinRNN
 from lstm_lm.model.core import Core, HiddenState, LSTMState, WindowState
 from lstm_lm.model.fused.cores import FusedGRU, FusedLSTM, FusedRNN
@@ -31,7 +31,7 @@ CORES = {
     "builtin rnn": (BuiltinRNN, torch.nn.RNN, HiddenState),
     "transformer": (partial(CausalTransformer, heads=1, context=4), None, WindowState),
 }
-for backend in Backend.torch, Backend.cpp, Backend.triton:
+for backend in BACKENDS:
     CORES |= {
         f"fused lstm, {backend}": (
             partial(FusedLSTM, backend=backend),

@@ -14,7 +14,8 @@ sizes = pytest.mark.parametrize(
 
 @pytest.fixture(params=["with oneDNN", "without"], autouse=True)
 def library(request, monkeypatch):
-    assert products.onednn_answers()
+    if request.param == "with oneDNN" and not products.onednn_answers():
+        pytest.skip("needs the private operators of oneDNN")
     monkeypatch.setattr(products, "takes_onednn", lambda: request.param != "without")
 
 
@@ -64,23 +65,3 @@ def test_under_autocast_a_linear_layer_multiplies_bfloat16():
     values, weight, bias = torch.randn(40, 200), torch.randn(300, 200), torch.randn(300)
     with torch.autocast("cpu", torch.bfloat16):
         assert linear(values, weight, bias).dtype is torch.bfloat16
-
-
-@pytest.mark.parametrize(
-    ("capability", "vendor", "limit", "is_faster"),
-    [
-        ("AVX512", "AuthenticAMD", None, True),
-        ("AVX512", "GenuineIntel", None, False),
-        ("AVX512", "AuthenticAMD", "ONEDNN_MAX_CPU_ISA=AVX2", False),
-        ("AVX2", "AuthenticAMD", None, False),
-        ("DEFAULT", "", None, False),
-    ],
-)
-def test_the_processor_decides_which_library_multiplies(
-    capability, vendor, limit, is_faster, monkeypatch
-):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-    monkeypatch.setattr(products, "cpu_info", lambda key: vendor)
-    monkeypatch.setattr(products, "onednn_limit", lambda: limit)
-    assert products.onednn_is_faster() is is_faster

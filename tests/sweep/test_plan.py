@@ -8,7 +8,7 @@ from lstm_lm.errors import SettingsError
 from lstm_lm.experiment import train
 from lstm_lm.machine import Bfloat16
 from lstm_lm.run_folder import config_of
-from lstm_lm.sweep.plan import fingerprints, plan, settle_all
+from lstm_lm.sweep.plan import fingerprints, known_sweep, plan, settle_all
 from lstm_lm.sweep.sweep_folder import SweepFolder
 
 
@@ -20,7 +20,8 @@ def plan_sweep(tiny_run, tmp_path):
 
     def plan_grid(*jobs, threads=1, gpus=()):
         overrides = [job.split() for job in jobs]
-        configs = settle_all([tiny_run(*job) for job in overrides], gpus)
+        known = known_sweep(folder).jobs
+        configs = settle_all([tiny_run(*job) for job in overrides], gpus, known)
         sweep, wanted = plan(folder, configs, fingerprints(configs), overrides, threads)
         folder.write(sweep)
         return sweep, wanted
@@ -121,6 +122,27 @@ def test_auto_and_what_it_stands_for_are_the_same_job(plan_sweep, has_bfloat16):
     has_bfloat16("cpu")
     _, jobs = plan_sweep("device.precision=auto", "device.precision=32-true")
     assert [job.settings["device.precision"] for job in jobs] == ["bf16-mixed", "32-true"]
+
+
+def test_a_job_keeps_what_was_chosen_for_it_on_another_machine(plan_sweep, has_bfloat16):
+    has_bfloat16("cpu")
+    grid = [f"device=cpu device.precision=auto seed={seed}" for seed in (1, 2)]
+    plan_sweep(*grid)
+    has_bfloat16()
+    _, jobs = plan_sweep(*grid, "device=cpu device.precision=auto seed=3")
+    assert [job.number for job in jobs] == [0, 1, 2]
+    precisions = [job.settings["device.precision"] for job in jobs]
+    assert precisions == ["bf16-mixed", "bf16-mixed", "32-true"]
+
+
+def test_a_job_for_a_gpu_is_decided_about_where_there_is_one(plan_sweep, has_bfloat16):
+    has_bfloat16()
+    grid = "device=gpu device.precision=auto model.core=fused", "device=gpu seed=2"
+    _, (undecided, _) = plan_sweep(*grid)
+    assert undecided.settings["device.precision"] == "auto"
+    _, (decided, _) = plan_sweep(*grid, gpus=["0"])
+    settings = decided.settings["device.precision"], decided.settings["model.backend"]
+    assert (decided.number, settings) == (undecided.number, ("32-true", "torch"))
 
 
 def test_a_precision_that_a_job_cannot_have_is_refused(plan_sweep, has_bfloat16, tmp_path):

@@ -245,7 +245,7 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path):
         time.sleep(0.5)
         assert sweep.process.poll() is None
         sweep.process.send_signal(signal.SIGINT)
-        sweep.process.communicate(timeout=600)
+        sweep.process.communicate(timeout=60)
         assert sweep.process.returncode == 130
         assert not sweep.job_processes()
         assert "running" not in sweep.statuses().values()

@@ -61,7 +61,7 @@ def test_a_row_has_all_that_is_trained_and_the_device(tiny_run, tmp_path):
     events = read(tmp_path)
     settings = start_of(events).hparams
     device = flatten({"device": dataclasses.asdict(config.device)})
-    assert set(settings) == set(what_is_trained(config)) | set(device)
+    assert set(settings) == {*what_is_trained(config), *device, "model.backend"}
     assert settings["model.dropout"].number_value == 0.25
     assert settings["model.hidden_size"].number_value == 16
     assert settings["model.second_bias"].bool_value is True

@@ -44,7 +44,9 @@ def run_config(composed: DictConfig, overrides: Sequence[str]) -> RunConfig:
 
         typed = typed_settings(overrides)
         of_model = {key: value for key, value in typed.items() if key.startswith("model.")}
-        of_model.setdefault("model.backend", Backend.auto)  # that one's was of its machine
+        of_model.setdefault(
+            "model.backend", Backend.auto
+        )  # the source's was chosen for its machine
         source = RunFolder(Path(composed.init_from)).read_config(of_model)
         composed.model = OmegaConf.structured(source.model)
     return cast(RunConfig, OmegaConf.to_object(composed))

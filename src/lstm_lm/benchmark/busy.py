@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from lstm_lm.machine import cores
-
 STAT = Path("/proc/stat")
 ALLOWED = 0.15  # cores used by others, if all are measured
 ALLOWED_PER_FREE_CORE = 0.5  # more, as memory and clock rates are shared
@@ -55,4 +53,5 @@ def others(before: Reading, after: Reading) -> float | None:
 
 def allowed(threads: int) -> float:
     """How many cores others may use while so many threads are measured."""
-    return ALLOWED + ALLOWED_PER_FREE_CORE * max(0, cores() - threads)
+    measured = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads
+    return ALLOWED + ALLOWED_PER_FREE_CORE * max(0, measured - threads)

@@ -48,7 +48,7 @@ def prepare(name: str) -> torch.device:
     return device
 
 
-def machine(device: torch.device) -> dict[str, Any]:
+def describe_machine(device: torch.device) -> dict[str, Any]:
     """What the figures are of, for JSON: processor, instruction sets, cores, versions."""
     features = cpu_features()
     known: dict[str, Any] = {
@@ -67,12 +67,12 @@ def machine(device: torch.device) -> dict[str, Any]:
 def in_one_line(machine: dict[str, Any]) -> str:
     """The same for people."""
     number, total = machine["cores"], machine["cores_in_total"]
-    limit, march = machine["onednn_limit"], machine["kernels_for"]
+    march = machine["kernels_for"]
     parts = [
         *([machine["gpu"]] if "gpu" in machine else []),
         machine["processor"],
         f"{' '.join(machine['instructions'])} (PyTorch uses {machine['used_by_pytorch']})",
-        *([limit] if limit else []),
+        *filter(None, [machine["onednn_limit"]]),
         *([f"C++ kernels for {march}"] if march else []),
         f"{number} of {total} cores" if number != total else count(number, "core"),
         f"PyTorch {machine['torch']}",

@@ -10,7 +10,7 @@ from torch import nn
 
 from lstm_lm.benchmark.naive import NaiveModel
 from lstm_lm.benchmark.shapes import Shape
-from lstm_lm.config import Backend, Cell, CoreName, ModelConfig
+from lstm_lm.config import BACKENDS, Backend, Cell, CoreName, ModelConfig
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.fused.kernels import refuse_impossible
 from lstm_lm.model.language_model import LanguageModel
@@ -51,7 +51,7 @@ def fused(scratch: ModelConfig, device: torch.device) -> dict[str, ModelConfig]:
 @cache
 def possible_backends(device: torch.device) -> list[Backend]:
     possible = []
-    for backend in Backend.torch, Backend.cpp, Backend.triton:
+    for backend in BACKENDS:
         try:
             refuse_impossible(backend, device)
             possible.append(backend)

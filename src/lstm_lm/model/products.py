@@ -1,18 +1,19 @@
 """Matrix products by oneDNN where PyTorch would take a slower library.
 
 On a CPU PyTorch multiplies float32 matrices with MKL, which uses AVX-512 on Intel's processors
-only. So oneDNN is twice as fast on AMD's with AVX-512, and elsewhere no faster. GFLOP/s on one
-thread, MKL and oneDNN, for [rows, in] @ [in, out]:
+only; on AMD's with AVX-512 oneDNN is faster. GFLOP/s on one thread, MKL and oneDNN, for
+[rows, in] @ [in, out]:
 
-    rows    in   out    Zen 5        Zen 5, AVX2 only    Zen 3
-    2048  2048  2048    114   256    115   132           90   77
-      32   256  1024    103   175    107   106           75   64
-      64   512  2048    108   231    115   126           83   71
-    2240  1024  4096    113   208    109   118           80   65
+    rows    in   out    Zen 5        Zen 4        Zen 5, AVX2 only    Zen 3
+    2048  2048  2048    114   256    89   106     115   132           90   77
+      32   256  1024    103   175    76    93     107   106           75   64
+      64   512  2048    108   231                 115   126           83   71
+    2240  1024  4096    113   208                 109   118           80   65
 
-PyTorch offers oneDNN's by private operators only. They are used where they are faster, exist and
-answer right, else the public ones are. The processor decides, not a measurement: the same run has
-the same bits every time.
+PyTorch offers oneDNN's by private operators only. They are used on the first two of these kinds
+of processors, where they exist and answer right; elsewhere the public ones are, also on Intel's,
+which were not measured. The processor decides and no measurement, so that a run has the same bits
+every time.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from lstm_lm.machine import cpu_info, onednn_limit
+from lstm_lm.machine import multiplies_slowly
 
 Multiply = Callable[[Tensor, Tensor], Tensor]  # values @ weight.T
 
@@ -110,15 +111,7 @@ def onednn_multiplies(weight: Tensor) -> bool:
 
 @cache
 def takes_onednn() -> bool:
-    return onednn_is_faster() and onednn_answers()
-
-
-def onednn_is_faster() -> bool:
-    """By at least a fifth, on this processor."""
-    has_avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    is_amd = cpu_info("vendor_id") == "AuthenticAMD"
-    has_mkl = torch.backends.mkl.is_available()
-    return has_avx512 and is_amd and has_mkl and onednn_limit() is None
+    return multiplies_slowly() and onednn_answers()
 
 
 @cache

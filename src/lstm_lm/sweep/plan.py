@@ -7,15 +7,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from lstm_lm.auto_settings import settle
-from lstm_lm.config import DataConfig, RunConfig
+from lstm_lm.auto_settings import NAMES, settle, with_backend
+from lstm_lm.config import AUTO, DataConfig, RunConfig
 from lstm_lm.data.splits import Splits, read_splits
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.data.windows import TrainingBatches
 from lstm_lm.errors import DamagedFile, SettingsError
-from lstm_lm.fingerprint import fingerprint, flatten
+from lstm_lm.fingerprint import fingerprint, flatten, what_is_trained
 from lstm_lm.prompts import encode_prompts
-from lstm_lm.run_folder import RunFolder, with_absolute_paths
+from lstm_lm.run_folder import RunFolder, config_of, with_absolute_paths
 from lstm_lm.sweep.gpu_slots import uses_gpu
 from lstm_lm.sweep.job_names import choices, differing, job_name
 from lstm_lm.sweep.sweep_folder import Job, Sweep, SweepFolder, identity
@@ -41,8 +41,15 @@ class Texts:
         return self.splits[key]
 
 
-def settle_all(configs: Sequence[RunConfig], gpus: Sequence[str]) -> list[RunConfig]:
+def settle_all(
+    configs: Sequence[RunConfig], gpus: Sequence[str], jobs: Sequence[Job] = ()
+) -> list[RunConfig]:
     """The configs with what ``auto`` stands for on the device of each.
+
+    A precision stays ``auto`` for a job on a GPU where there is none.
+
+    Args:
+        jobs: those that the sweep has already, which keep what was chosen for them.
 
     Raises:
         SettingsError: if a device has not the precision asked for, or a grid has ``auto`` and
@@ -50,16 +57,32 @@ def settle_all(configs: Sequence[RunConfig], gpus: Sequence[str]) -> list[RunCon
     """
     settled, whys, seen = [], [], dict[str, dict[str, Any]]()  # which settings came to a config
     for config in configs:
-        typed = flatten(dataclasses.asdict(config))
+        typed = flatten(dataclasses.asdict(with_absolute_paths(config)))
+        job = next((job for job in jobs if is_but_for_auto(job, typed)), None)
         device = "cuda" if uses_gpu(config.device.accelerator, gpus) else "cpu"
-        config, why = settle(config, device, apart=True)
+        if job is not None:
+            config = config_of(typed | {name: job.settings[name] for name in NAMES})
+        is_kept = job is not None and config.device.precision != AUTO  # also where it is not native
+        if not is_kept and (device == "cpu" or gpus):
+            config, why = settle(config, device, apart=True)
+            whys.append(why)
+        config = with_backend(config, device)
         refuse_same(seen.setdefault(str(config), typed), typed)
         settled.append(config)
-        whys.append(why)
     for why in dict.fromkeys(whys):
         if why is not None:
             log.info("%s", why)
     return settled
+
+
+def is_but_for_auto(job: Job, typed: dict[str, Any]) -> bool:
+    """Whether settings with ``auto`` are those of a job for which that was decided."""
+    names = {*what_is_trained(config_of(typed)), "init_from", *NAMES}
+    names |= {name for name in typed if name.startswith("device.")}
+    is_open = [name for name in NAMES if typed[name] == AUTO and job.settings[name] != AUTO]
+    return bool(is_open) and all(
+        job.settings[name] == typed[name] for name in names.difference(is_open)
+    )
 
 
 def refuse_same(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -133,6 +156,9 @@ def plan(
     for config, of_job, its_fingerprint in zip(configs, chosen, trained, strict=True):
         settings = flatten(dataclasses.asdict(with_absolute_paths(config)))
         key = identity(its_fingerprint, settings)
+        # One that was never begun for want of a GPU.
+        undecided = identity(its_fingerprint, settings | {"device.precision": AUTO})
+        key = undecided if key not in known and undecided in known else key
         if key not in known:
             name = job_name(number, of_job, list(sweep.grid))
             known[key] = Job(
@@ -150,6 +176,8 @@ def plan(
 
 def known_sweep(folder: SweepFolder) -> Sweep:
     """What is there from earlier; should the record be lost, as its runs' folders have it."""
+    if not folder.path.is_dir():
+        return Sweep()
     if folder.holds_a_sweep():
         try:
             return folder.read()

@@ -9,7 +9,7 @@ from lstm_lm.config import RunConfig
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.machine import cores
 from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu, visible_gpus
-from lstm_lm.sweep.plan import fingerprints, is_done, plan, settle_all
+from lstm_lm.sweep.plan import fingerprints, is_done, known_sweep, plan, settle_all
 from lstm_lm.sweep.processes import Places
 from lstm_lm.sweep.runner import Runner
 from lstm_lm.sweep.sweep_folder import Job, SweepFolder
@@ -45,7 +45,7 @@ def run_sweep(
     gpus = visible_gpus()
     at_once = jobs_at_once or processes_at_once(configs, gpus, jobs_per_gpu)
     with StopSignals() as signals:
-        configs = settle_all(configs, gpus)
+        configs = settle_all(configs, gpus, known_sweep(folder).jobs)
         trained = fingerprints(configs)
         signals.heed()
         with folder.held():

@@ -4,8 +4,8 @@
     000_h128_lr1/   one run's folder for each job, by its number and what sets it apart
     .lock           held by the process that runs the sweep
 
-A job is what it trains, its fingerprint, and the device it trains on. Its number only says when
-it came. How a job stands, its run's folder knows best, if there is one.
+A job is what it trains, its fingerprint, and the device and backend it trains on. Its number only
+says when it came. How a job stands, its run's folder knows best, if there is one.
 """
 
 import contextlib
@@ -114,4 +114,4 @@ class SweepFolder:
 
 def identity(fingerprint: str, settings: dict[str, Any]) -> str:
     device = {name: settings[name] for name in sorted(settings) if name.startswith("device.")}
-    return json.dumps([fingerprint, device])
+    return json.dumps([fingerprint, device, settings["model.backend"]])

@@ -11,7 +11,7 @@ from torch.distributed import Store, TCPStore
 
 from lstm_lm.config import Accelerator, DeviceConfig
 from lstm_lm.data.data_module import TextDataModule
-from lstm_lm.errors import Diverged, LostRank, RunFailed, Stopped
+from lstm_lm.errors import Diverged, LostRank, RunFailed, SettingsError, Stopped
 from lstm_lm.machine import choose_device
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.ranks import Ranks
@@ -60,7 +60,7 @@ def follow(place: Place, config: DeviceConfig, store: Store) -> int:
             return LOST_OTHERS
         except (Diverged, Stopped):
             return 0
-        except RunFailed as error:
+        except (RunFailed, SettingsError) as error:
             print(f"error on rank {place.number}: {error}", file=sys.stderr)
             return 1
     return 0

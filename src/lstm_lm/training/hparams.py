@@ -65,6 +65,7 @@ COLUMNS = [
 def write_start(writer: SummaryWriter, config: RunConfig) -> None:
     """What is trained, and on what."""
     settings = what_is_trained(config) | flatten({"device": dataclasses.asdict(config.device)})
+    settings["model.backend"] = config.model.backend
     types = setting_types(RunConfig)
     start = SessionStartInfo(start_time_secs=time.time())
     infos = []

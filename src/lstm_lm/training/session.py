@@ -14,7 +14,7 @@ from lightning import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.tensorboard import SummaryWriter
 
-from lstm_lm.config import RunConfig
+from lstm_lm.config import CoreName, RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import Splits
 from lstm_lm.errors import Diverged, RunFailed, Stopped
@@ -103,6 +103,7 @@ class Session:
             status="running",
             device=device_name(self.device),
             precision=config.device.precision,
+            backend=config.model.backend.value if config.model.core is CoreName.fused else None,
             ranks=self.ranks.count,
             versions=versions(),
         )

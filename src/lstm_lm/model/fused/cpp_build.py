@@ -39,9 +39,11 @@ when_parent_is_gone(lambda: os.killpg(0, signal.SIGTERM))
 folder, source, *flags = sys.argv[1:]
 import torch
 load("kernels", [source], extra_cflags=flags, build_directory=folder, is_python_module=False)
-# Once, as instructions that the processor lacks end the process.
+# Each kind of numbers once, as instructions that the processor lacks end the process.
 zeros = torch.zeros(17, 16, 16)
-torch.ops.lstm_lm.rnn_forward(zeros[1:], [*zeros[:2], zeros[0, 0]], zeros.clone())
+for dtype in torch.float32, torch.bfloat16:
+    inputs, weights = zeros[1:].to(dtype), [*zeros[:2], zeros[0, 0]]
+    torch.ops.lstm_lm.rnn_forward(inputs, weights, zeros.to(dtype, copy=True))
 """
 
 log = logging.getLogger(__name__)
@@ -74,11 +76,6 @@ def load_library() -> Any:
             "choose model.backend=torch"
         ) from error
     return torch.ops.lstm_lm
-
-
-def is_available() -> bool:
-    """Whether the kernels are compiled already, or there is a compiler that can do so."""
-    return shutil.which(compiler()) is not None or is_whole(library_file())
 
 
 def library_file() -> Path:
@@ -118,7 +115,7 @@ def compile_into(library: Path) -> None:
         raise SettingsError(
             f"model.backend=cpp needs a C++ compiler, and there is no {missing}: install one (on "
             "Debian and Ubuntu: apt install g++; on macOS: xcode-select --install), or choose "
-            "model.backend=torch for a new run"
+            "model.backend=torch"
         )
     log.info("compiling the C++ kernels for this machine, once: about half a minute …")
     with tempfile.TemporaryDirectory() as folder:
@@ -133,8 +130,8 @@ def compile_into(library: Path) -> None:
             )
         if code != 0:
             raise SettingsError(
-                f"the C++ kernels could not be compiled with {compiler()}: choose "
-                f"model.backend=torch, or mend this: {reason(told)}"
+                f"the C++ kernels could not be compiled with {compiler()} ({reason(told)}): mend "
+                "that, or choose model.backend=torch"
             )
         replace_by_copy(library, Path(folder) / "kernels.so")
         write_whole(checksum_file(library), checksum(library).encode())

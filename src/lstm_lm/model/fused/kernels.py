@@ -20,7 +20,6 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-import lstm_lm.model.fused.cpp_build as cpp_build
 from lstm_lm.config import Backend
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.fused.layer import Weights
@@ -105,14 +104,12 @@ def backend_here(device: str) -> Backend:
     """What ``model.backend=auto`` stands for on this machine's ``cpu`` or ``cuda``."""
     if device != "cpu":
         return Backend.torch
-    if cpp_build.is_available():
-        return Backend.cpp
-    log.warning(
-        "warning: there is no C++ compiler, so the fused core is computed by plain PyTorch "
-        "(model.backend=torch), which is slower: install one (on Debian and Ubuntu: apt install "
-        "g++; on macOS: xcode-select --install)"
-    )
-    return Backend.torch
+    try:
+        kernels_of(Backend.cpp, torch.device(device))
+    except SettingsError as error:
+        log.warning("warning: %s, which is slower and taken here", error)
+        return Backend.torch
+    return Backend.cpp
 
 
 def refuse_impossible(backend: Backend, device: torch.device) -> None:

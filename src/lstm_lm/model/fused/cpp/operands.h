@@ -25,8 +25,8 @@ void for_rows(int64_t batch, Task task) {  // task(first row, number of rows), o
   });
 }
 
-// Rows of operands to multiply with, each padded to whole elements and by a cache line: else rows of
-// a power of two would all lie in the same few places of the first-level cache. The padding is zero.
+// Rows of operands to multiply with, each padded with zeros to whole elements and by a cache line
+// more: rows whose length is a power of two would share few sets of the first-level cache.
 template <typename Numbers>
 struct Operands {
   using Element = typename Numbers::Element;
@@ -36,7 +36,9 @@ struct Operands {
       : stride(elements<Numbers>(depth) + CACHE_LINE / sizeof(Element)),
         memory(zeros<Element>(rows * stride)) {}
 
-  Operand* row(int64_t number) { return reinterpret_cast<Operand*>(memory.get() + number * stride); }
+  Operand* row(int64_t number) {
+    return reinterpret_cast<Operand*>(memory.get() + number * stride);
+  }
 
   Left<Element> from(int64_t row) const { return {memory.get() + row * stride, stride, 1}; }
 

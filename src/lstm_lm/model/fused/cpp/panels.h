@@ -10,8 +10,8 @@
 
 namespace {
 
-// A matrix [depth, columns] cut into panels; the last may have fewer vectors, and has zeros where the
-// matrix ends before it does.
+// A matrix [depth, columns] cut into panels; the last may have fewer vectors, and has zeros where
+// the matrix ends before it does.
 template <typename Numbers>
 struct Panels {
   using Element = typename Numbers::Element;

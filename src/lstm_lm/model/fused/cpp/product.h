@@ -11,15 +11,15 @@
 namespace {
 
 // Vectors of columns in a panel. The sums of a block, its columns and one number of a row must fit
-// into the registers: 6 rows of 4 vectors into 32, 6 rows of 2 vectors into 16. Of 16 registers
-// 3 rows of 4 vectors would fill as many, but read a panel twice as often and multiply a fifth slower.
+// into the registers: 6 rows of 4 vectors into 32, 6 rows of 2 vectors into 16. Blocks of 3 rows of
+// 4 vectors would read a panel twice as often, and were a fifth slower with 16 registers.
 constexpr int PANEL = REGISTERS == 32 ? 4 : 2;
 
 template <int VECTORS>
 constexpr int64_t LARGEST_BLOCK = (REGISTERS - REGISTERS / 4) / VECTORS;
 
-// A panel of so many elements of depth stays in a cache for all blocks of rows: 128 KiB in the second
-// level where vectors have 64 bytes, 16 KiB in the first where they have 32.
+// A panel of so many elements of depth stays in a cache for all blocks of rows: 128 KiB in the
+// second level where vectors have 64 bytes, 16 KiB in the first where they have 32.
 constexpr int64_t DEPTH_AT_ONCE = REGISTERS == 32 ? 512 : 256;
 
 // A matrix of elements, [rows, depth].

@@ -77,7 +77,8 @@ inline void store(T* to, Vector<T> values, int64_t count = LANES<T>) {
 template <typename T>
 inline void fetch(const T* from, int64_t count) {
   auto line = reinterpret_cast<const char*>(from);
-  for (auto end = line + count * sizeof(T); line < end; line += CACHE_LINE) __builtin_prefetch(line, 1, 2);
+  for (auto end = line + count * sizeof(T); line < end; line += CACHE_LINE)
+    __builtin_prefetch(line, 1, 2);
 }
 
 // A bfloat16 is the upper half of a float.

@@ -14,15 +14,16 @@ namespace {
 // Weights [gates, hidden, columns] in panels that hold all gates of the same units, so that these
 // can be computed from one panel. A bias is the weight of one more column.
 //
-// A panel lies in memory as parts [depth][PART][lanes], each of which fills the registers when it is
-// multiplied: as a rule PANEL vectors. Three gates of one vector of units nearly fill four.
+// A panel lies in memory as parts [depth][PART][lanes], each of which fills the registers when it
+// is multiplied: as a rule PANEL vectors. Three gates of one vector of units nearly fill four.
 template <typename Numbers, typename Cell>
 struct WeightPanels {
   using State = typename Numbers::State;
   using Element = typename Numbers::Element;
   static constexpr bool NEARLY_FILLS = Cell::GATES == 3 && PANEL == 4;
   static constexpr int64_t L = LANES<State>;
-  static constexpr int64_t UNITS = NEARLY_FILLS ? L : std::lcm(Cell::GATES, PANEL) / Cell::GATES * L;
+  static constexpr int64_t UNITS =
+      NEARLY_FILLS ? L : std::lcm(Cell::GATES, PANEL) / Cell::GATES * L;
   static constexpr int VECTORS = Cell::GATES * UNITS / L, PART = NEARLY_FILLS ? VECTORS : PANEL;
   static constexpr int64_t WIDTH = VECTORS * L, PARTS = VECTORS / PART;
 
