@@ -1,6 +1,7 @@
 // The gradients of a layer's weights, one product over all steps and rows.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "one_hot.h"
@@ -77,10 +78,13 @@ void weight_gradients(
     const std::vector<Factor<Numbers>>& factors) {
   using State = typename Numbers::State;
   using Element = typename Numbers::Element;
-  // A block of the gradient's rows and as much depth that both sides stay in the caches. So many
-  // vectors of float or double are a multiple of six rows.
-  constexpr int64_t VECTORS = REGISTERS == 32 ? 6 : 9, BLOCK = VECTORS * LANES<State>;
+  // A block of the gradient's rows and as much depth that both sides stay in the caches. Blocks are
+  // about equally high, and so many that threads share them out evenly.
+  constexpr int64_t L = LANES<State>, MOST_VECTORS = REGISTERS == 32 ? 6 : 9;
   constexpr int64_t DEPTH = 1024 * Numbers::PER_ELEMENT;
+  const int64_t vectors = (rows + L - 1) / L, threads = at::get_num_threads();
+  const int64_t rounds = (vectors + MOST_VECTORS * threads - 1) / (MOST_VECTORS * threads);
+  const int64_t blocks = std::min(vectors, rounds * threads);
   std::vector<std::vector<int32_t>> ones;
   for (auto& factor : factors)
     ones.push_back(
@@ -95,13 +99,15 @@ void weight_gradients(
           factor.matrix + start * factor.columns, taken, ones[which].empty() ? factor.columns : 0,
           factor.bias != nullptr && ones[which].empty()));
     }
-    at::parallel_for(0, (rows + BLOCK - 1) / BLOCK, 1, [&](int64_t begin, int64_t end) {
-      auto block = allocate<Element>(elements<Numbers>(taken) * BLOCK);
-      auto edge = allocate<State>(BLOCK * Panels<Numbers>::WIDTH);
-      for (int64_t first = begin * BLOCK; first < std::min(rows, end * BLOCK); first += BLOCK) {
-        int64_t height = std::min(BLOCK, rows - first);
+    at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+      auto block = allocate<Element>(elements<Numbers>(taken) * MOST_VECTORS * L);
+      auto edge = allocate<State>(MOST_VECTORS * L * Panels<Numbers>::WIDTH);
+      for (int64_t number = begin; number < end; ++number) {
+        int64_t start_vector = vectors * number / blocks, first = start_vector * L;
+        int64_t wide = vectors * (number + 1) / blocks - start_vector;
+        int64_t height = std::min(wide * L, rows - first);
         auto from = left + start * rows;
-        cut_panel<Numbers>(from + first, taken, height, rows, VECTORS, block.get());
+        cut_panel<Numbers>(from + first, taken, height, rows, wide, block.get());
         for (size_t which = 0; which < factors.size(); ++which) {
           if (!ones[which].empty())
             add_one_hot<Numbers>(
@@ -109,8 +115,8 @@ void weight_gradients(
                 start > 0);
           for (int64_t panel = 0; panel < rights[which].count; ++panel)
             add_product<Numbers>(
-                block.get(), BLOCK, rights[which], panel, factors[which], first, height, start > 0,
-                edge.get());
+                block.get(), wide * L, rights[which], panel, factors[which], first, height,
+                start > 0, edge.get());
         }
       }
     });
