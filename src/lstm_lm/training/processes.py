@@ -28,8 +28,9 @@ from lstm_lm.training.followers import Followers
 from lstm_lm.training.stop_signals import StopSignals
 
 MEETING = timedelta(minutes=10)
-# While the first rank reads a text, saves or writes samples, the others wait for it.
-PATIENCE = timedelta(hours=2)
+# While the first rank reads a text, saves or writes samples, the others wait for it. It need not
+# wait so long for them; now and then gloo does not notice that one of them was killed.
+PATIENCE, PATIENCE_OF_FIRST = timedelta(hours=2), timedelta(minutes=10)
 HERE = "127.0.0.1"
 
 
@@ -132,10 +133,11 @@ def joined(
     if device.type == "cuda":
         torch.cuda.set_device(place.local_number)
         backend = "cpu:gloo,cuda:nccl"
+    patience = PATIENCE if place.number > 0 else PATIENCE_OF_FIRST
     try:
         store.set(here(place.number), "")
         distributed.init_process_group(
-            backend, store=store, rank=place.number, world_size=place.count, timeout=PATIENCE
+            backend, store=store, rank=place.number, world_size=place.count, timeout=patience
         )
     except RuntimeError as error:
         raise LostRank(who_ended()) from error
