@@ -19,8 +19,8 @@ template <int VECTORS>
 constexpr int64_t LARGEST_BLOCK = (REGISTERS - REGISTERS / 4) / VECTORS;
 
 // A panel of so many elements of depth stays in a cache for all blocks of rows: 128 KiB in the
-// second level where vectors have 64 bytes, 8 KiB in the first where they have 32.
-constexpr int64_t DEPTH_AT_ONCE = REGISTERS == 32 ? 512 : 128;
+// second level where vectors have 64 bytes, 16 KiB in the first where they have 32.
+constexpr int64_t DEPTH_AT_ONCE = REGISTERS == 32 ? 512 : 256;
 
 // A matrix of elements, [rows, depth].
 template <typename Element>
