@@ -79,9 +79,10 @@ def is_but_for_auto(job: Job, typed: dict[str, Any]) -> bool:
     """Whether settings with ``auto`` are those of a job for which that was decided."""
     names = {*what_is_trained(config_of(typed)), "init_from", *NAMES}
     names |= {name for name in typed if name.startswith("device.")}
-    is_open = [name for name in NAMES if typed[name] == AUTO and job.settings[name] != AUTO]
+    chosen = {name: job.settings.get(name, AUTO) for name in NAMES}
+    is_open = [name for name in NAMES if typed[name] == AUTO and chosen[name] != AUTO]
     return bool(is_open) and all(
-        job.settings[name] == typed[name] for name in names.difference(is_open)
+        job.settings.get(name) == typed[name] for name in names.difference(is_open)
     )
 
 
