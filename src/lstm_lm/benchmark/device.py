@@ -67,17 +67,16 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 def in_one_line(machine: dict[str, Any]) -> str:
     """The same for people."""
     number, total = machine["cores"], machine["cores_in_total"]
-    march = machine["kernels_for"]
     parts = [
-        *([machine["gpu"]] if "gpu" in machine else []),
+        machine.get("gpu"),
         machine["processor"],
         f"{' '.join(machine['instructions'])} (PyTorch uses {machine['used_by_pytorch']})",
-        *filter(None, [machine["onednn_limit"]]),
-        *([f"C++ kernels for {march}"] if march else []),
+        machine["onednn_limit"],
+        machine["kernels_for"] and f"C++ kernels for {machine['kernels_for']}",
         f"{number} of {total} cores" if number != total else count(number, "core"),
         f"PyTorch {machine['torch']}",
     ]
-    return ", ".join(parts)
+    return ", ".join(filter(None, parts))
 
 
 def native(precisions: Sequence[str], device: str) -> list[str]:
