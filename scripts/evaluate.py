@@ -48,24 +48,27 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from lstm_lm.evaluation import evaluate, split_of_file, split_of_run
-    from lstm_lm.machine import choose_device, limit_threads  # torch: not for --help
-    from lstm_lm.restore import restore
+    from lstm_lm.run import load_run  # torch: not for --help
 
-    core = arguments.core and CoreName(arguments.core.removeprefix("model.core="))
-    backend = Backend((arguments.backend or "auto").removeprefix("model.backend="))
-    limit_threads()
-    device = choose_device(arguments.device)
-    run = restore(arguments.run, arguments.checkpoint, core, backend, device)
+    run = load_run(
+        arguments.run,
+        arguments.checkpoint,
+        core=arguments.core and arguments.core.removeprefix("model.core="),
+        backend=(arguments.backend or "auto").removeprefix("model.backend="),
+        device=arguments.device,
+    )
     if arguments.text is not None:
         name, note = arguments.text, None
-        split = split_of_file(run, arguments.text)
     else:
         name, note = arguments.split, run.summary["text_note"]
-        split = split_of_run(run, arguments.split, arguments.data_root)
         if name == "test" and run.summary["test_is_validation"]:
             name = "test, which is the validation text"
-    score = evaluate(run.model, split, arguments.reset_every)
+    score = run.evaluate(
+        file=arguments.text,
+        split=arguments.split,
+        reset_every=arguments.reset_every,
+        data_root=arguments.data_root,
+    )
     print(f"text                {name}: {score.tokens:,} tokens, {score.unknown:,} of them unknown")
     if note:
         print(f"                    {note}")

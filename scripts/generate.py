@@ -4,9 +4,9 @@ python scripts/generate.py outputs/2026-11-23/10-15-00 --prompt "time traveller"
 """
 
 import argparse
+import logging
 import os
 import sys
-from itertools import chain, islice, pairwise
 from pathlib import Path
 
 from lstm_lm.config import Accelerator, Backend, CoreName
@@ -45,45 +45,33 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from lstm_lm.data.text import spell, tokenize_prompt  # torch: not for --help
-    from lstm_lm.generation import generate
-    from lstm_lm.machine import choose_device, limit_threads
-    from lstm_lm.restore import restore
+    from lstm_lm.run import load_run  # torch: not for --help
 
-    if arguments.tokens < 0:
-        raise SettingsError(f"--tokens must not be negative, not {arguments.tokens}")
-    core = arguments.core and CoreName(arguments.core.removeprefix("model.core="))
-    backend = Backend((arguments.backend or "auto").removeprefix("model.backend="))
-    limit_threads()
-    device = choose_device(arguments.device)
-    run = restore(arguments.run, arguments.checkpoint, core, backend, device)
-    data = run.config.data
+    logging.basicConfig(format="%(message)s", force=True)
+    run = load_run(
+        arguments.run,
+        arguments.checkpoint,
+        core=arguments.core and arguments.core.removeprefix("model.core="),
+        backend=(arguments.backend or "auto").removeprefix("model.backend="),
+        device=arguments.device,
+    )
     if run.summary["text_note"]:
         print(f"learned from {run.summary['text_note']}", file=sys.stderr)
-    prompt = tokenize_prompt(arguments.prompt, data.level, data.cleaning)
-    if unknown := run.vocabulary.unknown(prompt):
-        names = ", ".join(map(repr, unknown))
-        print(f"warning: not in the vocabulary, taken as <unk>: {names}", file=sys.stderr)
-    following = generate(
-        run.model,
-        run.vocabulary.encode(prompt),
+    steps = run.stream(
+        arguments.prompt,
+        tokens=arguments.tokens,
         temperature=0 if arguments.greedy else arguments.temperature,
         top_k=arguments.top_k,
         top_p=arguments.top_p,
         samples=arguments.samples,
         seed=arguments.seed,
     )
-    steps = (run.vocabulary.decode(ids) for ids in islice(following, arguments.tokens))
     if arguments.samples > 1:
-        columns = list(zip(*steps, strict=True)) or [()] * arguments.samples
-        for number, tokens in enumerate(columns, start=1):
-            print(f"--- {number}\n{spell([*prompt, *tokens], data.level)}")
+        for number, pieces in enumerate(zip(*steps, strict=True), start=1):
+            print(f"--- {number}\n{''.join(pieces)}")
         return
-    print(spell(prompt, data.level), end="", flush=True)
-    stream = (token for (token,) in steps)
-    for before, token in pairwise(chain(prompt[-1:], stream)):
-        added = spell([before, token], data.level)[len(spell([before], data.level)) :]
-        print(added, end="", flush=True)
+    for (piece,) in steps:
+        print(piece, end="", flush=True)
     print()
 
 

@@ -1,17 +1,22 @@
 """Kill runs with SIGKILL again and again, resume them, and compare them with runs left alone.
 
-python scripts/kill_and_resume.py                  # every cell and core, 20 kills each
-python scripts/kill_and_resume.py --kills 100 --cells lstm --cores builtin model.dropout=0.5
+python scripts/kill_and_resume.py                  # every case, 120 kills in all
+python scripts/kill_and_resume.py --kills 20 --cases "gru, random" model.dropout=0.5
 
-Kills fall at random: while a process starts, while it trains, and while it writes a file. What
-must come out the same, to the last bit: weights, optimizer, curves, samples, final figures. While
-the runs last, summary.json must be valid JSON whenever it is looked at.
+Kills fall at random: while a process starts, while it trains or validates, and while it writes a
+file; of several processes, on any of them. What must come out the same, to the last bit: weights,
+optimizer, curves, samples, final figures. While the runs last, summary.json must be valid JSON
+whenever it is looked at. A run that was quicker than its kill does not count.
 """
 
 import argparse
+import contextlib
+import csv
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,9 +36,29 @@ SETTINGS = [
     "training.epochs=8",
     "training.log_every=7",
     "checkpoint.every_steps=10",
-    "samples.tokens=20",
+    "samples.tokens=100",
     "device=cpu",
 ]
+CASES = {
+    "lstm": [],
+    "gru, random": ["model.cell=gru", "data.order=random"],
+    "scratch lstm, validated within epochs": [
+        "model.core=scratch",
+        "trainer.val_check_interval=0.4",
+        "training.epochs=4",
+    ],
+    "moving average": ["callbacks=weight_averaging", "callbacks.weight_averaging.decay=0.9"],
+    "accumulation": ["trainer.accumulate_grad_batches=3", "logger=[tensorboard,csv]"],
+    "accumulation by a schedule": ["callbacks=gradient_accumulation_schedule"],
+    "two processes": ["device=ddp", "device.accelerator=cpu", "data.batch_size=16"],
+    "two processes, random, moving average": [
+        "device=ddp",
+        "device.accelerator=cpu",
+        "data.order=random",
+        "callbacks=weight_averaging",
+        "callbacks.weight_averaging.decay=0.9",
+    ],
+}
 LIVES = {"starting": 0.2, "training": 0.3, "writing": 0.5}  # how often a kill is meant for which
 LONGEST = 60  # seconds that a moment for a kill is waited for
 
@@ -43,9 +68,10 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("settings", nargs="*", help="for train.py, besides those of this test")
-    parser.add_argument("--kills", type=int, default=20, help="of each cell and core (default: 20)")
-    parser.add_argument("--cells", default="lstm,gru,rnn", help="default: lstm,gru,rnn")
-    parser.add_argument("--cores", default="scratch,builtin", help="default: scratch,builtin")
+    parser.add_argument("--kills", type=int, default=120, help="in all cases (default: 120)")
+    parser.add_argument(
+        "--cases", nargs="+", choices=list(CASES), default=list(CASES), help="default: all"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments to kill")
     parser.add_argument("--keep", type=Path, help="a new folder for the runs, to be kept")
     return parser.parse_args()
@@ -57,21 +83,21 @@ def main() -> int:
     root = arguments.keep or Path(tempfile.mkdtemp(prefix="kill_and_resume_"))
     root.mkdir(parents=True, exist_ok=True)
     failed = False
-    for cell in arguments.cells.split(","):
-        for core in arguments.cores.split(","):
-            settings = [*SETTINGS, f"model.cell={cell}", f"model.core={core}", *arguments.settings]
-            whole = root / f"{core}_{cell}"
-            finish(settings, whole)
-            kills, runs, differences = kill_and_resume(settings, whole, arguments.kills, draw)
-            loss = json.loads((whole / "summary.json").read_text())["validation/loss"]
-            moments = ", ".join(f"{number} {moment}" for moment, number in sorted(kills.items()))
-            verdict = f"DIFFERENT: {', '.join(differences)}" if differences else "the same bits"
-            print(
-                f"{core} {cell}: {kills.total()} kills ({moments}) in {runs} runs, "
-                f"validation loss {loss!r}, {verdict}",
-                flush=True,
-            )
-            failed |= bool(differences)
+    for number, case in enumerate(arguments.cases):
+        settings = [*SETTINGS, *CASES[case], *arguments.settings]
+        whole = root / f"case_{number}"
+        finish(settings, whole)
+        share = -(-arguments.kills // len(arguments.cases))
+        kills, runs, differences = kill_and_resume(settings, whole, share, draw)
+        loss = json.loads((whole / "summary.json").read_text())["validation/loss"]
+        moments = ", ".join(f"{number} {moment}" for moment, number in sorted(kills.items()))
+        verdict = f"DIFFERENT: {', '.join(differences)}" if differences else "the same bits"
+        print(
+            f"{case}: {kills.total()} kills ({moments}) in {runs} runs, "
+            f"validation loss {loss!r}, {verdict}",
+            flush=True,
+        )
+        failed |= bool(differences)
     if failed or arguments.keep:
         print(f"the runs are in {root}")
     else:
@@ -111,11 +137,12 @@ def kill_and_resume(
                 command(settings, cut), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
             )
             wait_for_moment(process, cut, meant_for, draw)
-            process.kill()
+            was_killed = process.poll() is None
+            kill_one(process, draw)
             errors = process.communicate()[1]
             check_summary(cut)
             is_complete = process.returncode == 0  # it was quicker
-            if process.returncode == -9:
+            if was_killed and process.returncode in (-9, 1):  # 1: another of its processes was
                 if unfinished(cut) - left_over:
                     kills["while writing"] += 1
                 else:
@@ -147,6 +174,15 @@ def wait_for_moment(
         if meant_for == "writing" and draw.random() < 0.1 and unfinished(folder):
             return
         time.sleep(0.0005)
+
+
+def kill_one(process: subprocess.Popen[str], draw: random.Random) -> None:
+    """The process, or one that it has started to train along."""
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
+    )
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(draw.choice([process.pid, *map(int, found.stdout.split())]), signal.SIGKILL)
 
 
 def modified(file: Path) -> int:
@@ -193,7 +229,20 @@ def result(folder: Path) -> dict[str, Any]:
         "optimizer": last["optimizer_states"],
         "curves": scalars,
         "samples": samples,
+        "carried and random states": [last["lstm_lm"][name] for name in ("carried", "random")],
+        "weights beside their average": last.get("current_model_state"),
+        "rows": rows(folder / "metrics.csv"),
     }
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    if not file.exists():
+        return []
+    with open(file, newline="") as lines:
+        return [
+            {name: value for name, value in row.items() if name != "tokens_per_second"}
+            for row in csv.DictReader(lines)
+        ]
 
 
 def same(one: Any, other: Any) -> bool:

@@ -7,33 +7,31 @@ Exit codes: 0 completed, 1 failed or diverged, in a sweep any job of it, 2 bad s
 import contextlib
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from hydra_plugins.lstm_lm_launcher.launcher import ONE_RUN
-from hydra_plugins.lstm_lm_launcher.settings import (
+from lstm_lm.command_line.compose import register_resolver
+from lstm_lm.command_line.errors import explain
+from lstm_lm.command_line.settings import (
     as_setting,
-    nearest,
     refuse_unknown_settings,
     register,
     run_config,
-    settings,
     typed_settings,
 )
-from lstm_lm.config import RunConfig
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
 from lstm_lm.lock import is_locked
 from lstm_lm.slow_imports import STOPPING, slow_imports
@@ -47,13 +45,16 @@ USERS_ERRORS = SettingsError, RunFailed, OmegaConfBaseException, OSError
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
-def main(composed: DictConfig) -> None:
+def main(composed: DictConfig) -> float | None:
+    """The best validation loss, for whoever searches with Hydra."""
     output = Path(HydraConfig.get().runtime.output_dir)
     output = output.relative_to(Path.cwd()) if output.is_relative_to(Path.cwd()) else output
     try:
         summary = train_or_resume(composed, output)
-        with readers_may_be_gone():
-            report(summary, output)
+        if "best/step" in summary:  # else this is a process beside the one that reports
+            with readers_may_be_gone():
+                report(summary, output)
+        return summary.get("best/validation/loss")
     except Stopped:
         for number in STOPPING:  # all is saved, and this process will end
             signal.signal(number, signal.SIG_IGN)
@@ -73,7 +74,7 @@ def main(composed: DictConfig) -> None:
 def train_or_resume(composed: DictConfig, output: Path) -> dict[str, Any]:
     of_sweep = HydraConfig.get().mode is RunMode.MULTIRUN  # and of a launcher that is not ours
     goes_on = composed.resume is not None and check_resume(composed.resume, output)
-    typed = HydraConfig.get().overrides.task
+    typed = cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task))  # unresolved
     with slow_imports():  # here, as --help needs no torch
         from lstm_lm.experiment import resume, train, train_or_go_on
 
@@ -94,22 +95,10 @@ def check_resume(resume: str, output: Path) -> bool:
     is_named = any(key.startswith("hydra.run.dir=") for key in typed)
     if resume == "auto" and not is_named:
         raise SettingsError("resume=auto needs hydra.run.dir=<the run's folder, or where to begin>")
-    if resume != "auto" and is_named:
+    is_started = "LOCAL_RANK" in os.environ  # by Lightning, which names it, too
+    if resume != "auto" and is_named and not is_started:
         raise SettingsError(f"resume={resume} names the folder already: leave out hydra.run.dir")
     return resume != "auto" or (output / "config.yaml").is_file()
-
-
-def run_folder(resume: str | None, fresh: str) -> str:
-    """For ``hydra.run.dir``: where a run is to be. Hydra creates it before anybody can object."""
-    if resume is None or resume == "auto":
-        return fresh
-    try:
-        is_run = (Path(resume) / "config.yaml").is_file()
-    except OSError as error:
-        raise SettingsError(f"cannot read {resume}: {error.strerror}") from error
-    if not is_run:
-        raise SettingsError(f"resume={resume} is not a run's folder: it has no config.yaml")
-    return resume
 
 
 def complain(error: Exception) -> int:
@@ -139,20 +128,25 @@ def report(summary: dict[str, Any], output: Path) -> None:
         print("The validation text doubles as test text.")
     if summary["text_note"]:
         print(summary["text_note"])
-    logs = next((above for above in output.parents if above.name == "outputs"), output.parent)
     print(
         f"{summary['tokens_per_second']:,.0f} tokens per second, "
         f"{summary['seconds']:.0f} seconds in all\n\n"
-        f"run folder   {output}\n"
-        f"curves       tensorboard --logdir {logs}\n"
+        f"run folder   {output}"
     )
+    if any(output.glob("events.out.tfevents.*")):
+        logs = next((above for above in output.parents if above.name == "outputs"), output.parent)
+        print(f"curves       tensorboard --logdir {logs}")
+    print()
 
 
 def forget_if_unused(sweep_dir: Path | None) -> None:
-    """Remove what Hydra writes before it is known whether there will be a sweep."""
+    """Remove what is written before it is known whether there will be a sweep."""
     with contextlib.suppress(OSError):
         if sweep_dir is not None and not (sweep_dir / "sweep.json").exists():
             (sweep_dir / "multirun.yaml").unlink(missing_ok=True)
+            if not is_locked(sweep_dir / ".optuna.lock"):
+                (sweep_dir / "optuna.log").unlink(missing_ok=True)
+                (sweep_dir / ".optuna.lock").unlink(missing_ok=True)
             if not is_locked(sweep_dir / ".lock"):
                 (sweep_dir / ".lock").unlink(missing_ok=True)
             remove_while_empty(sweep_dir)
@@ -165,32 +159,6 @@ def remove_while_empty(folder: Path) -> None:
         if not folder.is_absolute():
             for parent in list(folder.parents)[:-1]:
                 parent.rmdir()
-
-
-def explain(error: Exception) -> str:
-    """What is wrong with the command line, in one line."""
-    cause = error.__cause__
-    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-        wrong = str(cause.full_key)
-        return f"there is no setting {wrong}; {nearest(wrong, list(settings(RunConfig)))}"
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return f"there is no {group}={choice}; {nearest(choice, list(error.options))}"
-    if isinstance(error, OverrideParseException):
-        return (
-            f"cannot read {error.override!r}: settings are given as key=value, a value with "
-            "special characters as \"key='value'\""
-        )
-    if "Ambiguous value" in str(error):
-        value = str(error).partition("'")[2].partition("'")[0]
-        return f"{value} gives several values: -m trains with each of them"
-    text = str(cause if isinstance(cause, OmegaConfBaseException) else error)
-    key = re.search(r"full_key: (\S+)", text)
-    text = text.removeprefix("SettingsError raised while resolving interpolation: ")
-    first_line = text.strip().splitlines()[0]
-    if key is None or key[1] in first_line or key[1] == "hydra.run.dir":
-        return first_line
-    return f"{key[1]}: {first_line}"
 
 
 @contextlib.contextmanager
@@ -226,7 +194,7 @@ def run() -> int:
     from hydra_plugins.lstm_lm_launcher.launcher import LocalLauncher
 
     LocalLauncher.sweep_dir, LocalLauncher.all_completed = None, True
-    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    register_resolver()
     logging.raiseExceptions = False  # a reader that has gone away must not end the run
     for name in ("lstm_lm", "hydra"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -8,13 +8,13 @@ from pathlib import Path
 import hydra
 import pytest
 import torch
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.checkpoint_file import load_checkpoint
+from lstm_lm.command_line.settings import register, run_config
 from lstm_lm.config import RunConfig
 from lstm_lm.data import token_cache
 from lstm_lm.machine import bfloat16_of
@@ -88,11 +88,11 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 @pytest.fixture
 def compose():
     """The config that a command line stands for."""
-    ConfigStore.instance().store(name="schema", node=RunConfig)
+    register()
 
     def compose_overrides(*overrides: str) -> RunConfig:
         with hydra.initialize_config_dir(CONF, version_base="1.3"):
-            return OmegaConf.to_object(hydra.compose("train", list(overrides)))
+            return run_config(hydra.compose("train", list(overrides)), overrides)
 
     return compose_overrides
 
@@ -232,17 +232,12 @@ def end_of(folder):
     summary = json.loads((folder / "summary.json").read_text())
     for name in ("seconds", "tokens_per_second", "status"):
         del summary[name]
-    states = checkpoint["callbacks"]
-    for callback, name in (
-        ("Budget", "seconds"),
-        ("Checkpoints", "event_files"),
-        ("Measurements", "training_seconds"),
-        ("Measurements", "seconds_unread"),
-    ):
-        del states[callback][name]
-    del states["Measurements"]["latest"]["tokens_per_second"], checkpoint["loops"]
-    for random_states in states["ExactResume"]["random"]:
-        del random_states["python"]  # the type checker of these tests draws from it
+    del checkpoint["callbacks"]["RunCheckpoint"]["event_files"]
+    own = checkpoint["lstm_lm"]
+    for name in "seconds", "seconds_unread":
+        del own["metrics"][name]
+    for states in own["random"]:
+        del states["python"]  # the type checker of these tests draws from it
     best = load_checkpoint(folder / "checkpoints/best.ckpt")["state_dict"]
     return dict(
         checkpoint=checkpoint,

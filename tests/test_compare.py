@@ -37,7 +37,9 @@ def test_a_comparison_ends_with_what_it_wrote_and_what_to_type_next(
 
 def test_the_command_for_the_best_run_trains_the_same_again(type_command, tiny_run, tmp_path):
     original = tmp_path / "runs/a=b, 'c' $d"
-    train(tiny_run("seed=5", "training.epochs=1", "optimizer.clip_norm=null"), original)
+    lightnings = "logger=csv", "callbacks=early_stopping", "trainer.profiler=null"
+    settings = "seed=5", "training.epochs=1", "optimizer.clip_norm=null"
+    train(tiny_run(*settings, *lightnings), original)
     code, output, _ = type_command("compare.py", "runs", "--output", "my report")
     assert code == 0
     command = output.split("best run again      ")[1].strip()
@@ -61,6 +63,18 @@ def test_what_is_typed_still_changes_the_best_runs_settings(type_command, make_r
     )
     assert code == 0
     assert "seed: 3" in output and "hidden_size: 33" in output
+
+
+def test_the_best_runs_file_has_no_class_that_only_its_folder_names(
+    type_command, make_run, tmp_path
+):
+    own = {"_target_": "lightning.pytorch.callbacks.Timer"}
+    callbacks = {"theirs": {"_target_": "hostile.Class"}, "timer": own}
+    make_run(tmp_path / "a", best=2.0, settings={"callbacks": callbacks})
+    type_command("compare.py", "a")
+    content = (tmp_path / "a/best.yaml").read_text()
+    assert "# Without its callbacks.theirs, whose class is not Lightning's own.\n" in content
+    assert "hostile" not in content and "callbacks.Timer" in content
 
 
 def test_failures_are_told_with_their_reasons(type_command, make_run, tmp_path):

@@ -10,8 +10,8 @@ from lstm_lm.errors import SettingsError
 from lstm_lm.evaluation import evaluate, split_of_run
 from lstm_lm.experiment import resume, train
 from lstm_lm.restore import restore
-from lstm_lm.training.checkpoints import Checkpoints
-from lstm_lm.training.task import NextTokenTask
+from lstm_lm.training.checkpoint import RunCheckpoint
+from lstm_lm.training.module import LanguageModelModule
 
 CORES = [("scratch", "builtin"), ("builtin", "scratch")]
 CELLS = ["lstm", "gru", "rnn"]
@@ -39,9 +39,9 @@ def test_a_new_run_starts_from_the_weights_of_another(cell, trained, used, tiny_
         started.append({name: weight.clone() for name, weight in self.model.state_dict().items()})
         return original(self, batch, batch_index)
 
-    original = NextTokenTask.training_step
+    original = LanguageModelModule.training_step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(NextTokenTask, "training_step", training_step)
+        patch.setattr(LanguageModelModule, "training_step", training_step)
         train(
             tiny_run(
                 cell, f"model.core={used}", f"init_from={tmp_path / 'one'}", "training.steps=1"
@@ -108,14 +108,14 @@ def test_a_run_that_was_cut_off_before_it_saved_starts_from_the_same_weights(
         raise ValueError("broken")
 
     with monkeypatch.context() as patch:
-        patch.setattr(NextTokenTask, "training_step", broken)
-        patch.setattr(Checkpoints, "on_exception", lambda *_: None)
+        patch.setattr(LanguageModelModule, "training_step", broken)
+        patch.setattr(RunCheckpoint, "on_exception", lambda *_: None)
         with pytest.raises(ValueError, match="broken"):
             train(config, tmp_path / "cut")
     resume(tmp_path / "cut", {})
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
     with monkeypatch.context() as patch:
-        patch.setattr(NextTokenTask, "training_step", broken)
+        patch.setattr(LanguageModelModule, "training_step", broken)
         with pytest.raises(ValueError, match="broken"):
             train(config, tmp_path / "late")
     resume(tmp_path / "one", {"training.epochs": 2})

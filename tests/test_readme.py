@@ -1,4 +1,4 @@
-"""The commands of the README, run as written; only training is cut short, by overrides."""
+"""The commands and the program of the README, run as written; only training is cut short."""
 
 import os
 import re
@@ -19,6 +19,10 @@ def commands_of(page):
         for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
         for line in block.splitlines()
     ]
+
+
+def python_of(page):
+    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
 
 
 COMMANDS = commands_of(README)
@@ -67,6 +71,9 @@ def test_training_commands(command, folder, request):
         request.getfixturevalue("run_folder")
     output = run(f"{command} {SHORT}", folder, RUN="run")
     jobs = 9 if "sweep=" in command else 4 if "-m" in shlex.split(command) else None
+    if "debug=fast" in command:
+        assert "went through; nothing is kept" in output
+        return
     if jobs is None:
         assert output.count("run folder   runs/") == 1
     else:
@@ -105,6 +112,22 @@ def test_commands_that_need_a_run(command, folder, run_folder):
     assert "bits per character" in output if "evaluate" in command else "The statement " in output
 
 
+def test_the_program(folder):
+    code, _ = python_of(README)
+    code = code.replace("training.epochs=", "training.steps=")
+    (folder / "program.py").write_text(code)
+    output = run("python program.py", folder).splitlines()
+    assert re.fullmatch(r"outputs/\S+ [\d.]+", output[0])
+    assert output[1].startswith("The statement ")
+    run("rm -r outputs", folder)
+
+
+def test_the_program_with_a_trainer_of_ones_own(folder):
+    _, code = python_of(README)
+    (folder / "trainer.py").write_text(code.replace("max_epochs=3", "max_epochs=1"))
+    assert "test/perplexity" in run("python trainer.py", folder)
+
+
 @pytest.mark.parametrize("command", scripts("inspect_run"))
 def test_commands_that_look_inside(command, folder, run_folder):
     assert "page   run/inside.html" in run(command, folder, RUN=run_folder)
@@ -113,6 +136,7 @@ def test_commands_that_look_inside(command, folder, run_folder):
 def test_the_translation_has_the_same_commands_and_pictures():
     translated = (ROOT / "README.zh.md").read_text()
     assert commands_of(translated) == COMMANDS
+    assert python_of(translated) == python_of(README)
     pictures = re.compile(r"\]\((docs/\w+\.png)\)")
     assert sorted(pictures.findall(translated)) == sorted(pictures.findall(README))
 

@@ -7,23 +7,17 @@ import os
 import random
 import signal
 
-import lightning
 import numpy
 import pytest
 import torch
 from lightning import LightningModule, seed_everything
-from packaging.version import Version
 
 from lstm_lm.errors import Stopped
 from lstm_lm.experiment import resume, train
-from lstm_lm.training.checkpoints import Checkpoints
-from lstm_lm.training.exact_resume import (
-    ExactResume,
-    other_random_states,
-    set_random_states,
-    torch_random_states,
-)
-from lstm_lm.training.task import NextTokenTask
+from lstm_lm.training import checkpoint
+from lstm_lm.training.checkpoint import RunCheckpoint
+from lstm_lm.training.module import LanguageModelModule
+from lstm_lm.training.random_states import random_states, set_random_states
 
 STEPS_PER_EPOCH = 13
 
@@ -32,91 +26,109 @@ class Cut(BaseException):
     """Where the process is thought to end without being able to do anything more."""
 
 
-def test_the_versions_of_lightning_that_this_holds_for():
-    # exact_resume.py sets counters of Lightning and trainer.py replaces a loop that are not public.
-    # If this fails, read its loops again, run the tests below, and then name the new version here.
-    assert Version("2.6") <= Version(lightning.__version__) < Version("2.7")
+# Where a run can end. Each takes monkeypatch and the step in the middle of which it is.
 
 
-# Where a run can end. Each takes monkeypatch, the step in the middle of which it is, and what to
-# raise there: Cut stands for kill -9, anything else lets the run save what it can.
-
-
-def before_the_step(patch, step, error):
-    def training_step(self, batch, batch_index):
+def before_the_step(patch, step):
+    def training_step(self, batch, batch_idx):
         if self.global_step == step:
-            raise error
-        return original(self, batch, batch_index)
+            raise Cut
+        return original(self, batch, batch_idx)
 
-    original = NextTokenTask.training_step
-    patch.setattr(NextTokenTask, "training_step", training_step)
+    original = LanguageModelModule.training_step
+    patch.setattr(LanguageModelModule, "training_step", training_step)
 
 
-def after_the_gradients(patch, step, error):
+def after_the_gradients(patch, step):
     def on_after_backward(self):
         if self.global_step == step:
-            raise error
+            raise Cut
 
-    patch.setattr(NextTokenTask, "on_after_backward", on_after_backward)
+    patch.setattr(LanguageModelModule, "on_after_backward", on_after_backward)
 
 
-def in_the_update(patch, step, error):
+def in_the_update(patch, step):
     def optimizer_step(self, *arguments):
         LightningModule.optimizer_step(self, *arguments)
-        if self.global_step == step + 1:
-            raise error
+        if self.global_step == step:
+            raise Cut
 
-    patch.setattr(NextTokenTask, "optimizer_step", optimizer_step)
+    patch.setattr(LanguageModelModule, "optimizer_step", optimizer_step)
 
 
-def before_saving(patch, step, error):
-    def save(self, trainer):
+def before_saving(patch, step):
+    def save(self, trainer, module):
         if trainer.global_step >= step:
-            raise error
-        original(self, trainer)
+            raise Cut
+        original(self, trainer, module)
 
-    original = Checkpoints.save
-    patch.setattr(Checkpoints, "save", save)
+    original = RunCheckpoint.save
+    patch.setattr(RunCheckpoint, "save", save)
 
 
-def after_saving(patch, step, error):
-    def save(self, trainer):
-        original(self, trainer)
+def after_saving(patch, step):
+    def save(self, trainer, module):
+        original(self, trainer, module)
         if trainer.global_step >= step:
-            raise error
+            raise Cut
 
-    original = Checkpoints.save
-    patch.setattr(Checkpoints, "save", save)
+    original = RunCheckpoint.save
+    patch.setattr(RunCheckpoint, "save", save)
 
 
-def in_validation(patch, step, error):
-    def validation_step(self, batch, batch_index):
+def before_best_is_copied(patch, step):
+    def copy(path, original_file):
+        if current["step"] >= step:
+            raise Cut
+        original(path, original_file)
+
+    def save(self, trainer, module):
+        current["step"] = trainer.global_step
+        original_save(self, trainer, module)
+
+    current, original, original_save = {}, checkpoint.replace_by_copy, RunCheckpoint.save
+    patch.setattr(RunCheckpoint, "save", save)
+    patch.setattr(checkpoint, "replace_by_copy", copy)
+
+
+def in_validation(patch, step):
+    def validation_step(self, batch, batch_idx):
         if self.global_step >= step:
-            raise error
-        original(self, batch, batch_index)
+            raise Cut
+        original(self, batch, batch_idx)
 
-    original = NextTokenTask.validation_step
-    patch.setattr(NextTokenTask, "validation_step", validation_step)
+    original = LanguageModelModule.validation_step
+    patch.setattr(LanguageModelModule, "validation_step", validation_step)
 
 
-def after_validation(patch, step, error):
+def after_validation(patch, step):
     def on_validation_end(self, trainer, *arguments):
         original(self, trainer, *arguments)
         if trainer.global_step >= step:
-            raise error
+            raise Cut
 
-    original = Checkpoints.on_validation_end
-    patch.setattr(Checkpoints, "on_validation_end", on_validation_end)
+    original = RunCheckpoint.on_validation_end
+    patch.setattr(RunCheckpoint, "on_validation_end", on_validation_end)
 
 
-def by_a_signal(patch, step, error):
-    del error  # the signal is the error
-
-    def send(self, trainer, *_):
-        if trainer.global_step == step:
+def by_a_signal(patch, step):
+    def training_step(self, batch, batch_idx):
+        if self.global_step == step:
             os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, batch_idx)
 
-    patch.setattr(ExactResume, "on_train_batch_start", send, raising=False)
+    original = LanguageModelModule.training_step
+    patch.setattr(LanguageModelModule, "training_step", training_step)
+
+
+def by_a_signal_in_validation(patch, step):
+    def validation_step(self, batch, batch_idx):
+        if self.global_step == step and batch_idx == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, batch, batch_idx)
+
+    original = LanguageModelModule.validation_step
+    patch.setattr(LanguageModelModule, "validation_step", validation_step)
 
 
 PLACES = {
@@ -129,21 +141,21 @@ PLACES = {
     "right before a save": (before_saving, 20),
     "right after a save": (after_saving, 20),
     "right after the save at the end of an epoch": (after_saving, 2 * STEPS_PER_EPOCH),
+    "before the best is copied": (before_best_is_copied, STEPS_PER_EPOCH),
     "in validation": (in_validation, 2 * STEPS_PER_EPOCH),
     "after validation": (after_validation, 2 * STEPS_PER_EPOCH),
     "in the last validation": (in_validation, 3 * STEPS_PER_EPOCH),
     "by a signal": (by_a_signal, 20),
     "by a signal in the last batch of an epoch": (by_a_signal, 2 * STEPS_PER_EPOCH - 1),
+    "by a signal in validation": (by_a_signal_in_validation, 2 * STEPS_PER_EPOCH),
 }
 
 
-def cut_off(config, folder, place, error):
+def cut_off(config, folder, place):
     where, step = PLACES[place]
     with pytest.MonkeyPatch.context() as patch:
-        if error is Cut:  # which does not let the run save anything, as kill -9 does not
-            patch.setattr(Checkpoints, "on_exception", lambda *_: None)
-        where(patch, step, error())
-        with pytest.raises((error, Stopped)):
+        where(patch, step)
+        with pytest.raises((Cut, Stopped)):
             train(config, folder)
     assert json.loads((folder / "summary.json").read_text())["status"] in ("failed", "interrupted")
 
@@ -153,10 +165,10 @@ def disturb_random_states():
     seed_everything(99, verbose=False)
 
 
-def assert_goes_on_exactly(config, tmp_path, assert_same_end, place, error=Cut):
+def assert_goes_on_exactly(config, tmp_path, assert_same_end, place):
     disturb_random_states()
     train(config, tmp_path / "whole")
-    cut_off(config, tmp_path / "cut", place, error)
+    cut_off(config, tmp_path / "cut", place)
     disturb_random_states()
     resume(tmp_path / "cut", {})
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
@@ -167,8 +179,7 @@ EVERYTHING = (
     "model.dropout=0.3",
     "optimizer.name=adamw",
     "optimizer.learning_rate=1",  # too large, so that not every validation is the best
-    "optimizer.schedule=plateau",
-    "optimizer.plateau_patience=0",
+    "optimizer.schedule=cosine",
     "optimizer.warmup_steps=17",
     "training.log_every=7",
     "checkpoint.every_steps=5",
@@ -176,12 +187,11 @@ EVERYTHING = (
 )
 
 
-@pytest.mark.parametrize("error", [Cut, ValueError], ids=["killed", "failed"])
 @pytest.mark.parametrize("place", PLACES)
 def test_an_lstm_goes_on_exactly_wherever_it_was_cut_off(
-    place, error, tiny_run, tmp_path, assert_same_end
+    place, tiny_run, tmp_path, assert_same_end
 ):
-    assert_goes_on_exactly(tiny_run(*EVERYTHING), tmp_path, assert_same_end, place, error)
+    assert_goes_on_exactly(tiny_run(*EVERYTHING), tmp_path, assert_same_end, place)
 
 
 def test_double_precision_goes_on_exactly(tiny_run, tmp_path, assert_same_end):
@@ -194,7 +204,7 @@ def test_all_random_states_are_put_back():
         return random.random(), float(numpy.random.normal()), torch.rand(()).item()
 
     draw()  # of NumPy's normal numbers every second is kept for later
-    states = torch_random_states() | other_random_states()
+    states = random_states()
     expected = [draw() for _ in range(3)]
     file = io.BytesIO()
     torch.save(states, file)
@@ -213,7 +223,7 @@ FACTORS = {
         "name=adam learning_rate=0.01",
         "name=adamw clip_norm=null",
     ],
-    "optimizer.schedule": ["constant", "linear", "cosine", "plateau"],
+    "optimizer.schedule": ["constant", "linear", "cosine"],
     "training.log_every": [1, 4, 50],
     "checkpoint.every_steps": ["null", 3],
     "place": list(PLACES),

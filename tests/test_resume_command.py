@@ -271,7 +271,7 @@ def test_a_signal_at_any_moment_ends_a_run_in_good_order(moment, tmp_path):
         )
     else:
         code += (
-            "from lstm_lm.training.task import NextTokenTask as Task\n"
+            "from lstm_lm.training.module import LanguageModelModule as Task\n"
             f"name = {CALLS[moment]!r}\n"
             "setattr(Task, name, kill_in(getattr(Task, name)))\n"
         )
@@ -342,10 +342,10 @@ def test_two_at_once_and_a_kill(tmp_path):
 
 def test_kills_at_random_moments_change_nothing(tmp_path):
     # The README tells of a longer run of the same script.
-    command = [sys.executable, str(ROOT / "scripts/kill_and_resume.py"), "--kills", "4"]
-    command += ["--cells=lstm", "--cores=builtin", "training.epochs=4"]
+    command = [sys.executable, str(ROOT / "scripts/kill_and_resume.py"), "--kills", "2"]
+    command += ["--cases", "lstm", "--", "training.epochs=4"]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "4 kills" in done.stdout and "the same bits" in done.stdout
+    assert "2 kills" in done.stdout and "the same bits" in done.stdout

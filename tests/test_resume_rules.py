@@ -11,20 +11,23 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning import LightningModule
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lstm_lm import atomic_file
 from lstm_lm.checkpoint_file import load_checkpoint, save_checkpoint, seal
 from lstm_lm.errors import DamagedFile, RunFailed, SettingsError, Stopped
+from lstm_lm.evaluation import evaluate, split_of_run
 from lstm_lm.experiment import resume, train
 from lstm_lm.lock import is_locked, locked
 from lstm_lm.restore import restore
 from lstm_lm.run_folder import RunFolder
 from lstm_lm.training import stop_signals
-from lstm_lm.training.checkpoints import Checkpoints
+from lstm_lm.training.checkpoint import RunCheckpoint
+from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.stop_signals import StopSignals
-from lstm_lm.training.task import NextTokenTask
 
 
 def contents(folder):
@@ -47,8 +50,8 @@ def cut_run(tiny_run, tmp_path):
                     os.kill(os.getpid(), signal.SIGTERM)
                 return original(self, batch, batch_index)
 
-            original = NextTokenTask.training_step
-            patch.setattr(NextTokenTask, "training_step", training_step)
+            original = LanguageModelModule.training_step
+            patch.setattr(LanguageModelModule, "training_step", training_step)
             with pytest.raises(Stopped):
                 train(tiny_run("checkpoint.every_steps=16", *overrides), tmp_path / "cut")
         return tmp_path / "cut"
@@ -70,31 +73,26 @@ def test_a_completed_run_says_that_there_is_nothing_to_do(tiny_run, tmp_path, ca
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("schedule", ["constant", "plateau"])
-def test_a_completed_run_that_is_extended_equals_a_long_one(
-    schedule, tiny_run, tmp_path, assert_same_end
-):
-    settings = f"optimizer.schedule={schedule}", "optimizer.plateau_patience=0", "model.dropout=0.3"
-    train(tiny_run(*settings), tmp_path / "long")
-    train(tiny_run(*settings, "training.epochs=2"), tmp_path / "extended")
+def test_a_completed_run_that_is_extended_equals_a_long_one(tiny_run, tmp_path, assert_same_end):
+    train(tiny_run("model.dropout=0.3"), tmp_path / "long")
+    train(tiny_run("model.dropout=0.3", "training.epochs=2"), tmp_path / "extended")
     resume(tmp_path / "extended", {"training.epochs": 3})
     assert_same_end(tmp_path / "long", tmp_path / "extended")
 
 
 def test_an_extended_run_knows_of_the_validation_where_it_was_to_end(tiny_run, tmp_path):
-    settings = "optimizer.schedule=plateau", "optimizer.plateau_patience=0", "model.dropout=0.3"
-    train(tiny_run(*settings), tmp_path / "long")
+    train(tiny_run("model.dropout=0.3"), tmp_path / "long")
     folder = tmp_path / "extended"
-    train(tiny_run(*settings, "training.steps=20"), folder)
+    train(tiny_run("model.dropout=0.3", "training.steps=20"), folder)
     with pytest.MonkeyPatch.context() as patch:  # whatever comes later is worse
-        patch.setattr(Checkpoints, "on_validation_end", lambda *_: None)
+        patch.setattr(RunCheckpoint, "set_best", lambda *_: None)
         summary = resume(folder, {"training.epochs": 3, "training.steps": None})
     long, extended = (
         load_checkpoint(tmp_path / name / "checkpoints/last.ckpt") for name in ("long", "extended")
     )
     for name, weight in long["state_dict"].items():
         assert torch.equal(weight, extended["state_dict"][name])
-    assert summary["best/step"] == 20
+    assert (summary["steps"], summary["best/step"]) == (39, 20)
     assert load_checkpoint(folder / "checkpoints/best.ckpt")["global_step"] == 20
     events = EventAccumulator(str(folder)).Reload().Scalars("validation/loss")
     assert [event.step for event in events] == [13, 20, 26, 39]
@@ -175,8 +173,9 @@ def test_a_time_budget_goes_on_with_what_is_left(cut_run, monkeypatch):
     folder = cut_run("training.epochs=null", "training.minutes=60")
     file = folder / "checkpoints/last.ckpt"
     checkpoint = load_checkpoint(file)
-    assert 0 < checkpoint["callbacks"]["Budget"]["seconds"] < 60
-    checkpoint["callbacks"]["Budget"]["seconds"] = 3599.8
+    elapsed = checkpoint["callbacks"]["Timer"]["time_elapsed"]
+    assert 0 < elapsed["train"] < 60
+    elapsed["train"] = 3599.8
     save_checkpoint(file, checkpoint, folder / "checkpoints/previous.ckpt")
     summary = resume(folder, {})
     assert summary["status"] == "completed" and summary["steps"] > 20
@@ -202,8 +201,8 @@ def test_a_run_that_goes_on_forgets_what_is_no_longer_true(tiny_run, tmp_path):
         return original(self, batch, batch_index)
 
     with pytest.MonkeyPatch.context() as patch:
-        original = NextTokenTask.training_step
-        patch.setattr(NextTokenTask, "training_step", training_step)
+        original = LanguageModelModule.training_step
+        patch.setattr(LanguageModelModule, "training_step", training_step)
         resume(folder, {"training.epochs": 2})
     assert (seen[0]["status"], seen[0]["steps"]) == ("running", 13)
     assert "test/loss" not in seen[0] and "best/step" not in seen[0]
@@ -270,8 +269,7 @@ def test_after_going_back_every_checkpoint_is_good_again(how, tiny_run, tmp_path
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lstm_lm.training.checkpoints.save_checkpoint", killed)
-        patch.setattr(Checkpoints, "on_exception", lambda *_: None)
+        patch.setattr("lstm_lm.training.checkpoint.save_checkpoint", killed)
         with pytest.raises(Killed):
             resume(folder, {"training.epochs": 3})
     for name in "last", "previous", "best":
@@ -304,6 +302,32 @@ def test_a_save_that_fails_leaves_two_different_checkpoints(tiny_run, tmp_path, 
     assert steps == [5, 10]
 
 
+@pytest.mark.parametrize("schedule", ["constant", "plateau"])
+def test_a_folder_of_the_first_version_is_read_but_not_gone_on_with(schedule, cut_run, tiny_run):
+    folder = cut_run()
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    for name in "logger", "callbacks", "trainer":
+        del settings[name]
+    settings["optimizer"] |= {
+        "schedule": schedule,
+        "plateau_factor": 0.5,
+        "plateau_patience": 2,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    summary = summary_of(folder)
+    del summary["versions"]["lstm_lm"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    before = contents(folder)
+    with pytest.raises(SettingsError, match="was trained by lstm_lm 0.1.0, .* init_from="):
+        resume(folder, {})
+    run = restore(folder)
+    assert run.config.logger["tensorboard"]
+    assert evaluate(run.model, split_of_run(run, "test")).loss > 0
+    new = train(tiny_run(f"init_from={folder}", "training.epochs=1"), folder.parent / "new")
+    assert new["status"] == "completed"
+    assert contents(folder) == before
+
+
 def test_checkpoints_of_another_run_are_refused(tiny_run, cut_run, tmp_path):
     folder, other = cut_run(), tmp_path / "other"
     train(tiny_run("seed=3"), other)
@@ -328,7 +352,7 @@ def test_event_files_of_others_are_left_alone(tiny_run, tmp_path):
 def test_a_damaged_best_checkpoint_is_replaced_by_the_final_weights(cut_run, caplog, monkeypatch):
     folder = cut_run()
     with monkeypatch.context() as patch:  # nothing is better from now on
-        patch.setattr(Checkpoints, "on_validation_end", lambda *_: None)
+        patch.setattr(RunCheckpoint, "on_validation_end", lambda *_: None)
         damage(folder / "checkpoints/best.ckpt", "flipped")
         summary = resume(folder, {})
     assert (
@@ -488,7 +512,7 @@ def test_a_second_signal_does_not_spoil_what_is_being_saved(first, tiny_run, tmp
         save_checkpoint(*arguments)
 
     monkeypatch.setattr(
-        "lstm_lm.training.checkpoints.save_checkpoint", save_checkpoint_twice_interrupted
+        "lstm_lm.training.checkpoint.save_checkpoint", save_checkpoint_twice_interrupted
     )
     with pytest.raises(Stopped):
         train(tiny_run("checkpoint.every_steps=5"), folder)
@@ -508,31 +532,29 @@ def test_a_second_control_c_ends_a_step_at_once(tiny_run, tmp_path, monkeypatch)
             steps.append("not reached")
         return original(self, batch, batch_index)
 
-    original = NextTokenTask.training_step
-    monkeypatch.setattr(NextTokenTask, "training_step", training_step)
+    original = LanguageModelModule.training_step
+    monkeypatch.setattr(LanguageModelModule, "training_step", training_step)
     with pytest.raises(Stopped):
         train(tiny_run("checkpoint.every_steps=5"), folder)
     assert steps[-1] == "went on"
     assert load_checkpoint(folder / "checkpoints/last.ckpt")["global_step"] == 5
 
 
-def test_a_sigterm_that_lightning_notices_first_counts_all_the_same(
-    tiny_run, tmp_path, monkeypatch
+@pytest.mark.parametrize(("error", "code"), [(SIGTERMException, 143), (KeyboardInterrupt, 130)])
+def test_a_signal_that_lightning_notices_first_counts_all_the_same(
+    error, code, tiny_run, tmp_path, monkeypatch
 ):
     def training_step(self, batch, batch_index):
         if self.global_step == 7:
-            os.kill(os.getpid(), signal.SIGTERM)
+            raise error
         return original(self, batch, batch_index)
 
-    original = NextTokenTask.training_step
-    monkeypatch.setattr(NextTokenTask, "training_step", training_step)
-    monkeypatch.setattr(
-        Checkpoints, "on_train_batch_end", lambda self, *_: self.__dict__.update(is_whole=True)
-    )
-    with pytest.raises(Stopped) as error:
-        train(tiny_run(), tmp_path / "run")
-    assert error.value.code == 143
-    assert load_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 8
+    original = LanguageModelModule.training_step
+    monkeypatch.setattr(LanguageModelModule, "training_step", training_step)
+    with pytest.raises(Stopped) as stopped:
+        train(tiny_run("checkpoint.every_steps=5"), tmp_path / "run")
+    assert stopped.value.code == code
+    assert summary_of(tmp_path / "run")["status"] == "interrupted"
 
 
 def send(number):
@@ -576,7 +598,7 @@ def test_a_run_that_cannot_even_begin_to_go_on_keeps_its_figures(cut_run, monkey
     def broken(*_):
         raise ValueError("broken")
 
-    monkeypatch.setattr(NextTokenTask, "on_fit_start", broken)
+    monkeypatch.setattr(LanguageModelModule, "on_fit_start", broken)
     with pytest.raises(ValueError, match="broken"):
         resume(folder, {})
     after = summary_of(folder)
@@ -595,8 +617,8 @@ def test_slurm_is_asked_to_run_the_job_again(tiny_run, tmp_path, monkeypatch):
         return original(self, batch, batch_index)
 
     with monkeypatch.context() as patch:
-        original = NextTokenTask.training_step
-        patch.setattr(NextTokenTask, "training_step", training_step)
+        original = LanguageModelModule.training_step
+        patch.setattr(LanguageModelModule, "training_step", training_step)
         with pytest.raises(Stopped) as error:
             train(tiny_run(), tmp_path / "run")
     assert error.value.code == 128 + signal.SIGUSR1
@@ -614,7 +636,7 @@ def test_an_exception_in_the_update_saves_nothing_half_done(tiny_run, tmp_path, 
         if self.global_step == 8:
             raise ValueError("broken")
 
-    monkeypatch.setattr(NextTokenTask, "optimizer_step", optimizer_step)
+    monkeypatch.setattr(LanguageModelModule, "optimizer_step", optimizer_step)
     with pytest.raises(ValueError, match="broken"):
         train(tiny_run("checkpoint.every_steps=5"), tmp_path / "run")
     assert load_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 5

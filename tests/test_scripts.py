@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra._internal import hydra as hydra_runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lstm_lm.data import corpora, splits
@@ -46,6 +47,37 @@ def test_a_run_ends_with_its_figures_and_what_to_type_next(type_command, text_fi
     assert "run folder   runs/one" in output
     assert "tensorboard --logdir runs" in output
     assert Path("runs/one/summary.json").exists()
+
+
+def test_a_default_run_has_nothing_to_warn_of(tmp_path):
+    command = [sys.executable, "-W", "error", str(SCRIPTS / "train.py")]
+    short = ["data.max_tokens=20000", "training.epochs=1", "model.hidden_size=16"]
+    done = subprocess.run([*command, *short], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_without_tensorboard_nobody_is_sent_there(type_command, text_file):
+    code, output, _ = type_command(
+        "train.py", "data=text_file", f"data.path={text_file}", *SMALL, "logger=csv"
+    )
+    assert code == 0 and "tensorboard --logdir" not in output
+    assert Path("runs/one/metrics.csv").exists()
+
+
+def test_a_run_gives_its_best_validation_loss_to_whoever_searches(
+    type_command, text_file, monkeypatch
+):
+    returned = []
+
+    def run_and_note(*arguments, **options):
+        returned.append(run_job(*arguments, **options))
+        return returned[0]
+
+    run_job = hydra_runs.run_job
+    monkeypatch.setattr(hydra_runs, "run_job", run_and_note)
+    type_command("train.py", "data=text_file", f"data.path={text_file}", *SMALL)
+    summary = json.loads(Path("runs/one/summary.json").read_text())
+    assert returned[0].return_value == summary["best/validation/loss"]
 
 
 BAD_SETTINGS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-SLOW = {"torch", "lightning", "matplotlib", "numpy", "rich", "tensorboard"}
+SLOW = {"torch", "lightning", "matplotlib", "numpy", "optuna", "rich", "tensorboard"}
 
 
 def imported_by(code: str) -> set[str]:

@@ -23,8 +23,8 @@ MARK = b"\nsha256 "
 log = logging.getLogger(__name__)
 
 
-def save_checkpoint(path: Path, checkpoint: dict[str, Any], previous: Path) -> None:
-    """Write a sealed file; the one that was there stays, under the name ``previous``."""
+def save_checkpoint(path: Path, checkpoint: dict[str, Any], previous: Path | None = None) -> None:
+    """Write a sealed file; the one that was there stays, if it is given another name."""
     archive = io.BytesIO()
     torch.save(checkpoint, archive)
     content = archive.getbuffer()
@@ -33,7 +33,7 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any], previous: Path) -> N
             stream.write(content)
             stream.write(seal(content))
         flush_to_disk(temporary)
-        if path.exists():  # only now that the new one is complete
+        if previous is not None and path.exists():  # only now that the new one is complete
             replace_by_link(previous, path)
 
 

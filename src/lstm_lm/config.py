@@ -5,10 +5,22 @@ value of the wrong type is refused before anything runs; ranges are checked when
 are made. The classes are not frozen only because Hydra could not apply overrides to them.
 """
 
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
+from typing import Any, TypeVar, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from lstm_lm.errors import SettingsError
+from lstm_lm.lightning_parts import TARGET
+from lstm_lm.trainer_arguments import refuse_impossible
+
+T = TypeVar("T")
 
 
 class TextName(StrEnum):
@@ -109,7 +121,6 @@ class Schedule(StrEnum):
     constant = auto()
     linear = auto()
     cosine = auto()
-    plateau = auto()
 
 
 class Accelerator(StrEnum):
@@ -282,25 +293,26 @@ class OptimizerConfig:
     clip_norm: float | None = 1.0  # largest global norm of the gradient; null: not clipped
     schedule: Schedule = Schedule.constant
     warmup_steps: int = 0  # over which the learning rate rises to its full value
-    plateau_factor: float = 0.5  # of the learning rate, when validation no longer improves
-    plateau_patience: int = 2  # validations without improvement that are let pass
 
     def __post_init__(self) -> None:
         require_positive(
             "optimizer",
             learning_rate=self.learning_rate,
             clip_norm=self.clip_norm,
-            plateau_factor=self.plateau_factor,
         )
         require_not_negative(
             "optimizer",
             weight_decay=self.weight_decay,
             warmup_steps=self.warmup_steps,
-            plateau_patience=self.plateau_patience,
         )
-        require_share("optimizer", momentum=self.momentum, plateau_factor=self.plateau_factor)
+        require_share("optimizer", momentum=self.momentum)
         if self.momentum and self.name is not OptimizerName.sgd:
             raise SettingsError(f"optimizer.momentum goes with sgd, not with {self.name}")
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the learning rate stays as it is."""
+        return self.schedule is Schedule.constant and self.warmup_steps == 0
 
 
 @dataclass
@@ -400,8 +412,21 @@ class RunConfig:
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     inside: InsideConfig = field(default_factory=InsideConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
+    # Lightning's: loggers and callbacks, each by a name of its own with its _target_ and arguments,
+    # and what Trainer is given besides. They have neither types nor defaults here.
+    logger: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.logger = plain("logger", self.logger)
+        self.callbacks = plain("callbacks", self.callbacks)
+        # null is Lightning's own default
+        given = plain("trainer", self.trainer)
+        self.trainer = {name: value for name, value in given.items() if value is not None}
+        require_targets("logger", self.logger)
+        require_targets("callbacks", self.callbacks)
+        refuse_impossible(self.trainer)
         if not 0 <= self.seed < 2**32:
             raise SettingsError(f"seed must be from 0 to 2**32 - 1, not {self.seed}")
         rows, ranks = self.data.batch_size, self.device.ranks
@@ -411,6 +436,93 @@ class RunConfig:
                 f"data.batch_size={rows} cannot be shared out evenly among {ranks} processes: "
                 f"choose data.batch_size={more}, or another device.devices"
             )
+
+
+@dataclass
+class ComposedConfig(RunConfig):
+    """The config of a run, and the folder that ``hydra.run.dir`` named for it."""
+
+    output: str | None = None  # null: a new one below outputs/
+
+
+def checked_again(config: RunConfig) -> RunConfig:
+    """The config of the run alone; its settings may have been changed since it was made.
+
+    Raises:
+        SettingsError: if one has the wrong type or is out of range.
+    """
+    settings = dataclasses.asdict(config)
+    settings.pop("output", None)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), settings)
+        return cast(RunConfig, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise SettingsError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+
+
+def from_plain(kind: type[T], settings: Mapping[str, Any] | T | None, group: str) -> T:
+    """A dataclass of settings from plain values, which are converted to the types it has.
+
+    Raises:
+        SettingsError: if a setting does not exist, has the wrong type or is out of range.
+    """
+    if isinstance(settings, kind):
+        return settings
+    given = cast(Mapping[str, Any], settings or {})
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(kind), dict(given))
+        return cast(T, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        if error.key is not None and error.key not in (names := [f.name for f in fields_of(kind)]):
+            message = f"there is no setting {group}.{error.key}; there are {', '.join(names)}"
+        else:
+            message = f"{group}.{error.key}: {str(error).splitlines()[0]}"
+        raise SettingsError(message) from error
+
+
+def fields_of(kind: type) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(kind)
+
+
+def to_plain(settings: Any) -> dict[str, Any]:
+    """A dataclass of settings as numbers, strings, lists and dictionaries, for files."""
+    return {
+        name: value.value if isinstance(value, StrEnum) else value
+        for name, value in dataclasses.asdict(settings).items()
+    }
+
+
+def plain(name: str, value: Any) -> Any:
+    """A value as JSON can hold it: with text for keys, and lists for tuples.
+
+    Raises:
+        SettingsError: if it can't; ``${`` would be looked up whenever it is read.
+    """
+    match value:
+        case dict():
+            return {str(key): plain(f"{name}.{key}", item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(f"{name}.{index}", item) for index, item in enumerate(value)]
+        case None | bool() | int():
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case str() if "${" not in value and value != "???":
+            return str(value)
+    raise SettingsError(f"{name} must be text, a finite number, true, false or null, not {value!r}")
+
+
+def require_targets(group: str, entries: dict[str, Any]) -> None:
+    for name, entry in entries.items():
+        if not isinstance(entry, dict):
+            raise SettingsError(
+                f"{group}.{name} must be a group of {TARGET} and arguments: in a file of "
+                f"{group}/ they stand below a name"
+            )
+        if not re.fullmatch(r"[\w-]+", name):
+            raise SettingsError(f"{group}.{name} must be named by letters, digits, _ and - alone")
+        if not isinstance(entry.get(TARGET), str):
+            raise SettingsError(f"{group}.{name} has no {TARGET}: choose it with {group}={name}")
 
 
 def require_positive(group: str, **settings: float | None) -> None:

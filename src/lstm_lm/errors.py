@@ -15,13 +15,6 @@ class RunFailed(Exception):
     """A run had begun and cannot go on; the message says why and what to do instead."""
 
 
-class LostRank(RunFailed):
-    """Another of the processes that train one run together has ended."""
-
-    def __init__(self, who: str) -> None:
-        super().__init__(f"{who}, so the run cannot go on; what was saved before is kept")
-
-
 class Diverged(RunFailed):
     """Training produced a number that is not finite; going on would only spoil the weights."""
 

@@ -17,8 +17,9 @@ from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.data.windows import as_rows, evaluation_steps
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel
-from lstm_lm.restore import Run
+from lstm_lm.restore import TrainedModel
 
+SPLITS = "training", "validation", "test"
 ROWS = 64  # stretches scored side by side where the state is reset
 
 
@@ -129,31 +130,42 @@ def evaluate(model: LanguageModel, split: Split, reset_every: int | None = None)
     )
 
 
-def split_of_run(run: Run, name: str, root: str | None = None) -> Split:
+def split_of_run(run: TrainedModel, name: str, root: str | None = None) -> Split:
     """The training, validation or test split of the text that a run was made with.
 
     Args:
         root: the folder texts are kept in, if not the one that the run used.
 
     Raises:
-        SettingsError: if the text cannot be had, or is not the same as then.
+        SettingsError: if there is no such split, or the text cannot be had, or is not the same as
+            then.
     """
+    if name not in SPLITS:
+        raise SettingsError(f"there is no {name} split; there are {', '.join(SPLITS)}")
     config = replace(run.config.data, root=root or run.config.data.root)
     splits = read_splits(config, run.vocabulary, run.summary["text_sha256"])
-    parts = {"training": splits.training, "validation": splits.validation, "test": splits.test}
-    return parts[name]
+    parts = splits.training, splits.validation, splits.test
+    return dict(zip(SPLITS, parts, strict=True))[name]
 
 
-def split_of_file(run: Run, path: str) -> Split:
+def split_of_file(run: TrainedModel, path: str) -> Split:
     """A text of the user's own in the ids of a run.
 
     Raises:
         SettingsError: if it cannot be read or has nothing to predict.
     """
+    return split_of_text(run, decode(read_file(path), path), path)
+
+
+def split_of_text(run: TrainedModel, text: str, name: str = "the text") -> Split:
+    """
+    Raises:
+        SettingsError: if it has nothing to predict.
+    """
     data = run.config.data
-    tokens = Tokenized.of(decode(read_file(path), path), data.level, data.cleaning)
+    tokens = Tokenized.of(text, data.level, data.cleaning)
     if len(tokens) < 2:
-        raise SettingsError(f"{path} has {len(tokens)} tokens, so there is nothing to predict")
+        raise SettingsError(f"{name} has {len(tokens)} tokens, so there is nothing to predict")
     return Split.of(tokens, run.vocabulary, data.level)
 
 

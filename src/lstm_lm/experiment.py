@@ -2,7 +2,10 @@
 
 import dataclasses
 import logging
+import os
+import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +15,34 @@ from lightning import seed_everything
 from lstm_lm.atomic_file import replace_by_link
 from lstm_lm.auto_settings import settle, without_auto
 from lstm_lm.checkpoint_file import load_newest
-from lstm_lm.config import CoreName, RunConfig
+from lstm_lm.command_line.instantiate import build_callbacks, build_loggers, typed_entries
+from lstm_lm.config import CoreName, DeviceConfig, RunConfig
 from lstm_lm.data.data_module import TextDataModule
-from lstm_lm.data.splits import read_splits
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
-from lstm_lm.fingerprint import fingerprint, flatten
+from lstm_lm.fingerprint import fingerprint, settings_of
 from lstm_lm.init_from import run_to_start_from, start_from
 from lstm_lm.machine import choose_device, cores, device_name, limit_threads, precision_here
 from lstm_lm.model.fused.kernels import refuse_impossible
-from lstm_lm.model.language_model import LanguageModel, count_parameters
+from lstm_lm.model.language_model import count_parameters
 from lstm_lm.prompts import encode_prompts
-from lstm_lm.ranks import Ranks
 from lstm_lm.resume_rules import (
     nothing_to_do,
     refuse_another_checkpoint,
     refuse_another_run,
     refuse_another_schedule,
+    refuse_first_version,
     refuse_lost_checkpoints,
     without_results,
 )
 from lstm_lm.run_folder import RunFolder, with_absolute_paths
 from lstm_lm.training.event_files import cut_back
-from lstm_lm.training.follower import follow_if_asked
-from lstm_lm.training.processes import company
-from lstm_lm.training.session import Session, first_line, versions
+from lstm_lm.training.loggers import with_known_ids
+from lstm_lm.training.module import LanguageModelModule
+from lstm_lm.training.process_group import as_rank, local_rank_of, rank_of
+from lstm_lm.training.session import Session, versions
 from lstm_lm.training.stop_signals import StopSignals
+from lstm_lm.training.trainer import build_trainer, first_line
 
 log = logging.getLogger(__name__)
 
@@ -51,16 +56,27 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
             checkpoint stays.
         Stopped: after Ctrl-C and SIGTERM, with the newest state saved.
     """
-    follow_if_asked(config.device)
+    if config.trainer.get("fast_dev_run"):
+        with tempfile.TemporaryDirectory() as nothing_is_kept:
+            summary = train_into(config, Path(nothing_is_kept) / "run")
+        log.info("batches of training, validation and test went through; nothing is kept")
+        return summary
+    return train_into(config, output)
+
+
+def train_into(config: RunConfig, output: Path) -> dict[str, Any]:
     limit_threads()
-    with StopSignals() as signals, company(config.device, signals) as ranks:
+    share_threads(config.device)
+    rank = rank_of(config.device)
+    with as_rank(rank), StopSignals() as signals:
         with signals.at_once():  # it may compile
             config, why = settle(config, device_of(config).type)
         if why is not None:
             log.info("%s", why)
         source = None if config.init_from is None else run_to_start_from(config)
         vocabulary = None if source is None else source.vocabulary
-        session = prepare(config, RunFolder(output), signals, ranks, vocabulary)
+        folder = RunFolder(output, is_ours=rank == 0)
+        session = prepare(config, folder, signals, typed_entries(config), vocabulary)
         started_from = None if source is None else start_from(source, session)
         splits = session.splits
         signals.heed()
@@ -85,12 +101,15 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
     """
     folder, changes = RunFolder(output), without_auto(changes)
     # Before the lock, which would make a folder of a mistyped name.
-    device = folder.read_config(changes).device
-    follow_if_asked(device)
-    with StopSignals() as signals, company(device, signals) as ranks, folder.held():
+    rank = rank_of(folder.read_config(changes).device)
+    folder.is_ours = rank == 0
+    with as_rank(rank), StopSignals() as signals, folder.held():
         before, config = folder.read_config(), folder.read_config(changes)
         summary = folder.read_summary()
+        refuse_first_version(folder, summary)
         refuse_another_run(folder, before, config, summary)
+        if config.trainer.get("fast_dev_run"):
+            raise SettingsError("trainer.fast_dev_run keeps nothing: leave out resume=")
         vocabulary = folder.read_vocabulary(summary["vocabulary_sha256"])
         path, checkpoint, source = None, None, None
         if folder.last.exists() or folder.previous.exists():
@@ -107,12 +126,12 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
                 summary["threads"],
                 cores(),
             )
-        session = prepare(config, folder, signals, ranks, vocabulary, summary["text_sha256"])
+        typed = typed_entries(config, changes)
+        session = prepare(config, folder, signals, typed, vocabulary, summary["text_sha256"])
         if source is not None:
             start_from(source, session, summary["started_from"])
         if checkpoint is not None:
-            steps_per_epoch = session.data.training.steps_per_epoch
-            if nothing_to_do(before, config, steps_per_epoch, checkpoint, summary):
+            if nothing_to_do(before, config, checkpoint, summary):
                 log.info(
                     "%s is complete, with %d epochs, %s steps: nothing to do. A larger "
                     "training.epochs (or steps, or minutes) goes on.",
@@ -121,16 +140,20 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
                     f"{summary['steps']:,}",
                 )
                 return summary
-            refuse_another_schedule(before, config, steps_per_epoch, checkpoint)
+            refuse_another_schedule(before, config, checkpoint)
         precision_here(config.device.precision, session.device.type)  # or it is refused
         signals.heed()
         folder.values = without_results(summary)
         folder.write_config(config)
-        if path == folder.previous:
-            replace_by_link(folder.last, folder.previous)
-        cut_back(folder.path, checkpoint)
+        if folder.is_ours:
+            if path == folder.previous:
+                replace_by_link(folder.last, folder.previous)
+            cut_back(folder.path, checkpoint)
         announce(session, checkpoint, summary)
-        session.run(checkpoint)
+        if checkpoint is None:
+            session.run()
+        else:
+            session.run(before, checkpoint)
     return folder.values
 
 
@@ -138,35 +161,53 @@ def train_or_go_on(config: RunConfig, output: Path) -> dict[str, Any]:
     """As :func:`train`, or as :func:`resume` if the folder has this run already."""
     if not RunFolder(output).holds_a_run():
         return train(config, output)
-    return resume(output, flatten(dataclasses.asdict(with_absolute_paths(config))))
+    return resume(output, settings_of(with_absolute_paths(config)))
 
 
 def prepare(
     config: RunConfig,
     folder: RunFolder,
     signals: StopSignals,
-    ranks: Ranks,
+    typed: Collection[str],
     vocabulary: Vocabulary | None = None,
     text_sha256: str | None = None,
 ) -> Session:
-    """All that a run needs, before anything is written."""
+    """All that a run needs, before anything is written.
+
+    Args:
+        typed: which loggers and callbacks the user named, and not only a folder.
+    """
     started = time.monotonic()
     device = device_of(config)
     with signals.at_once():  # it may compile
         refuse_impossible(config.model.backend, device)
     seed_everything(config.seed, verbose=False)
-    splits = read_splits(config.data, vocabulary, text_sha256)
-    data = TextDataModule(splits, config.data, config.seed, ranks)
-    prompts = encode_prompts(config, splits)
+    data = TextDataModule.from_config(config, vocabulary, text_sha256)
+    data.train_dataloader()  # is the text long enough?
+    prompts = encode_prompts(config, data.splits)
     try:
-        model = LanguageModel(config.model, len(splits.vocabulary)).to(device)
+        module = LanguageModelModule.from_config(config, vocabulary_size=len(data.vocabulary))
+        module.to(device)
     except RuntimeError as error:  # which is how PyTorch runs out of memory
         raise SettingsError(f"the model does not fit into memory: {first_line(error)}") from error
-    return Session(config, folder, data, prompts, model, device, signals, started, ranks)
+    with_ids = dataclasses.replace(config, logger=with_known_ids(config.logger, folder.path))
+    loggers = build_loggers(with_ids, folder.path, typed)
+    callbacks = build_callbacks(config, folder.path, typed)
+    build_trainer(config, device, loggers, callbacks, folder)  # or what it is given is refused
+    return Session(
+        config, folder, data, prompts, module, loggers, callbacks, device, signals, started
+    )
 
 
 def device_of(config: RunConfig) -> torch.device:
-    return choose_device(config.device.accelerator, config.device.devices)
+    on = config.device
+    return choose_device(on.accelerator, on.devices, local_rank_of(on))
+
+
+def share_threads(config: DeviceConfig) -> None:
+    """Let the processes of one computer share its cores, unless they were shared out already."""
+    if config.devices > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, cores() // config.devices))
 
 
 def known_before(session: Session, started_from: str | None) -> dict[str, Any]:
@@ -177,11 +218,11 @@ def known_before(session: Session, started_from: str | None) -> dict[str, Any]:
         "device": device_name(session.device),
         "fingerprint": fingerprint(config, splits.text_sha256, started_from),
         "started_from": started_from,
-        "parameters": count_parameters(session.model),
+        "parameters": count_parameters(session.module),
         "versions": versions(),
         "core": config.model.core.value,
         "threads": torch.get_num_threads(),  # of each rank
-        "ranks": session.ranks.count,
+        "ranks": config.device.ranks,
         "text": config.data.text.value,
         "text_sha256": splits.text_sha256,
         "text_note": splits.text_note,
@@ -232,8 +273,8 @@ def announce(
         "model   %s %s, %s trainable parameters",
         f"{config.model.core} ({config.model.backend})" if fused else config.model.core,
         config.model.cell,
-        f"{count_parameters(session.model):,}",
+        f"{count_parameters(session.module):,}",
     )
-    if session.ranks.count > 1:
-        rows = config.data.batch_size // session.ranks.count
-        log.info("ranks   %d processes, each with %d rows of a batch", session.ranks.count, rows)
+    if (ranks := config.device.ranks) > 1:
+        rows = config.data.batch_size // ranks
+        log.info("ranks   %d processes, each with %d rows of a batch", ranks, rows)

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 from lstm_lm.config import RunConfig
+from lstm_lm.lightning_parts import ENDING, WATCHING, is_one_of
+from lstm_lm.trainer_arguments import WITHOUT_EFFECT
 
 # Where a text lies, what is written meanwhile, on what and for how long a run trains do not change
 # what is trained, nor does what computes a fused core. How it is validated does: the plateau
@@ -25,26 +27,57 @@ NOT_IN_FINGERPRINT = {
     "samples",
     "inside",
     "device",
+    "logger",
+}
+
+# Of runs made when these were settings, so that they still count as the same.
+ONCE_SETTINGS = {
+    "model.backend": "torch",
+    "optimizer.plateau_factor": 0.5,
+    "optimizer.plateau_patience": 2,
 }
 
 
 def what_is_trained(config: RunConfig) -> dict[str, Any]:
     """The settings that belong to the fingerprint, by their dotted names."""
-    settings = flatten(dataclasses.asdict(config))
+    return trained_of(settings_of(config))
+
+
+def trained_of(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of all settings that belong to the fingerprint."""
+    callbacks = {
+        name: entry
+        for name, entry in settings.get("callbacks", {}).items()
+        if not is_one_of(WATCHING | ENDING, entry)
+    }
+    trainer = {n: v for n, v in settings.get("trainer", {}).items() if n not in WITHOUT_EFFECT}
+    flat = flatten(settings | {"callbacks": callbacks, "trainer": trainer})
     return {
         name: value
-        for name, value in settings.items()
+        for name, value in flat.items()
         if name not in NOT_IN_FINGERPRINT and name.split(".")[0] not in NOT_IN_FINGERPRINT
     }
 
 
-def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def settings_of(config: Any, prefix: str = "") -> dict[str, Any]:
+    """All settings of a config by their dotted names; Lightning's groups are one value each."""
+    settings: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            settings |= settings_of(value, f"{prefix}{field.name}.")
+        else:
+            settings[prefix + field.name] = value
+    return settings
+
+
+def flatten(settings: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
+            flat[f"{prefix}{name}"] = value
     return flat
 
 
@@ -54,7 +87,6 @@ def fingerprint(config: RunConfig, text_sha256: str, started_from: str | None = 
     Args:
         started_from: a checksum of the weights it began with, if they were another run's.
     """
-    # Runs made before the backend was left out had this one, as a rule; they can still go on.
-    trained = what_is_trained(config) | {"model.backend": "torch"}
+    trained = what_is_trained(config) | ONCE_SETTINGS
     content = json.dumps([trained, text_sha256, started_from], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lstm_lm.config import Backend, RunConfig
 from lstm_lm.errors import SettingsError
-from lstm_lm.restore import Run, restore
+from lstm_lm.restore import TrainedModel, restore
 from lstm_lm.run_folder import RunFolder
 from lstm_lm.training.session import Session
 
@@ -16,7 +16,7 @@ SHAPE = "cell", "hidden_size", "num_layers", "embedding_size", "second_bias", "r
 log = logging.getLogger(__name__)
 
 
-def run_to_start_from(config: RunConfig) -> Run:
+def run_to_start_from(config: RunConfig) -> TrainedModel:
     """The run whose weights are asked for, with the core that is asked for.
 
     Making it draws from the random states, so it comes before they are seeded.
@@ -40,9 +40,9 @@ def run_to_start_from(config: RunConfig) -> Run:
     return source
 
 
-def start_from(source: Run, session: Session, expected: str | None = None) -> str:
+def start_from(source: TrainedModel, session: Session, expected: str | None = None) -> str:
     """Copy the weights of a run; their checksum, which must be as expected."""
-    session.model.load_state_dict(source.model.state_dict())
+    session.module.model.load_state_dict(source.model.state_dict())
     sha256 = weights_sha256(source)
     if expected not in (None, sha256):
         raise SettingsError("init_from: the best weights there are no longer those of then")
@@ -56,7 +56,7 @@ def start_from(source: Run, session: Session, expected: str | None = None) -> st
     return sha256
 
 
-def weights_sha256(source: Run) -> str:
+def weights_sha256(source: TrainedModel) -> str:
     digest = hashlib.sha256()
     for name, weight in sorted(source.model.state_dict().items()):
         digest.update(name.encode() + weight.numpy().tobytes())

@@ -21,9 +21,10 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run as its folder has it."""
+class TrainedModel:
+    """A model as the folder of its run has it."""
 
+    folder: Path
     config: RunConfig
     vocabulary: Vocabulary
     model: LanguageModel  # in evaluation mode
@@ -36,8 +37,8 @@ def restore(
     core: CoreName | None = None,
     backend: Backend = Backend.auto,
     device: torch.device = CPU,
-) -> Run:
-    """A run read back from its folder, with the weights of one of its checkpoints.
+) -> TrainedModel:
+    """A model read back from the folder of its run, with the weights of one of its checkpoints.
 
     Where a fused core's backend cannot run, another computes the same, and a warning says so: what
     was learned on a GPU can be used without one.
@@ -74,7 +75,7 @@ def restore(
         put_weights(model, *load_newest(folder.last, folder.previous))
     else:
         put_weights(model, file, load_checkpoint(file))
-    return Run(config, vocabulary, model.eval().to(device), summary)
+    return TrainedModel(path, config, vocabulary, model.eval().to(device), summary)
 
 
 def put_weights(model: LanguageModel, path: Path, checkpoint: dict[str, Any]) -> None:

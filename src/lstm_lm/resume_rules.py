@@ -7,7 +7,18 @@ from lstm_lm.config import RunConfig, Schedule
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.fingerprint import fingerprint, what_is_trained
 from lstm_lm.run_folder import RunFolder
-from lstm_lm.training.budget import Budget
+
+
+def refuse_first_version(folder: RunFolder, summary: dict[str, Any]) -> None:
+    """
+    Raises:
+        SettingsError: if the run was trained before its checkpoints were Lightning's.
+    """
+    if "lstm_lm" not in (summary["versions"] or {}):
+        raise SettingsError(
+            f"{folder.path} was trained by lstm_lm 0.1.0, from whose checkpoints this version "
+            f"cannot go on: start a new run, with init_from={folder.path} from its best weights"
+        )
 
 
 def refuse_another_run(
@@ -24,15 +35,20 @@ def refuse_another_run(
             "by another version of lstm_lm"
         )
     old, new = (what_is_trained(c) | {"init_from": c.init_from} for c in (before, config))
-    changed = [f"{name} from {old[name]} to {new[name]}" for name in old if old[name] != new[name]]
+    changed = [
+        f"{name} from {old.get(name, 'unset')} to {new.get(name, 'unset')}"
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    ]
     if changed:
         raise SettingsError(
             f"a run that goes on cannot change {', '.join(changed)}: start a new run; with "
             f"init_from={folder.path} it begins with these weights, as far as their shape allows"
         )
     if summary["status"] == "diverged" and before.device == config.device:
+        step = summary.get("diverged_step", 0)
         raise SettingsError(
-            f"{folder.path} diverged at step {summary['diverged_step']:,}, and would again: start "
+            f"{folder.path} diverged at step {step:,}, and would again: start "
             "a new run with a smaller optimizer.learning_rate or optimizer.clip_norm"
         )
 
@@ -44,7 +60,11 @@ def refuse_another_checkpoint(
     Raises:
         DamagedFile: if the checkpoint is not one of this run.
     """
-    if checkpoint["callbacks"]["Checkpoints"]["fingerprint"] != summary["fingerprint"]:
+    try:
+        fingerprint_there = checkpoint["callbacks"]["RunCheckpoint"]["fingerprint"]
+    except (KeyError, TypeError) as error:
+        raise DamagedFile(f"{path} is no checkpoint of a run of lstm_lm's") from error
+    if fingerprint_there != summary["fingerprint"]:
         raise DamagedFile(f"{path} is a checkpoint of another run")
 
 
@@ -61,30 +81,36 @@ def refuse_lost_checkpoints(folder: RunFolder, summary: dict[str, Any]) -> None:
 
 
 def nothing_to_do(
-    before: RunConfig,
-    config: RunConfig,
-    steps_per_epoch: int,
-    checkpoint: dict[str, Any],
-    summary: dict[str, Any],
+    before: RunConfig, config: RunConfig, checkpoint: dict[str, Any], summary: dict[str, Any]
 ) -> bool:
     """Whether all steps and figures that are asked for are there."""
-    budget = Budget(config.training, steps_per_epoch)
-    budget.load_state_dict(checkpoint["callbacks"]["Budget"])
-    is_used_up = budget.spent(checkpoint["global_step"]) >= 1
     has_figures = before.data.reset_every == config.data.reset_every
-    return is_used_up and summary["status"] == "completed" and has_figures
+    if summary["status"] != "completed" or not has_figures:
+        return False
+    timers = [state for name, state in checkpoint["callbacks"].items() if name.startswith("Timer")]
+    seconds = max((state["time_elapsed"].get("train", 0.0) for state in timers), default=0.0)
+    budget = config.training
+    used = (
+        (budget.epochs, summary["epochs"]),
+        (budget.steps, checkpoint["global_step"]),
+        (budget.minutes, seconds / 60),
+    )
+    is_used_up = any(limit is not None and done >= limit for limit, done in used)
+    # By a callback, such as EarlyStopping.
+    is_ended = summary.get("stopped_early", False)
+    return is_used_up or is_ended
 
 
 def refuse_another_schedule(
-    before: RunConfig, config: RunConfig, steps_per_epoch: int, checkpoint: dict[str, Any]
+    before: RunConfig, config: RunConfig, checkpoint: dict[str, Any]
 ) -> None:
     """
     Raises:
         SettingsError: if another budget would change learning rates of the steps already done.
     """
-    old, new = (Budget(c.training, steps_per_epoch).limits for c in (before, config))
+    old, new = ((c.training.epochs, c.training.steps, c.training.minutes) for c in (before, config))
     schedule = config.optimizer.schedule
-    if schedule in (Schedule.linear, Schedule.cosine) and old != new:
+    if schedule is not Schedule.constant and old != new:
         raise SettingsError(
             f"optimizer.schedule={schedule} spreads over the whole budget, so another one would "
             f"change learning rates that were already used in the {checkpoint['global_step']:,} "
@@ -94,5 +120,5 @@ def refuse_another_schedule(
 
 def without_results(summary: dict[str, Any]) -> dict[str, Any]:
     """What stays true of a run that goes on."""
-    results = {"diverged_step", "reset_every"}
+    results = {"diverged_step", "reset_every", "stopped_early"}
     return {n: v for n, v in summary.items() if "/" not in n and n not in results}

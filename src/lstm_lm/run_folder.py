@@ -31,6 +31,15 @@ from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.lock import is_locked, locked
 
+# What runs logged with before that was a setting; conf/logger/tensorboard.yaml has the same.
+TENSORBOARD = {
+    "tensorboard": {
+        "_target_": "lightning.pytorch.loggers.TensorBoardLogger",
+        "name": "",
+        "version": "",
+        "default_hp_metric": False,
+    }
+}
 # Without these a summary cannot be read back.
 KNOWN_FROM_THE_START = {
     "status",
@@ -50,10 +59,14 @@ KNOWN_FROM_THE_START = {
 
 
 class RunFolder:
-    """The names of a run's files, and the writing and reading of its records."""
+    """The names of a run's files, and the writing and reading of its records.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        is_ours: whether this process is the one that writes; others only know what it would.
+    """
+
+    def __init__(self, path: Path, is_ours: bool = True) -> None:
+        self.path, self.is_ours = path, is_ours
         self.config = path / "config.yaml"
         self.vocabulary = path / "vocabulary.json"
         self.summary = path / "summary.json"
@@ -84,6 +97,9 @@ class RunFolder:
             SettingsError: if one does already, or the folder cannot be written.
         """
         with contextlib.ExitStack() as stack:
+            if not self.is_ours:
+                yield
+                return
             try:
                 self.checkpoints.mkdir(parents=True, exist_ok=True)
                 is_ours = stack.enter_context(locked(self.lock))
@@ -103,18 +119,19 @@ class RunFolder:
         Raises:
             SettingsError: if the folder holds a run already, or cannot be written.
         """
-        if self.holds_a_run():
+        if self.is_ours and self.holds_a_run():
             raise SettingsError(
                 f"{self.path} holds a run already: choose another hydra.run.dir, or go on with "
                 f"resume={self.path}"
             )
-        if any(self.checkpoints.glob("*.ckpt")):
+        if self.is_ours and any(self.checkpoints.glob("*.ckpt")):
             raise SettingsError(
                 f"{self.path} has checkpoints, of a run without {self.config.name}: choose another "
                 "hydra.run.dir"
             )
         try:
-            write_whole(self.vocabulary, vocabulary_json(vocabulary))
+            if self.is_ours:
+                write_whole(self.vocabulary, vocabulary_json(vocabulary))
             self.record(vocabulary_sha256=vocabulary_sha256(vocabulary), **summary)
         except OSError as error:
             raise SettingsError(f"cannot write to {self.path}: {error.strerror}") from error
@@ -126,17 +143,18 @@ class RunFolder:
         Raises:
             SettingsError: if that is not possible.
         """
-        settings = OmegaConf.structured(
-            dataclasses.replace(with_absolute_paths(config), resume=None)
-        )
+        if not self.is_ours:
+            return
         try:
-            write_whole(self.config, OmegaConf.to_yaml(settings).encode())
+            write_whole(self.config, as_yaml(config).encode())
         except OSError as error:
             raise SettingsError(f"cannot write to {self.path}: {error.strerror}") from error
 
     def record(self, **values: Any) -> None:
         """Add to the summary; a number that is not finite becomes null, as JSON has none."""
         self.values |= values
+        if not self.is_ours:
+            return
         finite = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in self.values.items()
@@ -185,22 +203,45 @@ class RunFolder:
     def read_config(self, changes: dict[str, Any] | None = None) -> RunConfig:
         """The settings, with some of them changed; keys are dotted.
 
+        All of a group of Lightning's can be changed at once, as ``{"callbacks": {…}}``.
+
         Raises:
             SettingsError: if the file is not what was written, or a change is out of range.
         """
         if not self.holds_a_run():
             raise SettingsError(f"{self.path} is not a run's folder: it has no {self.config.name}")
         try:
-            saved = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(self.config))
-            OmegaConf.to_object(saved)
+            loaded = OmegaConf.load(self.config)
+            # Looked up, it could tell a logger what only this machine's user should know.
+            if "${" in str(OmegaConf.to_container(loaded)):
+                raise ValueError("it has ${…} in it, and not only values")
+            if "logger" not in loaded:
+                translate_first_version(loaded)
+            saved = OmegaConf.merge(OmegaConf.structured(RunConfig), loaded)
+            saved = OmegaConf.structured(OmegaConf.to_object(saved))
         except Exception as error:  # of whatever kind, the file is not what was written
             raise DamagedFile(f"{self.config} is damaged: {str(error).splitlines()[0]}") from error
         core = saved.model.core
         for key, value in (changes or {}).items():
-            OmegaConf.update(saved, key, value)
+            change(saved, key, value)
         if saved.model.core != core and "model.backend" not in (changes or {}):
             saved.model.backend = Backend.auto  # the one saved belongs to the core saved
         return with_absolute_paths(cast(RunConfig, OmegaConf.to_object(saved)))
+
+
+def translate_first_version(settings: Any) -> None:
+    """Settings of lstm_lm 0.1.0 as they are now, for what can be done with a model of then."""
+    settings.logger = TENSORBOARD
+    optimizer = settings.get("optimizer", {})
+    for name in "plateau_factor", "plateau_patience":
+        optimizer.pop(name, None)
+    if optimizer.get("schedule") == "plateau":
+        optimizer.schedule = "constant"
+
+
+def as_yaml(config: RunConfig) -> str:
+    settings = dataclasses.replace(with_absolute_paths(config), resume=None)
+    return OmegaConf.to_yaml(OmegaConf.structured(settings))
 
 
 def config_of(settings: dict[str, Any]) -> RunConfig:
@@ -210,8 +251,15 @@ def config_of(settings: dict[str, Any]) -> RunConfig:
     """
     config = OmegaConf.structured(RunConfig)
     for key, value in settings.items():
-        OmegaConf.update(config, key, value)
+        change(config, key, value)
     return cast(RunConfig, OmegaConf.to_object(config))
+
+
+def change(config: Any, key: str, value: Any) -> None:
+    if key in ("logger", "callbacks", "trainer"):
+        config[key] = value  # an update would keep what is not in the value
+    else:
+        OmegaConf.update(config, key, value)
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

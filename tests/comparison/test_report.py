@@ -144,7 +144,8 @@ def test_the_best_runs_settings_are_those_of_its_record(sweep):
     assert text.splitlines()[0] == f"# {report.command}"
     assert "3.9, of 2 that were compared" in text
     settings = yaml.safe_load(text)
-    assert settings.pop("defaults") == ["train", "_self_"]
+    nothing_left = [{"override logger": "none"}, {"override callbacks": "none"}]
+    assert settings.pop("defaults") == ["train", "_self_", *nothing_left]
     assert settings == yaml.safe_load((sweep / "000/config.yaml").read_text())
 
 

@@ -1,25 +1,29 @@
 import random
-from itertools import islice
 
 import pytest
 import torch
 
 from lstm_lm.config import Order
-from lstm_lm.data.windows import EvaluationBatches, TrainingBatches, consecutive, shuffled
+from lstm_lm.data.windows import (
+    EvaluationBatches,
+    TrainingBatches,
+    consecutive,
+    rows_of_rank,
+    shuffled,
+)
 from lstm_lm.errors import SettingsError
 
 every_order = pytest.mark.parametrize("order", list(Order))
 
 
 def epoch(batches, number=0):
-    return [
-        (inputs.tolist(), targets.tolist()) for inputs, targets in batches.batches_of_epoch(number)
-    ]
+    drawn = batches.batches_of_epoch(number)
+    return [(batch.inputs.tolist(), batch.targets.tolist()) for batch in drawn]
 
 
 @every_order
 def test_targets_are_the_inputs_one_step_later(order):
-    for inputs, targets in islice(TrainingBatches(torch.arange(100), 4, 5, order, seed=0), 20):
+    for inputs, targets, _ in TrainingBatches(torch.arange(100), 4, 5, order, seed=0):
         assert inputs.shape == targets.shape == (5, 4)
         assert torch.equal(targets, inputs + 1)
         assert torch.equal(inputs[1:], inputs[:-1] + 1)
@@ -37,7 +41,7 @@ def test_windows_of_the_published_example():
     # The same page, random order, offset 3: three batches, whatever the order.
     batches = list(shuffled(torch.arange(3, 35), 2, 5, torch.Generator()))
     assert len(batches) == 3
-    starts = sorted(start for inputs, _ in batches for start in inputs[0].tolist())
+    starts = sorted(start for inputs, *_ in batches for start in inputs[0].tolist())
     assert starts == [3, 8, 13, 18, 23, 28]
 
 
@@ -51,7 +55,7 @@ def test_each_row_goes_on_where_it_left_off():
 def test_random_windows_do_not_overlap_and_are_shuffled():
     batches = TrainingBatches(torch.arange(1000), 3, 7, Order.random, seed=1)
     starts = [start for inputs, _ in epoch(batches) for start in inputs[0]]
-    assert len(set(starts)) == len(starts) == 3 * batches.steps_per_epoch
+    assert len(set(starts)) == len(starts) == 3 * len(batches)
     assert {(start - min(starts)) % 7 for start in starts} == {0}
     assert starts != sorted(starts)
 
@@ -69,23 +73,22 @@ def test_order_depends_on_seed_and_epoch_alone(order):
 
 
 @every_order
-@pytest.mark.parametrize("steps_done", [0, 1, 23, 24, 25, 48, 71])
-def test_after_any_number_of_steps_the_same_batches_follow(order, steps_done):
+@pytest.mark.parametrize(("at", "done"), [(0, 0), (0, 1), (1, 23), (2, 0)])
+def test_iteration_begins_where_it_is_told(order, at, done):
     ids = torch.arange(500)
-    batches = TrainingBatches(ids, 4, 5, order, seed=3)
-    assert batches.steps_per_epoch == 24
-    expected = list(islice(batches, 100))[steps_done:]
-    resumed = TrainingBatches(ids, 4, 5, order, seed=3)
-    resumed.steps_done = steps_done
-    for after, before in zip(islice(resumed, 100 - steps_done), expected, strict=True):
-        assert torch.equal(after.inputs, before.inputs)
-        assert torch.equal(after.targets, before.targets)
+    expected = epoch(TrainingBatches(ids, 4, 5, order, seed=3), at)
+    resumed = TrainingBatches(ids, 4, 5, order, seed=3, position=lambda: (at, done))
+    assert len(resumed) == len(expected) == 24
+    rest = list(resumed)
+    assert [(batch.inputs.tolist(), batch.targets.tolist()) for batch in rest] == expected[done:]
+    is_carried = order is Order.consecutive
+    assert [batch.continues for batch in rest] == [is_carried and n > 0 for n in range(done, 24)]
 
 
 @every_order
 def test_drawing_batches_leaves_the_global_random_state_alone(order):
     before = torch.get_rng_state()
-    list(islice(TrainingBatches(torch.arange(500), 4, 5, order, seed=3), 100))
+    list(TrainingBatches(torch.arange(500), 4, 5, order, seed=3))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -95,8 +98,8 @@ def test_every_offset_of_the_chapter_occurs_and_every_epoch_has_eight_batches(or
     offsets = set()
     for number in range(400):
         drawn = list(batches.batches_of_epoch(number))
-        assert len(drawn) == batches.steps_per_epoch == 8
-        offsets.add(min(inputs.min().item() for inputs, _ in drawn) % 35)
+        assert len(drawn) == len(batches) == 8
+        offsets.add(min(inputs.min().item() for inputs, *_ in drawn) % 35)
         if order is Order.consecutive:
             offsets.add(drawn[0].inputs[0, 0].item())
     # Consecutive: 0 … 35 inclusive; random: 0 … 34. The chapter's samplers differ in this.
@@ -108,7 +111,7 @@ def test_every_offset_of_the_chapter_occurs_and_every_epoch_has_eight_batches(or
 def test_all_epochs_are_equally_long_however_short_the_text(order, tokens):
     batches = TrainingBatches(torch.arange(tokens), 4, 5, order, seed=0)
     for number in range(30):
-        assert len(epoch(batches, number)) == batches.steps_per_epoch >= 1
+        assert len(epoch(batches, number)) == len(batches) >= 1
 
 
 @every_order
@@ -121,13 +124,13 @@ def test_evaluation_covers_all_but_less_than_a_token_per_row():
     evaluation = EvaluationBatches(torch.arange(1000), rows=3, vocabulary_size=2**14)
     batches = list(evaluation)
     assert len(batches) == len(evaluation) == 4
-    targets = torch.cat([targets for _, targets in batches])
+    targets = torch.cat([batch.targets for batch in batches])
     assert sorted(targets.flatten().tolist()) == list(range(1, 1000))
 
 
 def test_evaluation_has_no_more_rows_than_targets():
-    ((inputs, targets),) = EvaluationBatches(torch.arange(3), 32, 7)
-    assert (inputs.tolist(), targets.tolist()) == ([[0, 1]], [[1, 2]])
+    ((inputs, targets, continues),) = EvaluationBatches(torch.arange(3), 32, 7)
+    assert (inputs.tolist(), targets.tolist(), continues) == ([[0, 1]], [[1, 2]], False)
 
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.int32])
@@ -145,6 +148,12 @@ def test_batches_are_the_same_however_ids_are_kept(kind):
 
 def assert_same_batches(kept, plain):
     for batch, expected in zip(kept, plain, strict=True):
-        for one, other in zip(batch, expected, strict=True):
+        for one, other in zip(batch[:2], expected[:2], strict=True):
             assert one.dtype is other.dtype is torch.int64
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("total", "count"), [(32, 2), (5, 3), (2, 4)])
+def test_each_row_is_of_one_rank(total, count):
+    rows = [range(total)[rows_of_rank(total, rank, count)] for rank in range(count)]
+    assert [row for some in rows for row in some] == list(range(total))

@@ -42,6 +42,18 @@ def files_below(folder):
     return {path for path in folder.rglob("*") if path.is_file()}
 
 
+def test_lists_of_callbacks_are_jobs_and_a_refusal_starts_none(sweep_command, tmp_path):
+    grid = "callbacks=[early_stopping],[early_stopping,lr_monitor],[]", "training.steps=2"
+    code, _, errors = sweep_command(*grid)
+    assert (code, errors.count("\n")) == (2, 1) and "differ only in callbacks" in errors
+    code, _, errors = sweep_command(*grid, "trainer.max_steps=2")
+    assert (code, errors.count("\n")) == (2, 1) and "trainer.max_steps is set by" in errors
+    assert not list(tmp_path.iterdir())
+    code, _, errors = sweep_command("callbacks=[early_stopping],[lr_monitor]", "training.steps=2")
+    assert (code, errors) == (0, "")
+    assert set(jobs_of(tmp_path / "sweep")) == {"000_early_stopping", "001_lr_monitor"}
+
+
 def test_a_bad_value_anywhere_in_the_grid_starts_nothing(sweep_command, tmp_path):
     for settings, reason in {
         "model.hidden_size=8,0": "model.hidden_size must be positive and finite, not 0",

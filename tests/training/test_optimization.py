@@ -2,21 +2,18 @@ import math
 
 import pytest
 import torch
-from lightning import Trainer
 from torch.nn.utils import clip_grad_norm_
 from torch.testing import assert_close
 
 from lstm_lm.config import OptimizerConfig, OptimizerName, Schedule, TrainingConfig
-from lstm_lm.errors import Diverged, SettingsError
-from lstm_lm.training.budget import Budget
+from lstm_lm.errors import SettingsError
+from lstm_lm.training.metrics import TrainingMetrics
 from lstm_lm.training.optimization import (
     build_optimizer,
-    build_plateau,
     build_schedule,
     clip_by_global_norm,
     learning_rate_factor,
 )
-from lstm_lm.training.step_log import StepLog
 
 
 def with_gradients(*gradients):
@@ -80,54 +77,17 @@ def test_learning_rate_over_the_budget(schedule, expected):
     assert factors == pytest.approx(expected)
 
 
-def learning_rates(config, steps, metric=None):
-    optimizer = build_optimizer(with_gradients(torch.zeros(1)), config)
-    schedule = build_schedule(optimizer, config, lambda step: 0.0)
-    plateau = build_plateau(optimizer, config)
-    rates = []
-    for _ in range(steps):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-        if plateau is not None:
-            plateau.step(metric)
-    return rates
-
-
 @pytest.mark.parametrize("schedule", list(Schedule))
 def test_every_schedule_can_warm_up(schedule):
     config = OptimizerConfig(learning_rate=2.0, schedule=schedule, warmup_steps=4)
-    patient = learning_rates(OptimizerConfig(**vars(config) | {"plateau_patience": 99}), 6, 1.0)
-    assert patient == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0, 2.0])
-
-
-def test_the_learning_rate_falls_when_validation_no_longer_improves():
-    config = OptimizerConfig(
-        learning_rate=1.0,
-        schedule=Schedule.plateau,
-        plateau_factor=0.5,
-        plateau_patience=1,
-        warmup_steps=2,
-    )
-    # The first value is an improvement; then every second failure halves the rate.
-    rates = learning_rates(config, 7, metric=3.0)
-    assert rates == pytest.approx([0.5, 1, 1, 0.5, 0.5, 0.25, 0.25])
-
-
-def test_the_budget_that_is_used_up_first_counts(monkeypatch):
-    budget = Budget(TrainingConfig(epochs=3, steps=100, minutes=2), steps_per_epoch=10)
-    assert [budget.spent(step) for step in (0, 15, 30, 99)] == [0, 0.5, 1, 1]
-    now = 1000.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    budget.load_state_dict({"seconds": 30.0})  # of an earlier process
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    budget.on_train_start(trainer)
-    assert not trainer.should_stop
-    now += 60
-    assert budget.spent(15) == 0.75
-    assert budget.state_dict() == {"seconds": 90.0}
-    now += 90
-    assert budget.spent(15) == 1
+    optimizer = build_optimizer(with_gradients(torch.zeros(1)), config)
+    scheduler = build_schedule(optimizer, config, lambda step: 0.0)
+    rates = []
+    for _ in range(6):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0, 2.0])
 
 
 @pytest.mark.parametrize("settings", [{"steps": 0}, {"minutes": -1.0}, {"epochs": None}])
@@ -136,38 +96,36 @@ def test_a_budget_without_an_end_or_a_beginning_is_refused(settings):
         TrainingConfig(**settings)
 
 
+def measured(losses, norms):
+    metrics = TrainingMetrics()
+    metrics.losses += map(torch.tensor, losses)
+    metrics.gradient_norms += map(torch.tensor, norms)
+    return metrics
+
+
+def itself(values):
+    return values
+
+
 def test_means_are_read_once():
-    log = StepLog()
-    for loss, norm in ((1.0, 10.0), (2.0, 30.0)):
-        log.losses.append(torch.tensor(loss))
-        log.gradient_norms.append(torch.tensor(norm))
-    assert log.read(last_step=2) == (1.5, 20.0, 2)
-    assert log.read(last_step=2) is None
+    metrics = measured([1.0, 2.0], [10.0, 30.0])
+    assert metrics.read(2, itself)[:2] == (1.5, 20.0)
+    assert metrics.read(2, itself) is None
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("what", ["loss", "gradient norm"])
-def test_the_first_bad_step_is_named(what, bad):
-    log = StepLog()
-    for step in range(11, 21):
-        is_bad = step >= 14
-        log.losses.append(torch.tensor(bad if is_bad and what == "loss" else 1.0))
-        log.gradient_norms.append(torch.tensor(bad if is_bad and what != "loss" else 1.0))
-    with pytest.raises(Diverged, match=f"the {what} is not finite at step 14") as error:
-        log.read(last_step=20)
-    assert error.value.step == 14
+@pytest.mark.parametrize("batches", [1, 3])  # of which gradients are accumulated
+def test_the_first_bad_step_is_named(what, bad, batches):
+    steps = range(11, 21)
+    losses = [bad if step >= 14 and what == "loss" else 1.0 for step in steps]
+    norms = [bad if step >= 14 and what != "loss" else 1.0 for step in steps]
+    metrics = measured([loss for loss in losses for _ in range(batches)], norms)
+    metrics.fetch(20, itself)
+    assert metrics.not_finite == (what, 14)
 
 
 def test_a_gradient_that_overflows_is_named_before_the_loss_that_it_spoils():
-    log = StepLog()
-    log.losses += map(torch.tensor, [1.0, 1.0, 1.0, math.nan])
-    log.gradient_norms += map(torch.tensor, [1.0, 1.0, math.inf, math.nan])
-    with pytest.raises(Diverged, match="the gradient norm is not finite at step 3"):
-        log.read(last_step=4)
-
-
-def test_a_step_cut_off_before_its_gradient_does_not_count():
-    log = StepLog()
-    log.losses += [torch.tensor(1.0), torch.tensor(5.0)]
-    log.gradient_norms.append(torch.tensor(2.0))
-    assert log.read(last_step=1) == (1.0, 2.0, 1)
+    metrics = measured([1.0, 1.0, 1.0, math.nan], [1.0, 1.0, math.inf, math.nan])
+    metrics.fetch(4, itself)
+    assert metrics.not_finite == ("gradient norm", 3)

@@ -3,43 +3,52 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
 from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.config import DeviceConfig
-from lstm_lm.errors import LostRank, SettingsError, Stopped
+from lstm_lm.errors import SettingsError
 from lstm_lm.experiment import resume, train
-from lstm_lm.ranks import Ranks
-from lstm_lm.training import processes
-from lstm_lm.training.exact_resume import ExactResume
-from lstm_lm.training.followers import Followers
+from lstm_lm.training.process_group import environment_of, rank_of
 
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
-LONG = [
+SMALL = [
     "data.max_tokens=20000",
-    "data.batch_size=8",
+    "data.batch_size=9",
     "data.num_steps=16",
     "model.hidden_size=16",
     "samples.tokens=10",
     "device=ddp",
     "device.accelerator=cpu",
-    "training.epochs=1000",
 ]
+EXACT = [
+    "model.num_layers=2",
+    "model.dropout=0.3",
+    "optimizer.name=adamw",
+    "training.epochs=2",
+    "training.log_every=7",
+    "checkpoint.every_steps=5",
+    "device.devices=3",  # as two ranks' gradients are the same whichever is added to the other
+]
+LONG = [*SMALL, "data.batch_size=8", "training.epochs=1000"]
 
 
 def summary_of(folder):
     return json.loads((folder / "summary.json").read_text())
+
+
+def saved_steps(folder):
+    file = folder / "summary.json"
+    return summary_of(folder)["steps"] if file.exists() else 0
 
 
 def curves(folder):
@@ -51,125 +60,12 @@ def curves(folder):
     }
 
 
-def figures(folder):
-    """All losses of the summary and the checkpoint, which has them with all their digits."""
-    latest = load_checkpoint(folder / "checkpoints/last.ckpt")["callbacks"]["Measurements"][
-        "latest"
-    ]
-    in_summary = {k: v for k, v in summary_of(folder).items() if "loss" in k or k == "tokens"}
-    return in_summary | {name: value for name, value in latest.items() if "second" not in name}
+def losses(folder):
+    return {k: v for k, v in summary_of(folder).items() if "loss" in k or k == "tokens"}
 
 
 def weights(folder):
     return load_checkpoint(folder / "checkpoints/last.ckpt")["state_dict"]
-
-
-@pytest.mark.parametrize(
-    ("order", "core", "cell", "evaluation_rows"),  # of which neither can be shared out evenly
-    [("consecutive", "scratch", "lstm", 5), ("random", "builtin", "gru", 1)],
-)
-def test_two_ranks_do_what_one_does(order, core, cell, evaluation_rows, tiny_run, tmp_path):
-    settings = (
-        f"data.order={order}",
-        f"model.core={core}",
-        f"model.cell={cell}",
-        f"data.evaluation_rows={evaluation_rows}",
-        "optimizer.schedule=plateau",
-        "optimizer.plateau_patience=0",
-        "device.precision=64-true",
-        "training.log_every=1",
-    )
-    for ranks in 1, 2:
-        train(tiny_run(*settings, f"device.devices={ranks}"), tmp_path / str(ranks))
-    one, two = tmp_path / "1", tmp_path / "2"
-    assert_close(curves(two), curves(one), rtol=1e-6, atol=0)  # as TensorBoard rounds them
-    assert_close(figures(two), figures(one), rtol=1e-10, atol=0)
-    assert_close(weights(two), weights(one), rtol=1e-10, atol=1e-12)
-    assert summary_of(one)["fingerprint"] == summary_of(two)["fingerprint"]
-    assert [summary_of(folder)["ranks"] for folder in (one, two)] == [1, 2]
-
-
-@pytest.fixture
-def at_step(monkeypatch):
-    """Do something in the middle of a step of the first rank, given its followers."""
-    all_followers = []
-
-    def remember(self):
-        all_followers.append(self)
-        return enter(self)
-
-    enter = Followers.__enter__
-    monkeypatch.setattr(Followers, "__enter__", remember)
-
-    def set_up(step, action):
-        def act(self, trainer, *_):
-            if trainer.global_step == step:
-                action(all_followers[-1].processes)
-
-        monkeypatch.setattr(ExactResume, "on_train_batch_start", act, raising=False)
-        return all_followers
-
-    return set_up
-
-
-def test_a_run_whose_rank_was_killed_goes_on_exactly(tiny_run, tmp_path, assert_same_end, at_step):
-    # Three, as two ranks' gradients are the same whichever is added to the other.
-    config = tiny_run(
-        "data.batch_size=9",
-        "model.num_layers=2",
-        "model.dropout=0.3",
-        "optimizer.name=adamw",
-        "training.log_every=7",
-        "checkpoint.every_steps=5",
-        "device.devices=3",
-    )
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train(config, whole)
-    all_followers = at_step(18, lambda processes: processes[2].kill())
-    with pytest.raises(LostRank, match="a process of this run, rank 2, was ended by SIGKILL"):
-        train(config, cut)
-    assert {process.poll() for process in all_followers[-1].processes.values()} <= {-9, 3}
-    assert (summary_of(cut)["status"], summary_of(cut)["steps"]) == ("failed", 18)
-    saved = load_checkpoint(cut / "checkpoints/last.ckpt")
-    assert saved["global_step"] == 15
-    states = [states["cpu"] for states in saved["callbacks"]["ExactResume"]["random"]]
-    assert len(states) == 3 and not torch.equal(states[0], states[1])
-    at_step(-1, None)
-    resume(cut, {})
-    assert_same_end(whole, cut)
-
-
-def test_a_run_may_go_on_with_another_number_of_ranks(tiny_run, tmp_path, at_step):
-    config = tiny_run("device.precision=64-true", "model.num_layers=2", "device.devices=2")
-    at_step(20, lambda _: os.kill(os.getpid(), signal.SIGTERM))
-    two, one = tmp_path / "two", tmp_path / "one"
-    with pytest.raises(Stopped):
-        train(config, two)
-    at_step(-1, None)
-    resume(two, {"device.devices": 1})
-    train(replace(config, device=replace(config.device, devices=1)), one)
-    assert_close(curves(two), curves(one), rtol=1e-6, atol=0)
-    assert_close(weights(two), weights(one), rtol=1e-10, atol=1e-12)
-    assert summary_of(two)["ranks"] == 1
-
-
-def test_all_ranks_go_by_one_clock_and_stop_after_the_same_step(
-    tiny_run, tmp_path, at_step, monkeypatch
-):
-    config = tiny_run("device.devices=2", "training.epochs=1000", "checkpoint.every_minutes=0.001")
-    # The first one's, which here is so fast that it saves after every step.
-    fast = SimpleNamespace(monotonic=lambda: 1000 * time.monotonic())
-    monkeypatch.setattr("lstm_lm.ranks.time", fast)
-    all_followers = at_step(20, lambda processes: processes[1].send_signal(signal.SIGTERM))
-    with pytest.raises(Stopped) as stopped:
-        train(config, tmp_path / "run")
-    assert stopped.value.code == 143
-    assert all_followers[-1].processes[1].poll() is not None
-    summary = summary_of(tmp_path / "run")
-    previous = load_checkpoint(tmp_path / "run/checkpoints/previous.ckpt")["global_step"]
-    saved = load_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"]
-    assert summary["status"] == "interrupted"
-    assert summary["steps"] == saved == previous + 1 > 20
 
 
 class Commands:
@@ -178,9 +74,9 @@ class Commands:
     def __init__(self):
         self.processes = []
 
-    def start(self, *settings, **environment):
+    def start(self, *settings, program=(sys.executable, str(TRAIN)), **environment):
         process = subprocess.Popen(
-            [sys.executable, str(TRAIN), *settings],
+            [*program, *settings],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -188,6 +84,12 @@ class Commands:
         )
         self.processes.append(process)
         return process
+
+    def finish(self, *settings):
+        process = self.start(*settings)
+        output, errors = process.communicate(timeout=600)
+        assert (process.returncode, errors) == (0, "")
+        return output
 
 
 @pytest.fixture
@@ -217,62 +119,117 @@ def is_alive(pid):
     return bool(state.strip()) and "Z" not in state
 
 
+@pytest.mark.parametrize(
+    ("order", "core", "cell", "evaluation_rows"),  # of which neither can be shared out evenly
+    [("consecutive", "scratch", "lstm", 5), ("random", "builtin", "gru", 1)],
+)
+def test_two_ranks_do_what_one_does(
+    order, core, cell, evaluation_rows, tmp_path, commands, compose
+):
+    settings = (
+        *SMALL,
+        "data.batch_size=8",
+        "data.max_tokens=4000",
+        f"data.order={order}",
+        f"model.core={core}",
+        f"model.cell={cell}",
+        f"data.evaluation_rows={evaluation_rows}",
+        "device.precision=64-true",
+        "training.epochs=2",
+        "training.log_every=1",
+    )
+    one, two = tmp_path / "1", tmp_path / "2"
+    train(compose(*settings, "device.devices=1"), one)
+    commands.finish(*settings, "device.devices=2", f"hydra.run.dir={two}")
+    assert_close(curves(two), curves(one), rtol=1e-6, atol=0)  # as TensorBoard rounds them
+    assert_close(losses(two), losses(one), rtol=1e-10, atol=0)
+    assert_close(weights(two), weights(one), rtol=1e-10, atol=1e-12)
+    assert summary_of(one)["fingerprint"] == summary_of(two)["fingerprint"]
+    assert [summary_of(folder)["ranks"] for folder in (one, two)] == [1, 2]
+
+
+def test_a_run_whose_rank_was_killed_goes_on_exactly(tmp_path, commands, assert_same_end):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    commands.finish(*SMALL, *EXACT, f"hydra.run.dir={whole}")
+    first = commands.start(*SMALL, *EXACT, f"hydra.run.dir={cut}")
+    wait_for(lambda: saved_steps(cut) >= 20, first)
+    others = children(first.pid)
+    os.kill(others[1], signal.SIGKILL)
+    began = time.monotonic()
+    _, errors = first.communicate(timeout=600)
+    assert first.returncode in (1, -9)  # Lightning kills the rest, where gloo did not notice
+    assert first.returncode == -9 or "another process of this run ended" in errors
+    wait_for(lambda: not any(map(is_alive, others)))
+    assert time.monotonic() - began < 30
+    saved = load_checkpoint(cut / "checkpoints/last.ckpt")
+    states = [states["cpu"] for states in saved["lstm_lm"]["random"]]
+    assert len(states) == 3 and not torch.equal(states[0], states[1])
+    assert 20 <= saved["global_step"] < summary_of(whole)["steps"]
+    commands.finish(f"resume={cut}")
+    assert_same_end(whole, cut)
+
+
+def test_a_run_may_go_on_with_another_number_of_ranks(tmp_path, commands):
+    often = "training.epochs=2", "training.log_every=7", "checkpoint.every_steps=5"
+    settings = *SMALL, *often, "data.batch_size=8", "device.precision=64-true"
+    two, one = tmp_path / "two", tmp_path / "one"
+    first = commands.start(*settings, "device.devices=2", f"hydra.run.dir={two}")
+    wait_for(lambda: saved_steps(two) >= 20, first)
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=600)
+    assert first.returncode == 143
+    resume(two, {"device.devices": 1})
+    commands.finish(*settings, "device.devices=1", f"hydra.run.dir={one}")
+    assert_close(curves(two), curves(one), rtol=1e-6, atol=0)
+    assert_close(weights(two), weights(one), rtol=1e-10, atol=1e-12)
+    assert summary_of(two)["ranks"] == 1
+
+
+def test_all_ranks_stop_after_the_same_step_whichever_is_told(tmp_path, commands):
+    folder = tmp_path / "run"
+    first = commands.start(*LONG, "checkpoint.every_steps=3", f"hydra.run.dir={folder}")
+    wait_for(lambda: saved_steps(folder) >= 20, first)
+    (other,) = children(first.pid)
+    os.kill(other, signal.SIGTERM)
+    output, errors = first.communicate(timeout=600)
+    assert (first.returncode, errors) == (143, "")
+    assert not is_alive(other)
+    summary = summary_of(folder)
+    saved = load_checkpoint(folder / "checkpoints/last.ckpt")["global_step"]
+    assert summary["status"] == "interrupted"
+    assert summary["steps"] == saved >= 20
+
+
 def test_no_process_outlives_the_first(tmp_path, commands):
     folder = tmp_path / "run"
     first = commands.start(*LONG, f"hydra.run.dir={folder}")
     wait_for((folder / "checkpoints/last.ckpt").exists, first)
-    (follower,) = children(first.pid)
+    (other,) = children(first.pid)
     first.kill()
     first.wait()
-    wait_for(lambda: not is_alive(follower))
+    wait_for(lambda: not is_alive(other))
     assert summary_of(folder)["status"] == "running"  # it could not say otherwise
     again = commands.start(f"resume={folder}")
     saved = summary_of(folder)["steps"]
     wait_for(lambda: summary_of(folder)["steps"] > saved, again)
-    (follower,) = children(again.pid)
+    (other,) = children(again.pid)
     again.send_signal(signal.SIGINT)
     output, errors = again.communicate(timeout=600)
     assert (again.returncode, errors) == (130, "")
     assert "2 processes, each with 4 rows of a batch" in output
-    assert f"resume={folder}" in output and not is_alive(follower)
+    assert f"resume={folder}" in output and not is_alive(other)
 
 
-def test_a_follower_that_waits_ends_with_the_first_rank():
-    with socket.create_server(("127.0.0.1", 0)) as never_answers:
-        port = str(never_answers.getsockname()[1])
-        command = [sys.executable, "-m", "lstm_lm.training.follower_process", "1", "2", port, "cpu"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-            process.stdin.close()  # as the system does when its holder is killed
-            try:
-                assert process.wait(timeout=30) == 1
-            finally:
-                process.kill()
-
-
-def test_ranks_that_were_started_from_outside_come_together(tmp_path, commands):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def test_ranks_that_torchrun_started_come_together(tmp_path, commands):
     folder = tmp_path / "run"
-    settings = *LONG, f"hydra.run.dir={folder}", "resume=auto"
-    both = [
-        commands.start(
-            *settings,
-            RANK=str(rank),
-            LOCAL_RANK=str(rank),
-            WORLD_SIZE="2",
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=str(port),
-        )
-        for rank in (0, 1)
-    ]
-    wait_for((folder / "checkpoints/last.ckpt").exists, *both)
-    for process in both:
-        process.send_signal(signal.SIGTERM)
-    (output, errors), others = (process.communicate(timeout=600) for process in both)
-    assert (both[0].returncode, errors) == (143, "")
-    assert "to go on" in output
-    assert (both[1].returncode, others) == (0, ("", ""))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launcher = commands.start(
+        *LONG, f"hydra.run.dir={folder}", "resume=auto", program=[*torchrun, str(TRAIN)]
+    )
+    wait_for((folder / "checkpoints/last.ckpt").exists, launcher)
+    launcher.send_signal(signal.SIGTERM)
+    output, _ = launcher.communicate(timeout=600)
+    assert output.count("to go on") == 1
     assert summary_of(folder)["status"] == "interrupted"
 
 
@@ -281,28 +238,33 @@ def test_what_cannot_be_shared_out_is_refused(tiny_run, tmp_path, monkeypatch):
         tiny_run("data.batch_size=3", "device.devices=2")
     with pytest.raises(SettingsError, match="device.nodes=2 needs torchrun or srun"):
         train(tiny_run("device.nodes=2"), tmp_path / "run")
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "4")
+    for name in "RANK", "LOCAL_RANK", "GROUP_RANK":
+        monkeypatch.setenv(name, "0")
+    for name in "WORLD_SIZE", "LOCAL_WORLD_SIZE":
+        monkeypatch.setenv(name, "4")
     with pytest.raises(SettingsError, match="4 processes .* = 2: choose them to make 4"):
         train(tiny_run("device.devices=2"), tmp_path / "run")
     assert not list(tmp_path.glob("run"))
 
 
 def test_slurm_says_which_rank_a_process_is(monkeypatch):
-    for name in "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK":
-        monkeypatch.setenv(name, "")  # so that it is as before when the test is over
-        monkeypatch.delenv(name)
-    slurm = {"PROCID": 5, "LOCALID": 1, "STEP_NUM_TASKS": 8, "STEP_NODELIST": "node[03-04]"}
-    for name, value in (slurm | {"JOB_ID": 123456}).items():
+    slurm = {"PROCID": 5, "LOCALID": 1, "NTASKS": 8, "STEP_NUM_TASKS": 8, "JOB_ID": 123456}
+    slurm["NTASKS_PER_NODE"] = 4
+    for name, value in slurm.items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
-    place = processes.given_place(DeviceConfig(devices=4, nodes=2))
-    assert place == processes.Place(number=5, local_number=1, count=8)
-    assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("node03", "18456")
-    assert processes.given_place(DeviceConfig()) is None  # a run of its own in each task
+    config = DeviceConfig(devices=4, nodes=2)
+    environment = environment_of(config)
+    assert isinstance(environment, SLURMEnvironment) and not environment.auto_requeue
+    assert rank_of(config) == 5
+    assert rank_of(DeviceConfig()) == 0  # a run of its own in each task
+    with pytest.raises(SettingsError, match="8 processes .* = 2: choose them to make 8"):
+        rank_of(DeviceConfig(devices=2))
 
 
-@pytest.mark.parametrize(("total", "count"), [(32, 2), (5, 3), (2, 4)])
-def test_each_row_is_owned_by_one_rank(total, count, monkeypatch):
-    monkeypatch.setattr(Ranks, "agree", lambda self, signal: signal)
-    rows = [range(total)[Ranks(number, count).rows(total)] for number in range(count)]
-    assert [row for some in rows for row in some] == list(range(total))
+def test_one_process_among_the_tasks_of_slurm_trains_alone(tiny_run, tmp_path, monkeypatch):
+    slurm = {"NTASKS": 4, "PROCID": 0, "LOCALID": 0, "NODEID": 0, "JOB_ID": 4242}
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    monkeypatch.setenv("WORLD_SIZE", "")
+    assert train(tiny_run("training.epochs=1"), tmp_path / "run")["status"] == "completed"

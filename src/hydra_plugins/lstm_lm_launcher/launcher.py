@@ -18,7 +18,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from hydra_plugins.lstm_lm_launcher.settings import as_setting, run_config
+from lstm_lm.command_line.settings import as_setting, run_config
 from lstm_lm.config import RunConfig, require_not_negative, require_positive
 from lstm_lm.errors import SettingsError
 
@@ -48,6 +48,10 @@ class LocalLauncher(Launcher):
     sweep_dir: ClassVar[Path | None] = None
     all_completed: ClassVar[bool] = True
 
+    # For a sweeper that searches.
+    searched: Sequence[str] = ()  # settings that all its jobs have: folders are named by them
+    more_to_come = False  # than the jobs of this call, so the report can wait
+
     def __init__(self, jobs: int | None, jobs_per_gpu: int, retries: int) -> None:
         self.jobs, self.jobs_per_gpu, self.retries = jobs, jobs_per_gpu, retries
 
@@ -61,7 +65,7 @@ class LocalLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run the jobs to their ends; each returns its best validation perplexity.
+        """Run the jobs to their ends; each returns its best validation loss.
 
         One that failed or diverged returns infinity, so that a sweeper that searches goes on.
         """
@@ -88,7 +92,7 @@ class LocalLauncher(Launcher):
         configs = [self.compose(overrides) for overrides in job_overrides]
         from lstm_lm.sweep.run_sweep import run_sweep  # torch: not for --help
 
-        perplexities = run_sweep(
+        losses = run_sweep(
             configs,
             job_overrides,
             sweep_dir,
@@ -96,15 +100,17 @@ class LocalLauncher(Launcher):
             jobs_at_once=self.jobs,
             jobs_per_gpu=self.jobs_per_gpu,
             retries=self.retries,
+            searched=self.searched,
+            more_to_come=self.more_to_come,
         )
-        LocalLauncher.all_completed &= None not in perplexities
+        LocalLauncher.all_completed &= None not in losses
         return [
             JobReturn(
                 overrides=overrides,
                 status=JobStatus.COMPLETED,
-                _return_value=float("inf") if perplexity is None else perplexity,
+                _return_value=float("inf") if loss is None else loss,
             )
-            for overrides, perplexity in zip(job_overrides, perplexities, strict=True)
+            for overrides, loss in zip(job_overrides, losses, strict=True)
         ]
 
     def compose(self, overrides: Sequence[str]) -> RunConfig:

@@ -54,14 +54,14 @@ def measure_one(
         elif what == FLOW:
             inside.write_gradient_flow("start")
         else:
-            training.train(batches.steps_per_epoch)
+            training.train(len(batches))
     writer.close()
 
     def row(what: str, tokens: int | None = None) -> Row:
         ratio = rounds.speedup(EPOCH, what)
         return Row(
             what=f"{what} / {EPOCH}, in time",
-            shape=f"hidden {config.model.hidden_size}, {batches.steps_per_epoch} steps an epoch",
+            shape=f"hidden {config.model.hidden_size}, {len(batches)} steps an epoch",
             threads=threads,
             device=device.type,
             dtype=config.device.precision,

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from lstm_lm.benchmark.interleaved import Rounds
 from lstm_lm.benchmark.training_step import BareTraining
+from lstm_lm.command_line.instantiate import typed_entries
 from lstm_lm.config import RunConfig
 from lstm_lm.data.windows import Batch, TrainingBatches
 from lstm_lm.errors import RunFailed, Stopped
 from lstm_lm.experiment import known_before, prepare
 from lstm_lm.model.language_model import State
-from lstm_lm.ranks import ALONE
 from lstm_lm.run_folder import RunFolder
 from lstm_lm.training.stop_signals import StopSignals
 
@@ -81,12 +81,12 @@ class InTurns(TrainingBatches):
 
 def train_in_turns(config: RunConfig, folder: RunFolder, rounds: Rounds[str], chunk: int) -> None:
     with StopSignals() as signals, folder.held(), redirect_stderr(Terminal()):
-        session = prepare(config, folder, signals, ALONE)
-        batches = session.data.training
-        batches.ids = batches.ids.to(session.device)
-        bare = BareLoop(copy.deepcopy(session.model), config, batches)
-        turns = InTurns(config, batches.ids, bare, rounds, chunk)
-        session.data.training = turns
+        session = prepare(config, folder, signals, typed_entries(config))
+        ids, data = session.splits.training.ids.to(session.device), config.data
+        batches = TrainingBatches(ids, data.batch_size, data.num_steps, data.order, config.seed)
+        bare = BareLoop(copy.deepcopy(session.module.model), config, batches)
+        turns = InTurns(config, ids, bare, rounds, chunk)
+        session.data.train_dataloader = lambda: turns  # type: ignore[method-assign]
         folder.create(config, session.splits.vocabulary, known_before(session, None))
         try:
             session.run()
@@ -94,7 +94,7 @@ def train_in_turns(config: RunConfig, folder: RunFolder, rounds: Rounds[str], ch
             if not turns.are_over:
                 raise
         bare.train(folder.values["steps"] - bare.steps)
-        require_equal_weights(session.model, bare.training.model)
+        require_equal_weights(session.module.model, bare.training.model)
 
 
 @torch.no_grad()

@@ -1,14 +1,26 @@
 """The settings of the best run, as a file that ``scripts/train.py`` takes."""
 
+import dataclasses
 import os
 import shlex
 from pathlib import Path
 
 from lstm_lm.atomic_file import write_whole
 from lstm_lm.comparison.results import LAST, Result
-from lstm_lm.run_folder import RunFolder
+from lstm_lm.config import RunConfig
+from lstm_lm.lightning_parts import is_trusted
+from lstm_lm.run_folder import RunFolder, as_yaml
 
 NAME = "best.yaml"
+# As Hydra's main file it comes after all groups, so that nothing of them is left.
+DEFAULTS = """\
+defaults:
+  - train
+  - _self_
+  - override logger: none
+  - override callbacks: none
+
+"""
 
 
 def best_of(results: list[Result]) -> Result | None:
@@ -23,7 +35,7 @@ def write_best(best: Result, results: list[Result], folder: Path) -> str:
     Raises:
         DamagedFile: if its settings cannot be read.
     """
-    RunFolder(best.path).read_config()
+    config, left_out = trusted_part(RunFolder(best.path).read_config())
     typed = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     command = f"python scripts/train.py -cd {shlex.quote(str(typed))} -cn {Path(NAME).stem}"
     lowest = "" if best.best is not None else "so far "
@@ -34,9 +46,24 @@ def write_best(best: Result, results: list[Result], folder: Path) -> str:
     ]
     if best.settings.get("init_from"):
         comments.append("It started from the best weights in init_from, which must still be there.")
-    # As Hydra's main file it comes after all groups, so that nothing of them is left.
-    defaults = "defaults:\n  - train\n  - _self_\n\n"
-    settings = (best.path / "config.yaml").read_text()
-    content = "".join(f"# {line}\n" for line in comments) + defaults + settings
+    for name in left_out:
+        comments.append(f"Without its {name}, whose class is not Lightning's own.")
+    content = "".join(f"# {line}\n" for line in comments) + DEFAULTS + as_yaml(config)
     write_whole(folder / NAME, content.encode())
     return command
+
+
+def trusted_part(config: RunConfig) -> tuple[RunConfig, list[str]]:
+    """The config without loggers and callbacks that only a run's folder names, and their names.
+
+    The run can be a stranger's, and the file would be trusted when it is typed.
+    """
+    left_out = [
+        f"{group}.{name}"
+        for group in ("logger", "callbacks")
+        for name, entry in getattr(config, group).items()
+        if not is_trusted(entry)
+    ]
+    logger = {n: entry for n, entry in config.logger.items() if is_trusted(entry)}
+    callbacks = {n: entry for n, entry in config.callbacks.items() if is_trusted(entry)}
+    return dataclasses.replace(config, logger=logger, callbacks=callbacks), left_out

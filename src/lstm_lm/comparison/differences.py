@@ -8,7 +8,7 @@ from lstm_lm.comparison.results import Result
 
 # They change where things lie and what is written meanwhile, but not what a run comes to.
 WITHOUT_EFFECT = {"resume", "data.root", "data.reset_every", "training.log_every"}
-GROUPS_WITHOUT_EFFECT = {"checkpoint", "samples", "inside"}
+GROUPS_WITHOUT_EFFECT = {"checkpoint", "samples", "inside", "logger"}
 
 TEXTS = "data.text", "data.path", "data.text_sha256", "data.level"
 

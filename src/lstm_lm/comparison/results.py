@@ -4,7 +4,6 @@ A folder can be a sweep's, a run's, or any that has such folders somewhere below
 them is changed. What cannot be read is named in a warning, and the rest goes on.
 """
 
-import dataclasses
 import logging
 import os
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 
 from lstm_lm.comparison.curves import Curve, read_curves
 from lstm_lm.errors import DamagedFile, SettingsError
-from lstm_lm.fingerprint import flatten
+from lstm_lm.fingerprint import flatten, settings_of
 from lstm_lm.run_folder import RunFolder
 from lstm_lm.sweep.sweep_folder import Job, SweepFolder
 
@@ -101,6 +100,12 @@ def below(folder: Path) -> Iterator[Result]:
                 yield read_job(RunFolder(path / job.name), job)
 
 
+def shown(settings: dict[str, Any]) -> dict[str, Any]:
+    """All settings by dotted names, and which callbacks there are."""
+    callbacks = settings.get("callbacks", {})
+    return flatten(settings) | {"callbacks": ", ".join(callbacks) or "none"}
+
+
 def read_jobs(folder: SweepFolder) -> list[Job]:
     try:
         return folder.read().jobs
@@ -111,9 +116,9 @@ def read_jobs(folder: SweepFolder) -> list[Job]:
 
 def read_job(folder: RunFolder, job: Job) -> Result:
     if not folder.holds_a_run():
-        return Result(folder.path, status=job.status, settings=dict(job.settings), error=job.error)
+        return Result(folder.path, status=job.status, settings=shown(job.settings), error=job.error)
     result = read_run(folder)
-    result.settings = result.settings or dict(job.settings)
+    result.settings = result.settings or shown(job.settings)
     result.status = job.status
     if job.status == "failed":
         result.error = job.error
@@ -123,7 +128,7 @@ def read_job(folder: RunFolder, job: Job) -> Result:
 def read_run(folder: RunFolder) -> Result:
     result = Result(folder.path)
     try:
-        result.settings = flatten(dataclasses.asdict(folder.read_config()))
+        result.settings = shown(settings_of(folder.read_config()))
     except SettingsError as error:
         log.warning("warning: %s", error)
     try:

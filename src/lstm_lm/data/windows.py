@@ -13,7 +13,7 @@ offset leaves. Offsets, rows and windows are those of the chapter of d2l.ai.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple, assert_never
 
@@ -23,7 +23,6 @@ from torch import Tensor
 
 from lstm_lm.config import Order
 from lstm_lm.errors import SettingsError
-from lstm_lm.ranks import ALONE, Ranks
 
 EVERY = slice(None)
 LARGEST_LOGITS = 2**22  # numbers that an evaluation computes at a time, 16 MiB in float32
@@ -32,15 +31,16 @@ LARGEST_LOGITS = 2**22  # numbers that an evaluation computes at a time, 16 MiB 
 class Batch(NamedTuple):
     inputs: Int[Tensor, "time batch"]
     targets: Int[Tensor, "time batch"]
+    continues: bool = False  # whether each row goes on where it ended in the batch before
 
 
 class TrainingBatches:
-    """The batches of one epoch after another, without end.
-
-    ``steps_done`` says where to begin, so that a resumed run goes on where it was.
+    """The batches of an epoch, as many in each.
 
     Args:
         rows: which of each batch's rows are wanted here, if not all.
+        position: the epoch, and how many of its batches are done already; asked for when
+            iteration begins, so that a resumed run goes on where it was.
     """
 
     def __init__(
@@ -51,21 +51,29 @@ class TrainingBatches:
         order: Order,
         seed: int,
         rows: slice = EVERY,
+        position: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
         self.ids, self.batch_size, self.num_steps = ids, batch_size, num_steps
-        self.rows = rows
-        self.order, self.seed, self.steps_done = order, seed, 0
+        self.rows, self.position = rows, position
+        self.order, self.seed = order, seed
         # One more for consecutive batches: the chapter's samplers differ in this.
         largest_offset = num_steps if order is Order.consecutive else num_steps - 1
-        self.steps_per_epoch = count_batches(len(ids), batch_size, num_steps, largest_offset)
-        spare = len(ids) - 1 - self.steps_per_epoch * batch_size * num_steps
+        self.length = count_batches(len(ids), batch_size, num_steps, largest_offset)
+        spare = len(ids) - 1 - self.length * batch_size * num_steps
         self.largest_offset = min(largest_offset, spare)
 
+    def __len__(self) -> int:
+        return self.length
+
     def __iter__(self) -> Iterator[Batch]:
-        epoch, first = divmod(self.steps_done, self.steps_per_epoch)
-        while True:
-            yield from self.batches_of_epoch(epoch, first)
-            epoch, first = epoch + 1, 0
+        yield from self.batches_of_epoch(*self.position())
+
+    # Lightning takes a loader for one that can go on in mid-epoch if it has these two. What they
+    # would hold is in the trainer's own counters.
+    def state_dict(self) -> dict[str, object]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None: ...
 
     def batches_of_epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         generator = epoch_generator(self.seed, epoch)
@@ -80,7 +88,7 @@ class TrainingBatches:
                 )
             case unhandled:
                 assert_never(unhandled)
-        return islice(batches, self.steps_per_epoch - first)
+        return islice(batches, self.length - first)
 
 
 def consecutive(
@@ -94,7 +102,7 @@ def consecutive(
     inputs, targets = (every[:, rows] for every in as_rows(ids, batch_size))
     for batch in range(first, len(inputs) // num_steps):
         steps = slice(batch * num_steps, (batch + 1) * num_steps)
-        yield Batch(inputs[steps].long(), targets[steps].long())
+        yield Batch(inputs[steps].long(), targets[steps].long(), continues=batch > 0)
 
 
 def shuffled(
@@ -127,22 +135,27 @@ class EvaluationBatches:
         ids: Integer[Tensor, " tokens"],
         rows: int,
         vocabulary_size: int,
-        ranks: Ranks = ALONE,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         rows = min(rows, len(ids) - 1)
-        share = ranks.rows(rows) if rows >= ranks.count else slice(0, rows)
+        share = rows_of_rank(rows, rank, world_size) if rows >= world_size else EVERY
         self.inputs, self.targets = (every[:, share] for every in as_rows(ids, rows))
-        self.num_steps = evaluation_steps(-(-rows // ranks.count), vocabulary_size)
+        self.num_steps = evaluation_steps(-(-rows // world_size), vocabulary_size)
 
     def __len__(self) -> int:
         return -(-len(self.inputs) // self.num_steps)
 
     def __iter__(self) -> Iterator[Batch]:
         steps = self.num_steps
-        for inputs, targets in zip(
-            self.inputs.split(steps), self.targets.split(steps), strict=True
-        ):
-            yield Batch(inputs.long(), targets.long())
+        parts = zip(self.inputs.split(steps), self.targets.split(steps), strict=True)
+        for number, (inputs, targets) in enumerate(parts):
+            yield Batch(inputs.long(), targets.long(), continues=number > 0)
+
+
+def rows_of_rank(total: int, rank: int, world_size: int) -> slice:
+    """Which of so many rows a rank computes; none, perhaps, if there are fewer than ranks."""
+    return slice(rank * total // world_size, (rank + 1) * total // world_size)
 
 
 def evaluation_steps(rows: int, vocabulary_size: int) -> int:

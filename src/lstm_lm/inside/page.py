@@ -17,14 +17,14 @@ from lstm_lm.data.windows import evaluation_steps
 from lstm_lm.inside.readable import as_read, readable_units
 from lstm_lm.inside.trace import trace
 from lstm_lm.model.language_model import LanguageModel
-from lstm_lm.restore import Run
+from lstm_lm.restore import TrainedModel
 
 GUESSES = 5
 UNITS = 8
 Guesses = tuple[list[int], list[float]]  # ids and their probabilities, the likeliest first
 
 
-def build_page(run: Run, title: str, ids: Int[Tensor, " time"]) -> str:
+def build_page(run: TrainedModel, title: str, ids: Int[Tensor, " time"]) -> str:
     """A page about a text in a run's ids, read from a zero state."""
     device = next(run.model.parameters()).device
     seen = trace(run.model, run.config.model.cell, ids.to(device).unsqueeze(1))

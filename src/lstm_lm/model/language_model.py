@@ -95,11 +95,13 @@ def join_rows(states: Sequence[State]) -> State:
     return tuple(type(parts[0])(*map(torch.cat, zip(*parts, strict=True))) for parts in layers)
 
 
-def to_plain(state: State) -> PlainState:
+def to_plain_state(state: State) -> PlainState:
     return [(type(part).__name__, list(part)) for part in state]
 
 
-def from_plain(saved: PlainState, device: torch.device, dtype: torch.dtype | None = None) -> State:
+def from_plain_state(
+    saved: PlainState, device: torch.device, dtype: torch.dtype | None = None
+) -> State:
     kinds = {kind.__name__: kind for kind in (LSTMState, HiddenState, WindowState)}
     return tuple(
         kinds[name](*(values.to(device, dtype) for values in part)) for name, part in saved

@@ -13,7 +13,7 @@ from lstm_lm.data.splits import Splits, read_splits
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.data.windows import TrainingBatches
 from lstm_lm.errors import DamagedFile, SettingsError
-from lstm_lm.fingerprint import fingerprint, flatten, what_is_trained
+from lstm_lm.fingerprint import fingerprint, settings_of, trained_of
 from lstm_lm.prompts import encode_prompts
 from lstm_lm.run_folder import RunFolder, config_of, with_absolute_paths
 from lstm_lm.sweep.gpu_slots import uses_gpu
@@ -57,7 +57,7 @@ def settle_all(
     """
     settled, whys, seen = [], [], dict[str, dict[str, Any]]()  # which settings came to a config
     for config in configs:
-        typed = flatten(dataclasses.asdict(with_absolute_paths(config)))
+        typed = settings_of(with_absolute_paths(config))
         job = next((job for job in jobs if is_but_for_auto(job, typed)), None)
         device = "cuda" if uses_gpu(config.device.accelerator, gpus) else "cpu"
         if job is not None:
@@ -77,13 +77,15 @@ def settle_all(
 
 def is_but_for_auto(job: Job, typed: dict[str, Any]) -> bool:
     """Whether settings with ``auto`` are those of a job for which that was decided."""
-    names = {*what_is_trained(config_of(typed)), "init_from", *NAMES}
-    names |= {name for name in typed if name.startswith("device.")}
     chosen = {name: job.settings.get(name, AUTO) for name in NAMES}
     is_open = [name for name in NAMES if typed[name] == AUTO and chosen[name] != AUTO]
-    return bool(is_open) and all(
-        job.settings.get(name) == typed[name] for name in names.difference(is_open)
-    )
+
+    def of_job(settings: dict[str, Any]) -> dict[str, Any]:
+        named = {"init_from", *NAMES, *(name for name in typed if name.startswith("device."))}
+        known = trained_of(settings) | {name: settings.get(name) for name in named}
+        return {name: value for name, value in known.items() if name not in is_open}
+
+    return bool(is_open) and of_job(job.settings) == of_job(typed)
 
 
 def refuse_same(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -138,24 +140,27 @@ def plan(
     trained: Sequence[str],
     overrides: Sequence[Sequence[str]],
     threads: int,
+    searched: Sequence[str] = (),
 ) -> tuple[Sweep, list[Job]]:
     """The sweep with all jobs that it ever had, and that of each config.
 
     Args:
         trained: the fingerprints of the configs.
         threads: of each job that is new.
+        searched: settings that folders are named by, whether their values differ or not.
 
     Raises:
         SettingsError: if two of the configs are one job, and yet not the same.
     """
     sweep = known_sweep(folder)
     chosen = [choices(of_job) for of_job in overrides]
+    sweep.grid = {name: [] for name in searched} | sweep.grid
     sweep.grid |= differing([*(job.choices for job in sweep.jobs), *chosen])
     known = {job.identity: job for job in sweep.jobs}
     number = next_number(folder, sweep)
     wanted: list[Job] = []
     for config, of_job, its_fingerprint in zip(configs, chosen, trained, strict=True):
-        settings = flatten(dataclasses.asdict(with_absolute_paths(config)))
+        settings = settings_of(with_absolute_paths(config))
         key = identity(its_fingerprint, settings)
         # One that was never begun for want of a GPU.
         undecided = identity(its_fingerprint, settings | {"device.precision": AUTO})
@@ -189,7 +194,7 @@ def known_sweep(folder: SweepFolder) -> Sweep:
         run = RunFolder(path)
         if (number := re.match(r"\d+", path.name)) and run.holds_a_run():
             with contextlib.suppress(DamagedFile):
-                settings = flatten(dataclasses.asdict(run.read_config()))
+                settings = settings_of(run.read_config())
                 summary = run.read_summary()
                 job = Job(int(number[0]), path.name, summary["fingerprint"], settings)
                 job.status, job.threads = summary["status"], summary["threads"]

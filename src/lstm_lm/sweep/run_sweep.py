@@ -16,6 +16,8 @@ from lstm_lm.sweep.sweep_folder import Job, SweepFolder
 from lstm_lm.sweep.table import as_lines
 from lstm_lm.training.stop_signals import StopSignals
 
+ENDED = "completed", "diverged"  # and not to be tried again
+
 log = logging.getLogger(__name__)
 
 
@@ -28,14 +30,18 @@ def run_sweep(
     jobs_at_once: int | None,
     jobs_per_gpu: int,
     retries: int,
+    searched: Sequence[str] = (),
+    more_to_come: bool = False,
 ) -> list[float | None]:
-    """Run what is not done yet; the best validation perplexity of each job that completed.
+    """Run what is not done yet; the best validation loss of each job that completed.
 
     Args:
         overrides: what was typed for each of the configs; folders are named by it.
         path: the sweep's folder; what is there from earlier is not done again.
         to_go_on: the command to show, should something be left to do.
         jobs_at_once: on the CPU; None fills its cores.
+        searched: names of settings that folders are named by, whether their values differ or not.
+        more_to_come: than these jobs; the report waits for the last.
 
     Raises:
         SettingsError: before anything is started, if one of the jobs cannot be done.
@@ -47,10 +53,12 @@ def run_sweep(
     with StopSignals() as signals:
         configs = settle_all(configs, gpus, known_sweep(folder).jobs)
         trained = fingerprints(configs)
+        if signals.received is not None and folder.holds_a_sweep():
+            log.info("to go on     %s", to_go_on)
         signals.heed()
         with folder.held():
             threads = max(1, cores() // at_once)
-            sweep, jobs = plan(folder, configs, trained, overrides, threads)
+            sweep, jobs = plan(folder, configs, trained, overrides, threads, searched)
             folder.write(sweep)
             pairs = {job.number: (job, config) for job, config in zip(jobs, configs, strict=True)}
             wanted = [job for job, _ in pairs.values()]
@@ -64,12 +72,13 @@ def run_sweep(
                 runner.run(wanted, to_do, signals)
             finally:
                 say_how_it_ended(runner, wanted)
-                if signals.received is None:
+                if signals.received is None and not more_to_come:
                     report_on(path)
-                if any(job.status not in ("completed", "diverged") for job in wanted):
+                is_cut_off = signals.received is not None and more_to_come
+                if is_cut_off or any(job.status not in ENDED for job in wanted):
                     log.info("to go on     %s", to_go_on)
         signals.heed()
-    return [perplexity(folder, job) for job in jobs]
+    return [best_loss(folder, job) for job in jobs]
 
 
 def processes_at_once(configs: Sequence[RunConfig], gpus: Sequence[str], per_gpu: int) -> int:
@@ -105,10 +114,10 @@ def say_how_it_ended(runner: Runner, wanted: Sequence[Job]) -> None:
     log.info("")
 
 
-def perplexity(folder: SweepFolder, job: Job) -> float | None:
+def best_loss(folder: SweepFolder, job: Job) -> float | None:
     if job.status != "completed":
         return None
     try:
-        return folder.run_folder(job).read_summary().get("best/validation/perplexity")
+        return folder.run_folder(job).read_summary().get("best/validation/loss")
     except DamagedFile:
         return None

@@ -4,8 +4,9 @@
     000_h128_lr1/   one run's folder for each job, by its number and what sets it apart
     .lock           held by the process that runs the sweep
 
-A job is what it trains, its fingerprint, and the device and backend it trains on. Its number only
-says when it came. How a job stands, its run's folder knows best, if there is one.
+A job is what it trains, its fingerprint, the device and backend it trains on, and the callbacks
+that can end it. Its number only says when it came. How a job stands, its run's folder knows best,
+if there is one.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from typing import Any
 
 from lstm_lm.atomic_file import remove_unfinished, write_whole
 from lstm_lm.errors import DamagedFile, SettingsError
+from lstm_lm.lightning_parts import ENDING, is_one_of
 from lstm_lm.lock import is_locked, locked
 from lstm_lm.run_folder import RunFolder
 
@@ -114,4 +116,6 @@ class SweepFolder:
 
 def identity(fingerprint: str, settings: dict[str, Any]) -> str:
     device = {name: settings[name] for name in sorted(settings) if name.startswith("device.")}
-    return json.dumps([fingerprint, device, settings["model.backend"]])
+    callbacks = settings.get("callbacks", {}).items()
+    ending = {name: entry for name, entry in callbacks if is_one_of(ENDING, entry)}
+    return json.dumps([fingerprint, device, settings["model.backend"], ending])

@@ -1,59 +1,47 @@
-"""How long to train: epochs, steps or minutes, whichever is used up first."""
+"""How much of a trainer's budget is used: epochs, steps or time, whichever is nearest its end."""
 
-from typing import Any
+import math
+from collections.abc import Callable
 
 from lightning import Trainer
-
-from lstm_lm.config import TrainingConfig
-from lstm_lm.ranks import ALONE, Ranks
-from lstm_lm.training.step_callback import StepCallback
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 
-class Budget(StepCallback):
-    """Ends training when it is used up, and knows how much of it is spent.
+def share_of_budget(trainer: Trainer, is_shared: bool = False) -> Callable[[int], float]:
+    """What tells the share that is used after so many optimizer steps, 1 at the end.
 
-    Minutes are wall time from the first step on, validation and samples included. What a
-    resumed run had used before counts; time between its last checkpoint and its end does not.
+    Minutes are wall time from the first step on, validation included. What a resumed run had used
+    before counts; time between its last checkpoint and its end does not.
+
+    Args:
+        is_shared: whether all ranks ask at once, and are to go by the clock of the first one.
     """
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    try:
+        steps = trainer.estimated_stepping_batches  # infinite if time alone decides
+    except MisconfigurationException:  # with a GradientAccumulationScheduler nobody knows
+        steps = math.inf
 
-    def __init__(self, config: TrainingConfig, steps_per_epoch: int, ranks: Ranks = ALONE) -> None:
-        self.steps_per_epoch = steps_per_epoch
-        self.ranks = ranks
-        by_epochs = None if config.epochs is None else config.epochs * steps_per_epoch
-        limits = [steps for steps in (by_epochs, config.steps) if steps is not None]
-        self.steps = min(limits, default=None)
-        self.seconds = None if config.minutes is None else 60 * config.minutes
-        self.seconds_before = 0.0  # this process began
-        self.started: float | None = None
+    def spent(step: int) -> float:
+        shares = [step / steps, *(used_of(timer) for timer in timers)]
+        epochs = trainer.max_epochs or 0
+        if steps == math.inf and epochs > 0:
+            shares.append(epochs_done(trainer) / epochs)
+        share = min(1.0, max(shares))
+        if is_shared and timers and trainer.world_size > 1:
+            share = trainer.strategy.broadcast(share)
+        return share
 
-    @property
-    def seconds_spent(self) -> float:
-        now = 0.0 if self.started is None else self.ranks.clock() - self.started
-        return self.seconds_before + now
+    return spent
 
-    @property
-    def limits(self) -> tuple[int | None, float | None]:
-        return self.steps, self.seconds
 
-    def spent(self, step: int) -> float:
-        """The share of the budget that is used after so many steps, 1 at its end."""
-        by_steps = 0.0 if self.steps is None else step / self.steps
-        by_time = 0.0 if self.seconds is None else self.seconds_spent / self.seconds
-        return min(1.0, max(by_steps, by_time))
+def used_of(timer: Timer) -> float:
+    elapsed, remaining = timer.time_elapsed(), timer.time_remaining()
+    return 0.0 if remaining is None else elapsed / (elapsed + remaining)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds_spent}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.seconds_before = state_dict["seconds"]
-
-    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        self.started = self.ranks.clock()
-        self.stop_when_used_up(trainer)
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self.stop_when_used_up(trainer)
-
-    def stop_when_used_up(self, trainer: Trainer) -> None:
-        if self.spent(trainer.global_step) >= 1:
-            trainer.should_stop = True
+def epochs_done(trainer: Trainer) -> float:
+    """Epochs that are behind a trainer, parts of them included."""
+    batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+    return batches / trainer.num_training_batches

@@ -6,21 +6,24 @@ cutting it off, whoever reads the files would see those points twice.
 
 import logging
 import os
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.atomic_file import flush_to_disk
+from lstm_lm.errors import DamagedFile
 
 PATTERN = "events.out.tfevents.*"
 
 log = logging.getLogger(__name__)
 
 
-def flushed_sizes(folder: Path, writer: SummaryWriter) -> dict[str, int]:
+def flushed_sizes(folder: Path, writer: SummaryWriter | None) -> dict[str, int]:
     """The files' sizes in bytes, once everything is on disk."""
-    writer.flush()
+    if writer is not None:
+        writer.flush()
     files = sorted(folder.glob(PATTERN))
     for file in files:
         flush_to_disk(file)
@@ -29,7 +32,8 @@ def flushed_sizes(folder: Path, writer: SummaryWriter) -> dict[str, int]:
 
 def cut_back(folder: Path, checkpoint: dict[str, Any] | None) -> None:
     """Remove all that was written since a checkpoint was, or all there is."""
-    sizes = {} if checkpoint is None else checkpoint["callbacks"]["Checkpoints"]["event_files"]
+    sizes = {} if checkpoint is None else checkpoint["callbacks"]["RunCheckpoint"]["event_files"]
+    refuse_other_files(sizes)
     for file in folder.glob(PATTERN):
         if file.name not in sizes:
             file.unlink()
@@ -39,3 +43,13 @@ def cut_back(folder: Path, checkpoint: dict[str, Any] | None) -> None:
             log.warning("%s is not whole: the curves have a gap", file)
         else:
             os.truncate(file, size)
+
+
+def refuse_other_files(sizes: dict[str, int]) -> None:
+    """
+    Raises:
+        DamagedFile: if a checkpoint, which can be a stranger's, names any but TensorBoard's files.
+    """
+    for name, size in sizes.items():
+        if Path(name).name != name or not fnmatch(name, PATTERN) or size < 0:
+            raise DamagedFile(f"the checkpoint names {name}, which is no file of TensorBoard's")

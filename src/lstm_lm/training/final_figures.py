@@ -4,6 +4,7 @@ import logging
 import math
 from typing import Any
 
+from lstm_lm.atomic_file import replace_by_copy
 from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.config import DataConfig
 from lstm_lm.data.splits import Splits
@@ -12,7 +13,7 @@ from lstm_lm.evaluation import Score, evaluate, perplexity
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.restore import put_weights
 from lstm_lm.run_folder import RunFolder
-from lstm_lm.training.checkpoints import Checkpoints
+from lstm_lm.training.checkpoint import RunCheckpoint
 
 log = logging.getLogger(__name__)
 
@@ -22,28 +23,29 @@ def final_figures(
     splits: Splits,
     model: LanguageModel,
     folder: RunFolder,
-    checkpoints: Checkpoints,
+    checkpoint_callback: RunCheckpoint,
 ) -> dict[str, Any]:
     """Exact figures: of the final weights on the validation text, of the best on both texts."""
     log.info("scoring every token of the held-out text, one after the other")
     final = best = evaluate(model, splits.validation)
-    if checkpoints.best_step != checkpoints.saved_step:
+    best_step = last_step = checkpoint_callback.saved_step or 0
+    if checkpoint_callback.best_step != last_step:
         try:
             checkpoint = load_checkpoint(folder.best)
             put_weights(model, folder.best, checkpoint)
-            checkpoints.best_step = checkpoint["global_step"]
+            best_step = checkpoint["global_step"]
             best = evaluate(model, splits.validation)
         except DamagedFile as error:
             log.warning("warning: %s; the final weights take its place", error)
-            checkpoints.keep_last_as_best()
+            replace_by_copy(folder.best, folder.last)
     if math.isinf(best.perplexity):
-        raise Diverged("validation perplexity", checkpoints.saved_step or 0)
+        raise Diverged("validation perplexity", last_step)
     test = best if splits.test_is_validation else evaluate(model, splits.test)
     figures: dict[str, Any] = {
         **in_summary("validation", final),
         **in_summary("best/validation", best),
         **in_summary("test", test),
-        "best/step": checkpoints.best_step,
+        "best/step": best_step,
     }
     if config.reset_every is not None:
         reset = evaluate(model, splits.test, config.reset_every)

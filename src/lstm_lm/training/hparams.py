@@ -11,29 +11,15 @@ whichever run it reads first. What can be null is text, as there is no number fo
 
 import dataclasses
 import math
-import time
 from enum import StrEnum
 from typing import Any
 
-from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-from tensorboard.plugins.hparams import metadata  # type: ignore[import-untyped]
-from tensorboard.plugins.hparams.api_pb2 import (  # type: ignore[import-untyped]
-    DATA_TYPE_BOOL,
-    DATA_TYPE_FLOAT64,
-    DATA_TYPE_STRING,
-    STATUS_FAILURE,
-    STATUS_SUCCESS,
-    Experiment,
-    HParamInfo,
-    MetricInfo,
-    MetricName,
-)
+from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE  # type: ignore[import-untyped]
 from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
     HParamsPluginData,
-    SessionEndInfo,
-    SessionStartInfo,
 )
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from lstm_lm.config import PRECISIONS, RunConfig
 from lstm_lm.fingerprint import flatten, what_is_trained
@@ -67,25 +53,24 @@ def write_start(writer: SummaryWriter, config: RunConfig) -> None:
     settings = what_is_trained(config) | flatten({"device": dataclasses.asdict(config.device)})
     settings["model.backend"] = config.model.backend
     types = setting_types(RunConfig)
-    start = SessionStartInfo(start_time_secs=time.time())
-    infos = []
-    for name, value in settings.items():
-        info = HParamInfo(name=name, differs=name in SHOWN_FIRST)
-        if types[name] is bool:
-            info.type = DATA_TYPE_BOOL
-            start.hparams[name].bool_value = value
-        elif types[name] in (int, float):
-            info.type = DATA_TYPE_FLOAT64
-            start.hparams[name].number_value = value
-        else:
-            info.type = DATA_TYPE_STRING
-            info.domain_discrete.extend(choices(name, types[name]))
-            start.hparams[name].string_value = "null" if value is None else str(value)
-        infos.append(info)
-    metrics = [MetricInfo(name=MetricName(tag=tag)) for tag in COLUMNS]
-    columns = Experiment(hparam_infos=infos, metric_infos=metrics)
-    write(writer, metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=columns))
-    write(writer, metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))
+    values = {name: as_column(value, types.get(name)) for name, value in settings.items()}
+    possible = {name: choices(name, types.get(name)) for name in values}
+    domains = {name: values for name, values in possible.items() if values}
+    columns, start, _ = hparams(values, dict.fromkeys(COLUMNS, math.nan), domains)
+
+    def show_first(content: Any) -> None:
+        for info in content.experiment.hparam_infos:
+            info.differs = info.name in SHOWN_FIRST
+
+    change(columns, show_first)
+    for summary in columns, start:
+        writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
+
+
+def as_column(value: Any, kind: Any) -> float | str:
+    if kind in (int, float):
+        return float(value)
+    return "null" if value is None else str(value)
 
 
 def write_success(writer: SummaryWriter, figures: dict[str, Any], step: int) -> None:
@@ -98,23 +83,26 @@ def write_success(writer: SummaryWriter, figures: dict[str, Any], step: int) -> 
         if math.isfinite(figures[name]):
             is_final = tag.startswith("final/")
             writer.add_scalar(tag, figures[name], step if is_final else figures["best/step"])
-    write_end(writer, STATUS_SUCCESS)
+    _, _, end = hparams({}, {})
+    writer.file_writer.add_summary(end)  # type: ignore[attr-defined]
     writer.flush()
 
 
 def write_failure(writer: SummaryWriter) -> None:
-    write_end(writer, STATUS_FAILURE)
+    def fail(content: Any) -> None:
+        content.session_end_info.status = STATUS_FAILURE
+
+    _, _, end = hparams({}, {})
+    change(end, fail)
+    writer.file_writer.add_summary(end)  # type: ignore[attr-defined]
 
 
-def write_end(writer: SummaryWriter, status: int) -> None:
-    end = SessionEndInfo(status=status, end_time_secs=time.time())
-    write(writer, metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end))
-
-
-def write(writer: SummaryWriter, tag: str, content: HParamsPluginData) -> None:
-    about = metadata.create_summary_metadata(content)
-    value = Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)
-    writer._get_file_writer().add_summary(Summary(value=[value]))
+def change(summary: Any, edit: Any) -> None:
+    """Edit what a summary holds for HPARAMS."""
+    data = summary.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(data.content)
+    edit(content)
+    data.content = content.SerializeToString()
 
 
 def setting_types(group: type, prefix: str = "") -> dict[str, Any]:
@@ -132,4 +120,5 @@ def choices(name: str, kind: Any) -> list[str]:
     """All that a setting can be, for TensorBoard to filter by; none if that has no end."""
     if name == "device.precision":
         return list(PRECISIONS)
-    return list(kind) if isinstance(kind, type) and issubclass(kind, StrEnum) else []
+    is_enum = isinstance(kind, type) and issubclass(kind, StrEnum)
+    return [choice.value for choice in kind] if is_enum else []

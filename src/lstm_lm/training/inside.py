@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from lightning import Trainer
+from lightning import Callback, LightningModule, Trainer
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from lstm_lm.inside.readable import as_read, readable_units
 from lstm_lm.inside.text_picture import TextPicture
 from lstm_lm.inside.trace import Trace, trace
 from lstm_lm.model.language_model import LanguageModel
-from lstm_lm.training.step_callback import StepCallback
+from lstm_lm.training.module import LanguageModelModule
 
 STRETCH = 500  # tokens of the validation text that are read
 UNITS = 4
@@ -35,8 +35,8 @@ INSIDE_CHARTS = {
 SHUT, OPEN = 0.1, 0.9  # beyond these a gate is saturated (Karpathy, Johnson & Fei-Fei 2015)
 
 
-class Inside(StepCallback):
-    """Looks after every so many steps; follows gradients before training and after it.
+class Inside(Callback):
+    """Looks after every so many epochs; follows gradients before training and after it.
 
     It draws nothing at random and changes nothing, so a run is the same with it.
     """
@@ -49,6 +49,7 @@ class Inside(StepCallback):
         self.validation = splits.validation
         self.every = every
         self.writer = writer
+        self.looked_at: int | None = None
         self.weights_before: list[Tensor] = []  # a step that is looked at
         self.ids = splits.validation.ids[:STRETCH].long().unsqueeze(1)
         self.tokens = as_read(splits.vocabulary, self.ids[:, 0].tolist())
@@ -59,17 +60,27 @@ class Inside(StepCallback):
             self.write_gradient_flow("start")
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        if (trainer.global_step + 1) % self.every == 0:
+        if self.is_due(trainer):
             self.keep_weights()
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         if self.weights_before:
+            assert isinstance(module, LanguageModelModule)
+            module.fetch_metrics()  # which waits for the device, so that the clock is right
+            module.metrics.stop_clock()
             self.write_norms(trainer.global_step)
             self.look(trainer.global_step)
+            self.looked_at = trainer.global_step
+            module.metrics.start_clock()
 
-    def finish(self, step: int) -> None:
-        """What there is to be seen of the final weights."""
-        if step % self.every != 0:
+    def is_due(self, trainer: Trainer) -> bool:
+        """Whether this is the last batch of an epoch whose turn it is."""
+        return trainer.is_last_batch and (trainer.current_epoch + 1) % self.every == 0
+
+    def finish(self, step: int, writer: SummaryWriter) -> None:
+        """What there is to be seen of the final weights, for another writer."""
+        self.writer = writer
+        if step != self.looked_at:
             self.look(step)
         self.write_gradient_flow("end")
 
@@ -128,7 +139,7 @@ class Inside(StepCallback):
                 encoded_image_string=png.getvalue(),
             )
             value = Summary.Value(tag="units", image=encoded)
-            self.writer._get_file_writer().add_summary(Summary(value=[value]), step)
+            self.writer.file_writer.add_summary(Summary(value=[value]), step)  # type: ignore[attr-defined]
 
     def write_norms(self, step: int) -> None:
         """Of each layer's weights, and of what the last step changed in them."""

@@ -3,7 +3,6 @@
     constant   the same throughout
     linear     falls to zero over the budget
     cosine     falls to zero over the budget along half a cosine (Loshchilov & Hutter 2017)
-    plateau    falls by a factor when validation no longer improves
 
 Each may begin with a warm-up, over which the learning rate rises from near zero. The budget is
 epochs, steps or minutes alike; see :mod:`lstm_lm.training.budget`.
@@ -18,21 +17,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from lstm_lm.config import OptimizerConfig, OptimizerName, Schedule
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> Optimizer:
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], config: OptimizerConfig, fused: bool = True
+) -> Optimizer:
     # Adam keeps two moments per weight: fused, its update goes through memory only once.
     rate, decay = config.learning_rate, config.weight_decay
     match config.name:
         case OptimizerName.sgd:
             return SGD(parameters, rate, momentum=config.momentum, weight_decay=decay)
         case OptimizerName.adam:
-            return Adam(parameters, rate, weight_decay=decay, fused=True)
+            return Adam(parameters, rate, weight_decay=decay, fused=fused)
         case OptimizerName.adamw:
-            return AdamW(parameters, rate, weight_decay=decay, fused=True)
+            return AdamW(parameters, rate, weight_decay=decay, fused=fused)
         case unhandled:
             assert_never(unhandled)
 
@@ -45,27 +46,14 @@ def build_schedule(
     Args:
         spent: the share of the training budget that is used up after so many steps.
     """
-    if config.schedule is Schedule.plateau:
-        # Like the plateau's, its factor multiplies the rate as it stands, so they may overlap.
-        rise = max(1, config.warmup_steps)
-        return LinearLR(optimizer, start_factor=1 / rise, total_iters=rise - 1)
     return LambdaLR(optimizer, lambda step: learning_rate_factor(config, step, spent(step)))
-
-
-def build_plateau(optimizer: Optimizer, config: OptimizerConfig) -> ReduceLROnPlateau | None:
-    """What lowers the learning rate when it is told a validation loss that is no better."""
-    if config.schedule is not Schedule.plateau:
-        return None
-    return ReduceLROnPlateau(
-        optimizer, factor=config.plateau_factor, patience=config.plateau_patience
-    )
 
 
 def learning_rate_factor(config: OptimizerConfig, step: int, spent: float) -> float:
     """What the learning rate is multiplied by in the step after ``step`` steps."""
     warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     match config.schedule:
-        case Schedule.constant | Schedule.plateau:
+        case Schedule.constant:
             return warmup
         case Schedule.linear:
             return warmup * (1 - spent)

@@ -5,67 +5,66 @@ file for whoever watches from outside, such as a sweep.
 import contextlib
 import json
 import logging
+import math
 import os
 import time
-from typing import Any, NoReturn
+from typing import Any
 
-from lightning import LightningModule, Trainer
-from tqdm import tqdm
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lstm_lm.atomic_file import UNFINISHED
+from lstm_lm.evaluation import perplexity
 from lstm_lm.run_folder import RunFolder
-from lstm_lm.training.budget import Budget
-from lstm_lm.training.measurements import Measurements
-from lstm_lm.training.step_callback import StepCallback
+from lstm_lm.training.budget import epochs_done, share_of_budget
+from lstm_lm.training.module import LanguageModelModule
 
 TELL_EVERY = 1.0  # seconds
 
 log = logging.getLogger(__name__)
 
 
-class Progress(StepCallback):
-    def __init__(
-        self, folder: RunFolder, budget: Budget, measurements: Measurements, refresh_every: int
-    ) -> None:
+class ProgressBar(TQDMProgressBar):
+    """Lightning's, with the newest perplexities."""
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)
+        for name in "train/perplexity", "validation/perplexity":
+            if name in trainer.callback_metrics:
+                shown[name] = float(trainer.callback_metrics[name])
+        return shown
+
+
+class Progress(Callback):
+    def __init__(self, folder: RunFolder, module: LanguageModelModule) -> None:
         self.folder = folder
-        self.budget = budget
-        self.measurements = measurements
-        self.refresh_every = refresh_every
-        self.bar: tqdm[NoReturn] | None = None
+        self.module = module
         self.told_at = -TELL_EVERY
 
-    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        self.bar = tqdm(
-            total=1.0,
-            initial=self.budget.spent(trainer.global_step),
-            disable=None,  # where there is no terminal
-            leave=False,
-            bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
-        )
-
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if self.bar is not None:
-            # The bar itself sees to it that it is not drawn too often.
-            self.bar.update(self.budget.spent(trainer.global_step) - self.bar.n)
-            if trainer.global_step % self.refresh_every == 0:
-                self.show_perplexity(trainer)
         if time.monotonic() - self.told_at >= TELL_EVERY:
             self.tell(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        latest = self.measurements.latest
+        if trainer.sanity_checking:
+            return
+        latest = trainer.callback_metrics
         log.info(
             "epoch %.4g  step %s  train perplexity %.4g  validation perplexity %.4g  "
             "%.4f bits per character  %s tokens per second",
-            trainer.global_step / self.budget.steps_per_epoch,
+            epochs_done(trainer),
             f"{trainer.global_step:,}",
-            latest["train/perplexity"],
+            self.train_perplexity or math.nan,
             latest["validation/perplexity"],
             latest["validation/bits_per_character"],
-            f"{self.measurements.tokens_per_second or 0:,.0f}",
+            f"{self.module.metrics.tokens_per_second or 0:,.0f}",
         )
-        self.show_perplexity(trainer)
-        self.tell(trainer)
+        if trainer.state.fn is TrainerFn.FITTING:
+            self.tell(trainer)
 
     def on_train_end(self, *_: Any) -> None:
         self.close()
@@ -74,28 +73,27 @@ class Progress(StepCallback):
         self.close()
 
     def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
         with contextlib.suppress(OSError):
             self.folder.progress.unlink()
 
-    def show_perplexity(self, trainer: Trainer) -> None:
-        latest = self.measurements.latest
-        if self.bar is not None and "train/perplexity" in latest:
-            self.bar.set_postfix_str(
-                f"  step {trainer.global_step:,}  perplexity {latest['train/perplexity']:.4g}"
-            )
+    @property
+    def train_perplexity(self) -> float | None:
+        """While the weights moved, over the epoch."""
+        loss = self.module.metrics.epoch_loss
+        return None if loss is None else perplexity(loss)
 
     def tell(self, trainer: Trainer) -> None:
         """Replace the file. It need not survive the machine, nor does its absence matter."""
         self.told_at = time.monotonic()
-        latest = self.measurements.latest
+        latest = trainer.callback_metrics
         progress = {
-            "share": self.budget.spent(trainer.global_step),  # of the budget
-            "epoch": trainer.global_step / self.budget.steps_per_epoch,
-            "train/perplexity": latest.get("train/perplexity"),
-            "validation/perplexity": latest.get("validation/perplexity"),
-            "tokens_per_second": self.measurements.tokens_per_second,
+            "share": share_of_budget(trainer)(trainer.global_step),  # of the budget
+            "epoch": epochs_done(trainer),
+            "train/perplexity": self.train_perplexity,
+            "validation/perplexity": float(shown)
+            if (shown := latest.get("validation/perplexity")) is not None
+            else None,
+            "tokens_per_second": self.module.metrics.tokens_per_second,
         }
         with contextlib.suppress(OSError):
             unfinished = self.folder.path / f".progress{UNFINISHED}"

@@ -1,218 +1,285 @@
 """What one process does of a run: from its beginning or a checkpoint, to whatever end."""
 
+import contextlib
 import logging
 import platform
 import signal
 import time
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from importlib import metadata
+from typing import Any
 
 import lightning
 import torch
-from lightning import Callback
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import (
+    MisconfigurationException,
+    SIGTERMException,
+)
 from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.config import CoreName, RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import Splits
 from lstm_lm.errors import Diverged, RunFailed, Stopped
+from lstm_lm.evaluation import perplexity
 from lstm_lm.machine import device_name, keep_freed_memory
-from lstm_lm.model.language_model import LanguageModel
-from lstm_lm.ranks import ALONE, Ranks
 from lstm_lm.run_folder import RunFolder
-from lstm_lm.training.agreement import Agreement
-from lstm_lm.training.budget import Budget
-from lstm_lm.training.checkpoints import Checkpoints, SealedFiles
-from lstm_lm.training.exact_resume import ExactResume
+from lstm_lm.training.budget import epochs_done
+from lstm_lm.training.checkpoint import RunCheckpoint
+from lstm_lm.training.event_files import flushed_sizes
 from lstm_lm.training.final_figures import final_figures
 from lstm_lm.training.floor import FloorLine
 from lstm_lm.training.hparams import write_failure, write_start, write_success
 from lstm_lm.training.inside import INSIDE_CHARTS, Inside
-from lstm_lm.training.measurements import CHARTS, Measurements
+from lstm_lm.training.loggers import go_on_with_rows, keep_ids, tensorboard_of
+from lstm_lm.training.module import LanguageModelModule
+from lstm_lm.training.process_group import environment_for_ranks, is_lost_rank
 from lstm_lm.training.progress import Progress
 from lstm_lm.training.samples import Samples
 from lstm_lm.training.stop_signals import StopSignals
-from lstm_lm.training.task import NextTokenTask
-from lstm_lm.training.trainer import build_trainer
+from lstm_lm.training.trainer import build_trainer, first_line
+
+# TensorBoard shows these curves together.
+CHARTS: dict[str, dict[str, list[Any]]] = {
+    "training and validation": {
+        name.replace("_", " "): [
+            "Multiline",
+            [f"train/{name}", f"validation/{name}", f"floor/{name}"],  # the last of generated texts
+        ]
+        for name in ("loss", "perplexity", "bits_per_character")
+    }
+}
 
 log = logging.getLogger(__name__)
 
 
-class Assignment(NamedTuple):
-    """What a rank must know to train along."""
-
-    config: RunConfig
-    folder: Path
-    values: dict[str, Any]  # of the folder's summary
-    splits: Splits
-    threads: int
-    checkpoint: dict[str, Any] | None
-
-
 @dataclass
 class Session:
-    """Expects the folder to be held, and its summary to hold what is known of the run so far."""
+    """Expects the folder to be locked, and its summary to hold what is known of the run so far."""
 
     config: RunConfig
     folder: RunFolder
     data: TextDataModule
     prompts: list[list[int]]
-    model: LanguageModel
+    module: LanguageModelModule
+    loggers: list[Logger]
+    callbacks: list[Callback]  # of the user's, besides those of every run
     device: torch.device
     signals: StopSignals
     started: float  # of the monotonic clock
-    ranks: Ranks = ALONE
-
-    def __post_init__(self) -> None:
-        if self.config.device.precision == "64-true":
-            self.model.double()  # Lightning would, too, but only after weights are put back
 
     @property
     def splits(self) -> Splits:
         return self.data.splits
 
-    def run(self, checkpoint: dict[str, Any] | None = None) -> None:
+    def run(
+        self, before: RunConfig | None = None, checkpoint: dict[str, Any] | None = None
+    ) -> None:
         """Train until the budget is used up, then score the held-out text.
 
         Args:
-            checkpoint: what to go on from; None begins at the beginning.
+            before: the settings with which the folder's last checkpoint was written, to go on
+                from it.
+            checkpoint: what it holds.
 
         Raises:
-            RunFailed, Stopped: with the state after the last whole step saved, where it can be.
+            RunFailed, Stopped: with the newest state that could be saved.
         """
-        try:
-            self.train_and_score(checkpoint)
-        except OSError as error:
-            reason = f"{error.strerror or error} ({error.filename or self.folder.path})"
-            raise RunFailed(
-                f"the run cannot go on: {reason}; what was saved before is kept"
-            ) from error
-
-    def assign(self, checkpoint: dict[str, Any] | None) -> None:
-        """Tell the other ranks all that they need to know; they read no file."""
-        path, values, threads = self.folder.path, self.folder.values, torch.get_num_threads()
-        self.ranks.tell(Assignment(self.config, path, values, self.splits, threads, checkpoint))
-
-    def train_and_score(self, checkpoint: dict[str, Any] | None) -> None:
         keep_freed_memory()
-        began = self.started - self.folder.values["seconds"]
+        self.began = self.started - self.folder.values["seconds"]
+        self.writer: SummaryWriter | None = None
+        with self.known_end(), environment_for_ranks(self.config.device):
+            self.assemble(before, checkpoint)
+            newest = None if before is None else self.folder.last
+            self.trainer.fit(self.module, self.data, ckpt_path=newest)
+            if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+                self.trainer.test(self.module, self.data, verbose=False)
+                return
+            if self.checkpoint.validated_step != self.trainer.global_step:
+                self.trainer.validate(self.module, self.data, verbose=False)
+            if self.trainer.is_global_zero:
+                with self.signals.at_once():
+                    self.finish()
+
+    def assemble(self, before: RunConfig | None, checkpoint: dict[str, Any] | None) -> None:
+        """Everything around the module that trains it."""
         config, folder = self.config, self.folder
+        if folder.is_ours:
+            go_on_with_rows(self.loggers, folder.path, checkpoint)
+            self.writer = tensorboard_of(self.loggers)
+            keep_ids(list(config.logger), self.loggers, folder.path)
+        if self.writer is not None:
+            self.introduce(self.writer, before)
+        self.checkpoint = RunCheckpoint(
+            folder,
+            config.checkpoint,
+            self.signals,
+            self.record,
+            lambda: flushed_sizes(folder.path, self.writer),
+        )
+        self.trainer = build_trainer(
+            config, self.device, self.loggers, self.all_callbacks(), folder
+        )
         folder.record(
             status="running",
             device=device_name(self.device),
             precision=config.device.precision,
             backend=config.model.backend.value if config.model.core is CoreName.fused else None,
-            ranks=self.ranks.count,
+            ranks=config.device.ranks,
             versions=versions(),
         )
-        self.data.training.steps_done = 0 if checkpoint is None else checkpoint["global_step"]
-        steps_per_epoch = self.data.training.steps_per_epoch
-        validate_every = steps_per_epoch * config.training.validate_every
-        writer = SummaryWriter(str(folder.path)) if self.ranks.is_first else None
-        if checkpoint is None and writer is not None:
-            write_start(writer, config)
+
+    def introduce(self, writer: SummaryWriter, before: RunConfig | None) -> None:
+        """What TensorBoard shows of a run from its start."""
+        shows_inside = self.config.inside.every_epochs is not None
+        if before is None:
+            write_start(writer, self.config)
             if self.splits.text_note:
                 writer.add_text("text", self.splits.text_note)
-        budget = Budget(config.training, steps_per_epoch, self.ranks)
-        task = NextTokenTask(self.model, config, budget.spent, steps_per_epoch, self.ranks)
-        inside, charts = None, CHARTS
-        if writer is not None and config.inside.every_epochs is not None:
-            every = config.inside.every_epochs * steps_per_epoch
-            inside = Inside(config.model.cell, self.model, self.splits, every, writer)
-            charts = CHARTS | INSIDE_CHARTS
-        measurements = Measurements(task, writer, self.splits, config.training.log_every, charts)
+        if before is None or (shows_inside and before.inside.every_epochs is None):
+            # Of several layouts TensorBoard takes the last.
+            writer.add_custom_scalars(CHARTS | (INSIDE_CHARTS if shows_inside else {}))
 
-        def record(step: int) -> None:
-            folder.record(
-                epochs=step // steps_per_epoch,  # that were completed
-                steps=step,
-                tokens=measurements.tokens,
-                tokens_per_second=measurements.tokens_per_second,
-                seconds=time.monotonic() - began,
-                **{"train/perplexity": measurements.latest.get("train/perplexity")},
-            )
-
-        checkpoints = Checkpoints(folder, config.checkpoint, task, writer, self.signals, record)
-        # In this order: what is measured is shown, and stored when all else is done.
-        callbacks: list[Callback] = [budget, measurements]
-        if self.ranks.count > 1:
-            callbacks.insert(0, Agreement(self.ranks, self.signals))
-        if writer is not None:
-            callbacks += [
-                Progress(folder, budget, measurements, config.training.log_every),
-                Samples(config, self.prompts, self.splits.vocabulary, task, writer),
-                FloorLine(self.model, self.splits.validation, config.data.evaluation_rows, writer),
+    def all_callbacks(self) -> list[Callback]:
+        """In this order: what was measured is shown, and stored when all else is done."""
+        config, model, callbacks = self.config, self.module.model, list[Callback]()
+        self.inside = None
+        if self.folder.is_ours:
+            callbacks = [
+                Progress(self.folder, self.module),
+                Samples(config, self.prompts, self.splits.vocabulary, model, self.writer),
             ]
-        if inside is not None:
-            callbacks.append(inside)
-        callbacks += [ExactResume(task, validate_every), checkpoints]
-        files = SealedFiles(folder, checkpoint, self.ranks)
-        trainer = build_trainer(config, self.device, validate_every, callbacks, files)
-        newest = None if checkpoint is None else folder.last
+        if self.writer is not None:
+            rows = config.data.evaluation_rows
+            callbacks.append(FloorLine(model, self.splits.validation, rows, self.writer))
+            if config.inside.every_epochs is not None:
+                every = config.inside.every_epochs
+                self.inside = Inside(config.model.cell, model, self.splits, every, self.writer)
+                callbacks.append(self.inside)
+        return [*callbacks, *self.callbacks, self.checkpoint]
+
+    def finish(self) -> None:
+        """What there is to be known of the weights when training is done."""
+        trainer, model = self.trainer, self.module.model.to(self.device).eval()
+        with self.after_training() as writer:
+            if self.inside is not None and writer is not None:
+                self.inside.finish(trainer.global_step, writer)
+            figures = final_figures(
+                self.config.data, self.splits, model, self.folder, self.checkpoint
+            )
+            if writer is not None:  # before the summary says so
+                write_success(writer, figures, trainer.global_step)
+            stopped_early = {"stopped_early": True} if self.checkpoint.is_ended else {}
+            self.folder.record(**figures, **stopped_early)
+
+    @contextlib.contextmanager
+    def after_training(self) -> Iterator[SummaryWriter | None]:
+        """TensorBoard's writer anew, as Lightning closes its logger's when training ends."""
+        if self.writer is None:
+            yield None
+            return
+        with SummaryWriter(str(self.folder.path)) as writer:
+            yield writer
+
+    def record(self, trainer: Trainer) -> None:
+        """What the summary says of a run that trains."""
+        metrics = self.module.metrics
+        epoch_loss = metrics.epoch_loss
+        self.folder.record(
+            epochs=int(epochs_done(trainer)),
+            steps=trainer.global_step,
+            tokens=metrics.tokens,
+            tokens_per_second=metrics.tokens_per_second,
+            seconds=time.monotonic() - self.began,
+            **{"train/perplexity": None if epoch_loss is None else perplexity(epoch_loss)},
+        )
+
+    @contextlib.contextmanager
+    def known_end(self) -> Iterator[None]:
+        """Let the summary say how it ended, and every error be one of this project's."""
         status = "failed"
         try:
-            if self.ranks.is_first:
-                self.assign(checkpoint)
-            self.ranks.copy_from_first(self.model.parameters())
-            trainer.fit(task, self.data, ckpt_path=newest)
-            if writer is not None:
-                self.model.to(self.device).eval()
-                with self.signals.at_once():
-                    if inside is not None:
-                        inside.finish(trainer.global_step)
-                    figures = final_figures(
-                        config.data, self.splits, self.model, folder, checkpoints
-                    )
-                folder.record(**figures)
-                write_success(writer, figures, trainer.global_step)  # before the summary says so
+            yield
             status = "completed"
         except Diverged as error:
-            folder.values["diverged_step"] = error.step
+            self.folder.values["diverged_step"] = error.step
             status = "diverged"
             raise
         except Stopped:
             status = "interrupted"
             raise
-        except SIGTERMException as error:  # Lightning noticed first, and would leave with 0
+        except SIGTERMException as error:  # Lightning noticed first
             status = "interrupted"
             raise Stopped(signal.SIGTERM) from error
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
+        except SystemExit as error:
+            status = "interrupted"
+            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into this
+                raise Stopped(signal.SIGINT) from error
+            raise
+        except OSError as error:
+            reason = f"{error.strerror or error} ({error.filename or self.folder.path})"
             raise RunFailed(
-                f"out of memory ({first_line(error)}): try a smaller data.batch_size, "
-                "data.num_steps or model.hidden_size"
+                f"the run cannot go on: {reason}; what was saved before is kept"
             ) from error
+        except (
+            MisconfigurationException,
+            KeyError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            better = explained(error)
+            if better is error:
+                raise
+            raise better from error
         finally:
-            if status != "completed":
-                step = checkpoints.saved_step
-                saved = "nothing" if step is None else f"step {step:,}"
-                log.info("%s; %s is saved", status, saved)
-            try:
-                if measurements.tokens > 0:  # else nothing is known beside what is there already
-                    folder.values["status"] = status
-                    record(trainer.global_step)
-                folder.record(status=status)
-                if writer is not None:
-                    if status in ("failed", "diverged"):
+            self.close(status)
+
+    def close(self, status: str) -> None:
+        is_assembled = hasattr(self, "trainer")
+        if status != "completed":
+            step = self.checkpoint.saved_step if is_assembled else None
+            saved = "nothing" if step is None else f"step {step:,}"
+            log.info("%s; %s is saved", status, saved)
+        try:
+            self.folder.values["status"] = status
+            # Else nothing is known beside what is there already.
+            if is_assembled and self.trainer.global_step > 0:
+                self.record(self.trainer)
+            self.folder.record(seconds=time.monotonic() - self.began)
+            if status in ("failed", "diverged"):
+                with self.after_training() as writer:
+                    if writer is not None:
                         write_failure(writer)
-                    writer.close()
-            except OSError as error:
-                log.warning("warning: %s could not be finished: %s", folder.path, error.strerror)
+        except OSError as error:
+            log.warning("warning: %s could not be finished: %s", self.folder.path, error.strerror)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def explained(error: Exception) -> Exception:
+    """What the user can do something about, in one line; anything else as it is."""
+    if is_lost_rank(error):
+        return RunFailed(
+            "another process of this run ended, so the run cannot go on; what was saved before is "
+            "kept"
+        )
+    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+        return RunFailed(
+            f"out of memory ({first_line(error)}): try a smaller data.batch_size, data.num_steps "
+            "or model.hidden_size"
+        )
+    raised_in = list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals.get("__name__", "")
+    if raised_in.startswith("lightning."):  # arguments that do not go together
+        return RunFailed(first_line(error))
+    return error
 
 
 def versions() -> dict[str, str]:
     return {
+        "lstm_lm": metadata.version("lstm_lm"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "lightning": lightning.__version__,

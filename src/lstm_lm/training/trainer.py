@@ -1,85 +1,116 @@
-"""Lightning's trainer as it is used here: it moves to the device, loops, steps and calls back.
-
-What ends a run, what is logged and saved, and how ranks work together is decided elsewhere.
-"""
+"""Lightning's trainer as a run has it: budgets, what is shown, files, and what a user adds."""
 
 import logging
+import sys
 import warnings
-from collections import OrderedDict
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
 
 import torch
 from lightning import Callback, Trainer
-from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch.loops.fetchers import _DataFetcher
-from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
-from lightning.pytorch.profilers import PassThroughProfiler
-from lightning.pytorch.trainer.call import _call_callback_hooks
+from lightning.pytorch.callbacks import ModelSummary
+from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lstm_lm.config import RunConfig
-from lstm_lm.training.checkpoints import SealedFiles
+from lstm_lm.errors import SettingsError
+from lstm_lm.run_folder import RunFolder
+from lstm_lm.training.checkpoint import SealedFiles
+from lstm_lm.training.process_group import environment_of, strategy
+from lstm_lm.training.progress import ProgressBar
+
+# They are about other projects' loaders, short epochs, and Lightning's own use of PyTorch.
+EXPECTED_WARNINGS = (
+    ".*does not have many workers.*",
+    ".*is smaller than the logging interval.*",
+    ".*LeafSpec.*is deprecated.*",
+    "Experiment logs directory .* exists and is not empty.*",
+)
+STEP_HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
 
 
 def build_trainer(
     config: RunConfig,
     device: torch.device,
-    validate_every: int,
-    callbacks: list[Callback],
-    files: SealedFiles,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[Callback],
+    folder: RunFolder,
 ) -> Trainer:
-    # Its advice concerns worker processes, loggers and products that this project does without.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning")
-    # Else it would look for the other ranks itself.
-    alone = [LightningEnvironment()] if files.ranks.count > 1 else []
-    trainer = Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1 if device.index is None else [device.index],  # to Lightning each rank is alone
-        precision=config.device.precision,  # type: ignore[arg-type]
-        max_epochs=-1,  # the budget ends it
-        # In steps, as to Lightning all is one epoch.
-        val_check_interval=validate_every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        profiler=Unprofiled(),
-        logger=False,  # measurements and samples write what TensorBoard shows
-        callbacks=callbacks,
-        plugins=[files, *alone],
-        default_root_dir=files.folder.path,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit_loop.epoch_loop = TrainingLoop(trainer)
+    """
+    Raises:
+        SettingsError: if Lightning does not take what ``trainer.*`` hands on.
+    """
+    quiet_lightning()
+    training, several = config.training, config.device.ranks > 1
+    one_gpu = device.index is not None and not several
+    given = dict(config.trainer)
+    if given.get("strategy", "ddp" if several else "auto") == "ddp":
+        given["strategy"] = strategy()
+    has_terminal = folder.is_ours and (sys.stderr.isatty() or hasattr(sys, "ps1"))  # a notebook
+    shows_bar = given.setdefault("enable_progress_bar", has_terminal)
+    more: list[Callback] = []
+    if shows_bar and not has_one(AnyProgressBar, callbacks):
+        more.append(ProgressBar(refresh_rate=training.log_every))
+    if given.get("enable_model_summary", True) and not has_one(ModelSummary, callbacks):
+        more.append(ModelSummary(max_depth=3))
+    arguments: dict[str, Any] = {
+        "accelerator": "gpu" if device.type == "cuda" else "cpu",
+        "devices": [device.index] if one_gpu else config.device.devices,
+        "num_nodes": config.device.nodes,
+        "precision": config.device.precision,
+        "plugins": [SealedFiles(folder), environment_of(config.device)],
+        "max_epochs": -1 if training.epochs is None else training.epochs,
+        "max_steps": -1 if training.steps is None else training.steps,
+        "max_time": None if training.minutes is None else timedelta(minutes=training.minutes),
+        "check_val_every_n_epoch": training.validate_every,
+        "log_every_n_steps": training.log_every,
+        "num_sanity_val_steps": 0,
+        "logger": list(loggers),
+        "callbacks": [*callbacks, *more],
+        "default_root_dir": folder.path,
+    }
+    try:
+        trainer = Trainer(**arguments | given)
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise SettingsError(f"trainer: {first_line(error)}") from error
+    leave_out_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
     return trainer
 
 
-class TrainingLoop(_TrainingEpochLoop):
-    """Lightning's, without what no step here has: batches to move, hooks to look for, a log.
-
-    Those take more time than the rest of the loop, and longest where a step's products have
-    emptied the caches of all Python.
-    """
-
-    def advance(self, data_fetcher: _DataFetcher) -> None:
-        trainer, number = self.trainer, self.batch_idx + 1
-        batch, _, _ = next(data_fetcher)
-        self.batch_progress.is_last_batch = data_fetcher.done
-        self.batch_progress.increment_ready()
-        _call_callback_hooks(trainer, "on_train_batch_start", batch, number)
-        self.batch_progress.increment_started()
-        arguments = OrderedDict(batch=batch, batch_idx=number)
-        outputs = self.automatic_optimization.run(trainer.optimizers[0], number, arguments)
-        self.batch_progress.increment_processed()
-        self.update_lr_schedulers("step", update_plateau_schedulers=False)
-        _call_callback_hooks(trainer, "on_train_batch_end", outputs, batch, number)
-        self.batch_progress.increment_completed()
+def has_one(kind: type[Callback], callbacks: Sequence[Callback]) -> bool:
+    return any(isinstance(callback, kind) for callback in callbacks)
 
 
-class Unprofiled(PassThroughProfiler):
-    """Does nothing around each hook; so does Lightning's own, but at greater length."""
+def leave_out_empty_hooks(callbacks: Sequence[Callback]) -> None:
+    """Lightning calls all hooks of a step, empty ones too, but passes over those that are None."""
+    for callback in callbacks:
+        for name in STEP_HOOKS:
+            is_empty = getattr(type(callback), name) is getattr(Callback, name)
+            if is_empty and name not in vars(callback):
+                setattr(callback, name, None)
 
-    def profile(  # type: ignore[override]  # of whatever kind
-        self, action_name: str
-    ) -> AbstractContextManager[None]:
-        return nullcontext()
+
+def quiet_lightning() -> None:
+    """Of what Lightning says, print what was asked for and warnings that concern a run."""
+    for name in "lightning", "lightning.pytorch", "lightning.fabric":
+        logger = logging.getLogger(name)
+        logger.handlers.clear()  # of its own, which write to stderr
+        logger.propagate = True
+        logger.setLevel(logging.WARNING)
+    for name in "callbacks.model_summary", "profilers":
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
+    for expected in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", expected)
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,183 @@
+"""The loggers and callbacks that a run's settings name.
+
+A run's folder can be a stranger's. What its ``config.yaml`` names is imported only if it is one
+of Lightning's or of this package; anything else must have been typed by the user.
+"""
+
+import importlib
+import inspect
+import logging
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    LearningRateFinder,
+    ModelCheckpoint,
+    OnExceptionCheckpoint,
+    StochasticWeightAveraging,
+)
+from lightning.pytorch.loggers import Logger, MLFlowLogger
+
+from lstm_lm.config import Accelerator, RunConfig
+from lstm_lm.errors import SettingsError
+from lstm_lm.fingerprint import flatten
+from lstm_lm.lightning_parts import TARGET, is_trusted, refuse_missing_packages
+
+# Arguments that say where something is written or sent to, which a stranger shall not decide.
+PLACES = {"artifact_location", "dir", "dirpath", "log_dir", "root_dir", "save_dir", "tracking_uri"}
+# What they decide is not in a checkpoint.
+INEXACT = StochasticWeightAveraging, LearningRateFinder, BatchSizeFinder
+
+log = logging.getLogger(__name__)
+
+
+def typed_entries(config: RunConfig, changes: dict[str, Any] | None = None) -> set[str]:
+    """The loggers and callbacks of which all was typed, as ``callbacks.early_stopping``.
+
+    Args:
+        changes: what was typed to resume a run; None if this is a new one, with all of it typed.
+    """
+    entries = {
+        f"{group}.{name}": entry
+        for group in ("logger", "callbacks")
+        for name, entry in getattr(config, group).items()
+    }
+    if changes is None:
+        return set(entries)
+    typed = flatten(changes).items()
+    return {name for name, entry in entries.items() if flatten(entry, f"{name}.").items() <= typed}
+
+
+def build_loggers(config: RunConfig, folder: Path, typed: Collection[str]) -> list[Logger]:
+    """
+    Args:
+        folder: the run's, where they write if no other ``save_dir`` is set.
+        typed: see :func:`typed_entries`.
+
+    Raises:
+        SettingsError: if one of them cannot be had.
+    """
+    return [
+        build(f"logger.{name}", entry, Logger, typed, folder.absolute())
+        for name, entry in config.logger.items()
+    ]
+
+
+def build_callbacks(config: RunConfig, folder: Path, typed: Collection[str]) -> list[Callback]:
+    """
+    Args:
+        folder: the run's.
+        typed: see :func:`typed_entries`.
+
+    Raises:
+        SettingsError: if one of them cannot be had, or would break what a run promises.
+    """
+    has_gpu = config.device.accelerator is not Accelerator.cpu and torch.cuda.is_available()
+    callbacks = []
+    for key, entry in config.callbacks.items():
+        name = f"callbacks.{key}"
+        refuse_missing_packages(name, entry, on_cpu=not has_gpu)
+        callback = build(name, entry, Callback, typed)
+        if isinstance(callback, OnExceptionCheckpoint):
+            raise SettingsError(
+                f"{name} saves wherever an error comes, from where no run can go on exactly: "
+                "leave it out, as a run saves by itself; see checkpoint.every_minutes"
+            )
+        if isinstance(callback, ModelCheckpoint):
+            keep_apart(name, callback, folder)
+        if isinstance(callback, INEXACT):
+            log.warning("warning: with %s a resumed run does not end with the same bits", name)
+        callbacks.append(callback)
+    return callbacks
+
+
+def keep_apart(name: str, callback: ModelCheckpoint, folder: Path) -> None:
+    """Let a user's checkpoints not replace those by which the run goes on.
+
+    Raises:
+        SettingsError: if they are to lie in the same folder.
+    """
+    own = folder / "checkpoints"
+    if callback.dirpath is None:
+        callback.dirpath = str(folder.absolute() / f"checkpoints_{name.partition('.')[2]}")
+    elif Path(callback.dirpath).resolve() == own.resolve():
+        raise SettingsError(f"{name}.dirpath={own} is where the run itself saves: choose another")
+
+
+def build(
+    name: str,
+    entry: dict[str, Any],
+    kind: type,
+    typed: Collection[str],
+    folder: Path | None = None,
+) -> Any:
+    is_typed = name in typed
+    if not is_typed and not is_trusted(entry):
+        group, _, choice = name.partition(".")
+        raise SettingsError(
+            f"{name} of the run's config.yaml names code that is not Lightning's own "
+            f"({entry[TARGET]}), or calls it in an unusual way: if you trust it, type "
+            f"{group}={choice} again"
+        )
+    if not is_typed and (given := PLACES & {key for key, value in entry.items() if value}):
+        group, _, choice = name.partition(".")
+        raise SettingsError(
+            f"{name}.{min(given)} of the run's config.yaml says where to write or send to: if you "
+            f"trust it, type {group}={choice} with it again"
+        )
+    refuse_missing_packages(name, entry, on_cpu=False)
+    arguments = with_numbers({key: value for key, value in entry.items() if key != TARGET})
+    try:
+        found = find(entry[TARGET])
+        is_right = isinstance(found, type) and issubclass(found, kind)
+        if not is_typed and not is_right:
+            raise SettingsError(f"{entry[TARGET]} is no {kind.__name__} of Lightning's")
+        if folder is not None and takes(found, "save_dir") and not entry.get("save_dir"):
+            arguments["save_dir"] = str(folder)
+            is_mlflow = is_right and issubclass(found, MLFlowLogger)
+            if is_mlflow and not entry.get("tracking_uri"):
+                arguments["tracking_uri"] = f"sqlite:///{folder / 'mlflow.db'}"
+        if is_typed:
+            part = instantiate({TARGET: entry[TARGET], "_convert_": "all"} | arguments)
+        else:
+            part = found(**arguments)
+    except Exception as error:  # of whatever kind, the class is not to be had with these arguments
+        raise SettingsError(f"{name} cannot be had: {reason(error)}") from error
+    if not isinstance(part, kind):
+        raise SettingsError(f"{name} cannot be had: {entry[TARGET]} makes no {kind.__name__}")
+    return part
+
+
+def find(target: str) -> Any:
+    """What a module has under this name, if anything; never an attribute of an attribute."""
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return None
+
+
+def takes(function: Any, argument: str) -> bool:
+    return callable(function) and argument in inspect.signature(function).parameters
+
+
+def with_numbers(value: Any) -> Any:
+    """The same with numbers as keys again, which settings keep as text."""
+    if isinstance(value, dict):
+        return {
+            int(key) if key.isdecimal() else key: with_numbers(item) for key, item in value.items()
+        }
+    return [with_numbers(item) for item in value] if isinstance(value, list) else value
+
+
+def reason(error: BaseException) -> str:
+    """What began it, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,161 @@
+"""From what Hydra composed, and what was typed for it, to the config of a run."""
+
+import difflib
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import field, fields, is_dataclass, make_dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+
+from lstm_lm.config import Accelerator, Backend, RunConfig, plain
+from lstm_lm.errors import SettingsError
+from lstm_lm.fingerprint import flatten
+from lstm_lm.lightning_parts import refuse_missing_packages
+from lstm_lm.trainer_arguments import names, passed_on
+
+LIGHTNINGS = "logger", "callbacks"  # groups of which a run has what its files say
+GROUPS = "data", "device", *LIGHTNINGS, "sweep", "experiment", "debug"
+
+
+def register() -> None:
+    """Tell Hydra the settings, once as they are and once all without a value."""
+    store = ConfigStore.instance()
+    store.store("schema", schema())
+    nothing_chosen = [{group: None} for group in GROUPS]
+    store.store(
+        "only_what_is_typed",
+        {
+            "defaults": ["_self_", *nothing_chosen],
+            **all_missing(RunConfig),
+            **{group: {} for group in LIGHTNINGS},
+            "trainer": dict.fromkeys(names(), MISSING),
+        },
+    )
+
+
+def schema() -> type:
+    """The settings, and each argument of Lightning's ``Trainer``, as Hydra takes nothing else."""
+    trainer = make_dataclass("TrainerArguments", [(name, Any, MISSING) for name in names()])
+    of_trainer = ("trainer", trainer, field(default_factory=trainer))
+    return make_dataclass("Settings", [of_trainer], bases=(RunConfig,))
+
+
+def run_config(composed: DictConfig, overrides: Sequence[str]) -> RunConfig:
+    """The config of one run; one that starts from another has that one's model.
+
+    Args:
+        overrides: what was typed for it.
+
+    Raises:
+        SettingsError: if a setting does not exist or is out of range.
+    """
+    refuse_unknown_settings(composed)
+    for key in OmegaConf.missing_keys(composed):
+        if not key.startswith("trainer."):
+            raise SettingsError(f"{key} has no value: ??? is none")
+    if composed.init_from is not None:
+        from lstm_lm.run_folder import RunFolder  # torch: not for --help
+
+        typed = typed_settings(overrides)
+        of_model = {key: value for key, value in typed.items() if key.startswith("model.")}
+        of_model.setdefault(
+            "model.backend", Backend.auto
+        )  # the source's was chosen for its machine
+        source = RunFolder(Path(composed.init_from)).read_config(of_model)
+        composed.model = OmegaConf.structured(source.model)
+    values = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    values["trainer"] = {n: value for n, value in values["trainer"].items() if value != MISSING}
+    config = OmegaConf.merge(OmegaConf.structured(RunConfig), values)
+    checked = cast(RunConfig, OmegaConf.to_object(config))
+    for group in LIGHTNINGS:
+        for name, entry in getattr(checked, group).items():
+            on_cpu = checked.device.accelerator is Accelerator.cpu
+            refuse_missing_packages(f"{group}.{name}", entry, on_cpu)
+    return checked
+
+
+def typed_settings(overrides: Sequence[str]) -> dict[str, Any]:
+    """What is typed by itself, groups included, without any default.
+
+    A choice of loggers or callbacks is one value: ``{"callbacks": {…}}``.
+    """
+    composed = hydra.compose("only_what_is_typed", list(overrides), return_hydra_config=True)
+    chosen = composed.hydra.runtime.choices
+    with open_dict(composed):
+        del composed["hydra"]
+    typed = {key: value for key, value in flat(composed).items() if value != MISSING}
+    for group in LIGHTNINGS:
+        if group not in chosen or chosen[group] is not None:  # a list of choices is not noted
+            typed = {k: value for k, value in typed.items() if not k.startswith(f"{group}.")}
+            typed[group] = plain(group, OmegaConf.to_container(composed[group], resolve=True))
+    return typed
+
+
+def refuse_unknown_settings(composed: DictConfig) -> None:
+    """Of which ``+key=value`` lets any through."""
+    known = set(settings())
+    for key in flat(composed):
+        if key not in known and key.split(".")[0] not in LIGHTNINGS:
+            raise no_such_setting(key)
+
+
+def no_such_setting(key: str) -> SettingsError:
+    group, _, entry = key.partition(".")
+    if group in LIGHTNINGS and "." not in entry:
+        return SettingsError(f"there is no {key} yet: choose it with {group}={entry}")
+    if group in LIGHTNINGS:
+        return SettingsError(
+            f"there is no setting {key}; +{key}=… hands it on to the class, if that takes it"
+        )
+    of_trainer = [f"trainer.{name}" for name in passed_on()]
+    others = [name for name in settings() if not name.startswith("trainer.")]
+    right = of_trainer if key.startswith("trainer.") else [*others, *of_trainer]
+    return SettingsError(f"there is no setting {key}; {nearest(key, right)}")
+
+
+def nearest(wrong: str, right: list[str]) -> str:
+    """The names most like a wrong one: by their last part, else as a whole."""
+    last = {name: name.rpartition(".")[2] for name in right}
+    close = difflib.get_close_matches(wrong.rpartition(".")[2], last.values(), cutoff=0.75)
+    names = [name for part in dict.fromkeys(close) for name in right if last[name] == part]
+    if names := names or difflib.get_close_matches(wrong, right):
+        return f"did you mean {', '.join(names)}?"
+    return f"there are {', '.join(right)}" if len(right) < 20 else "--help lists every setting"
+
+
+def settings(group: type = RunConfig, prefix: str = "") -> Iterator[str]:
+    """The dotted names of all settings, arguments of Lightning's ``Trainer`` among them."""
+    for setting in fields(group):
+        if isinstance(setting.type, type) and is_dataclass(setting.type):
+            yield from settings(setting.type, f"{prefix}{setting.name}.")
+        elif setting.name == "trainer":
+            yield from (f"trainer.{name}" for name in names())
+        else:
+            yield f"{prefix}{setting.name}"
+
+
+def flat(group: DictConfig) -> dict[str, Any]:
+    return flatten(cast(dict[str, Any], OmegaConf.to_container(group, resolve=True)))
+
+
+def all_missing(group: type) -> dict[str, Any]:
+    """The settings of a config class, none of which has a value."""
+    return {
+        setting.name: all_missing(setting.type)
+        if isinstance(setting.type, type) and is_dataclass(setting.type)
+        else MISSING
+        for setting in fields(group)
+    }
+
+
+def as_setting(key: str, value: object) -> str:
+    """As it must be typed, for the shell and for Hydra."""
+    if re.fullmatch(r"[\w./+-]+", str(value)):
+        return f"{key}={value}"
+    quoted = str(value).replace("'", "\\'")
+    return shlex.quote(f"{key}='{quoted}'")

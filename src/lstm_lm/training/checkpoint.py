@@ -1,0 +1,317 @@
+"""When the state of a run is written, and which states are kept.
+
+last.ckpt      the newest
+previous.ckpt  the one before it, should the newest be damaged
+best.ckpt      that with the lowest validation loss
+
+Lightning goes on exactly from a file that was written at the right moment. Tried with each step of
+a run (Lightning 2.6):
+
+    after a step           where it is neither validated nor the last of its epoch
+    after its validation   where it is validated; else the curve would miss that validation
+    at an epoch's end      after its last step; sooner, EarlyStopping would raise at the resume
+    never                  while gradients accumulate, where an epoch was left in its middle, and
+                           while validation has other weights than training (WeightAveraging)
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, Timer
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import distributed
+
+from lstm_lm.atomic_file import replace_by_copy
+from lstm_lm.checkpoint_file import load_checkpoint, save_checkpoint
+from lstm_lm.config import CheckpointConfig
+from lstm_lm.errors import DamagedFile, Diverged
+from lstm_lm.run_folder import RunFolder
+from lstm_lm.training.loggers import rows_written
+from lstm_lm.training.module import OWN, LanguageModelModule
+from lstm_lm.training.stop_signals import StopSignals
+
+MONITOR = "validation/loss"
+
+log = logging.getLogger(__name__)
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Saves the newest state every so many steps or minutes, at each validation and epoch's end.
+
+    Signals that end the run are heeded here, once its state is saved. Nothing is written before
+    the weights and every step up to them are known to be finite.
+
+    Args:
+        record: called with the trainer whenever its state was saved.
+        sizes: what TensorBoard's files hold by then.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: CheckpointConfig,
+        signals: StopSignals,
+        record: Callable[[Trainer], None],
+        sizes: Callable[[], dict[str, int]],
+    ) -> None:
+        super().__init__(folder.checkpoints, "best", MONITOR, save_last=True)
+        self.folder, self.config, self.signals = folder, config, signals
+        self.record, self.sizes = record, sizes
+        self.best_step: int | None = None
+        self.saved_step: int | None = None
+        self.validated_step: int | None = None
+        self.saved_at = time.monotonic()
+        self.is_validated = False  # the newest step, as part of the loop
+        self.rows: dict[str, int] = {}  # of CSV files
+        self.is_ended = False  # before its budget, by a callback such as EarlyStopping
+        self.stops_later = False  # after the next whole step
+        self.is_between = False  # two optimizer steps, while gradients accumulate
+        self.group: distributed.ProcessGroup | None = None
+
+    @property
+    def state_key(self) -> str:
+        return "RunCheckpoint"
+
+    @property
+    def best_loss(self) -> float | None:
+        return None if self.best_model_score is None else self.best_model_score.item()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "best_loss": self.best_loss,
+            "best_step": self.best_step,
+            "validated_step": self.validated_step,
+            "is_ended": self.is_ended,
+            "event_files": self.sizes(),
+            "csv_rows": self.rows,
+            "fingerprint": self.folder.values["fingerprint"],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.validated_step = state_dict["validated_step"]
+        self.is_ended = state_dict["is_ended"]
+        if state_dict["best_loss"] is not None:
+            self.set_best(state_dict["best_loss"], state_dict["best_step"])
+
+    def set_best(self, loss: float, step: int) -> None:
+        self.best_model_score, self.best_step = torch.tensor(loss, dtype=torch.float64), step
+        self.best_model_path = str(self.folder.best)
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        """Lightning's own would warn that the folder is not empty, which is why it is resumed."""
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.signals.listen()  # alone: Lightning's handler would end this rank without saving
+        self.saved_at = time.monotonic()
+        if trainer.world_size > 1:
+            # Beside the one for gradients, so that no GPU is waited for.
+            self.group = distributed.new_group(backend="gloo")
+            self.signals.shared = True
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            # In mid-epoch Lightning does not call the hook in which it would set this.
+            if isinstance(callback, GradientAccumulationScheduler):
+                trainer.accumulate_grad_batches = callback.get_accumulate_grad_batches(
+                    trainer.current_epoch
+                )
+        if trainer.ckpt_path is not None:
+            trainer.should_stop |= self.is_ended  # of which Lightning's own state knows nothing
+            self.saved_step = trainer.global_step
+            self.last_model_path = str(self.folder.last)
+            if trainer.is_global_zero:
+                self.mend_best()
+
+    def mend_best(self) -> None:
+        """See to it that best.ckpt is what this state knows, or newer, which will come again."""
+        if self.best_step is None:
+            return
+        if self.best_step == self.saved_step:
+            replace_by_copy(self.folder.best, self.folder.last)
+            return
+        try:
+            found = load_checkpoint(self.folder.best)["global_step"]
+        except DamagedFile as error:
+            log.warning("warning: %s", error)
+            found = None
+        if found != self.best_step and (found is None or found <= (self.saved_step or 0)):
+            log.warning("warning: from now on the best is looked for anew")
+            self.best_model_score = self.best_step = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        refuse_to_go_on_without_finite_numbers(module)
+        is_last = trainer.is_last_batch
+        self.is_between = not is_last and (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+        self.is_validated = validation_follows(trainer, batch_idx)
+        self.wait_for_whole_step(trainer)
+        if not self.is_between:
+            is_due = self.is_due(trainer)
+            if not (is_last or self.is_validated):
+                if is_due:
+                    self.save(trainer, module)
+                self.signals.heed()
+
+    def wait_for_whole_step(self, trainer: Trainer) -> None:
+        """Do not let training end while gradients accumulate, where nothing can be saved."""
+        if self.is_between:
+            self.stops_later |= trainer.should_stop
+            trainer.should_stop = False
+        elif self.stops_later:
+            trainer.should_stop, self.stops_later = True, False
+
+    def is_due(self, trainer: Trainer) -> bool:
+        steps, minutes, step = (
+            self.config.every_steps,
+            self.config.every_minutes,
+            trainer.global_step,
+        )
+        is_time = minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
+        if self.group is not None:
+            both = torch.tensor([self.signals.received or 0, int(is_time)])
+            distributed.all_reduce(both, distributed.ReduceOp.MAX, self.group)
+            self.signals.agreed, is_time = int(both[0]) or None, bool(both[1])
+        return (
+            is_time
+            or self.signals.to_heed is not None
+            or (steps is not None and step % steps == 0)
+            or trainer.should_stop
+            or step == trainer.max_steps
+        )
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        loss = trainer.callback_metrics[MONITOR].item()
+        if not loss < 709:  # so that the perplexity is finite
+            raise Diverged("validation perplexity", trainer.global_step)
+        self.validated_step = trainer.global_step
+        is_extra = trainer.state.fn is not TrainerFn.FITTING or not self.is_validated
+        if self.is_between:  # the state after the newest step is not there any more
+            self.wait_for_whole_step(trainer)
+            return
+        is_best = self.best_loss is None or loss < self.best_loss
+        if is_best:
+            self.set_best(loss, trainer.global_step)
+        if is_extra:
+            self.amend(trainer, module, is_best)
+        elif not trainer.is_last_batch:
+            self.save(trainer, module)
+            self.signals.heed()
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.is_last_batch:
+            self.save(trainer, module)
+            self.signals.heed()
+
+    def on_train_end(self, *_: Any) -> None:
+        """A file written now would go on at the wrong place; the last step's is there."""
+        self.signals.shared = False
+
+    def on_exception(self, *_: Any) -> None:
+        """The state is in the middle of a step."""
+
+    def save(self, trainer: Trainer, module: LightningModule) -> None:
+        """Write the state after the newest step.
+
+        Raises:
+            Diverged: if a step or a weight is not finite.
+            OSError: if it cannot be written; what was saved before stays.
+        """
+        step = trainer.global_step
+        if step in (0, self.saved_step) or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if isinstance(module, LanguageModelModule):
+            module.fetch_metrics()
+        refuse_to_go_on_without_finite_numbers(module)
+        for name, weight in module.named_parameters():
+            if not weight.isfinite().all():
+                raise Diverged(f"weight {name}", step)
+        self.is_ended = trainer.should_stop and not is_time_up(trainer)
+        with self.signals.while_saving():
+            self.flush(trainer)
+            trainer.save_checkpoint(self.folder.last)
+            self.saved_step, self.saved_at = step, time.monotonic()
+            self.last_model_path = str(self.folder.last)
+            if trainer.is_global_zero:
+                if self.best_step == step:
+                    replace_by_copy(self.folder.best, self.folder.last)
+                self.record(trainer)
+
+    def flush(self, trainer: Trainer) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+        self.rows = rows_written(trainer.loggers, self.folder.path)
+
+    def amend(self, trainer: Trainer, module: LightningModule, is_best: bool) -> None:
+        """Let the file of the last step know of a validation and points that came afterwards."""
+        if not trainer.is_global_zero or self.saved_step != trainer.global_step:
+            return
+        with self.signals.while_saving():
+            self.flush(trainer)
+            checkpoint = load_checkpoint(self.folder.last)
+            state = checkpoint["callbacks"][self.state_key]
+            checkpoint["callbacks"][self.state_key] = self.state_dict() | {
+                "event_files": self.sizes() or state["event_files"]
+            }
+            if isinstance(module, LanguageModelModule):
+                checkpoint[OWN]["metrics"] = module.metrics.state_dict()
+            save_checkpoint(self.folder.last, checkpoint, self.folder.previous)
+            if is_best:
+                replace_by_copy(self.folder.best, self.folder.last)
+
+
+def refuse_to_go_on_without_finite_numbers(module: LightningModule) -> None:
+    """
+    Raises:
+        Diverged: names the first step that is known to have had a number that is not finite.
+    """
+    if isinstance(module, LanguageModelModule) and module.metrics.not_finite is not None:
+        raise Diverged(*module.metrics.not_finite)
+
+
+def is_time_up(trainer: Trainer) -> bool:
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    remaining = [timer.time_remaining() for timer in timers]
+    return any(seconds is not None and seconds <= 0 for seconds in remaining)
+
+
+def validation_follows(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether Lightning will validate after this batch because it is its turn."""
+    every = trainer.check_val_every_n_epoch
+    if not trainer.enable_validation or (
+        every is not None and (trainer.current_epoch + 1) % every != 0
+    ):
+        return False
+    if trainer.val_check_batch is None:  # by the clock, which nobody can foresee
+        return False
+    loop = trainer.fit_loop.epoch_loop
+    batches = (loop.total_batch_idx if every is None else batch_idx) + 1
+    return batches % trainer.val_check_batch == 0
+
+
+class SealedFiles(CheckpointIO):
+    """Checkpoints with a checksum, whole or absent, of plain data; see ``checkpoint_file``."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(
+            path, checkpoint, self.folder.previous if path == self.folder.last else None
+        )
+
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+        return load_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink()

@@ -1,0 +1,105 @@
+"""Loggers that go on where a resumed run does, each in its own way.
+
+TensorBoard    its files are cut back to what they were at the checkpoint; see ``event_files``
+CSV            Lightning deletes the file of an earlier process, so its rows are logged anew
+W&B, MLflow    have a run of their own, whose id is kept in the run's folder
+"""
+
+import csv
+import itertools
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
+
+from lstm_lm.atomic_file import write_whole
+from lstm_lm.lightning_parts import TARGET
+
+CSV = "metrics.csv"
+IDS = "loggers.json"
+ARGUMENTS = {"WandbLogger": "id", "MLFlowLogger": "run_id"}
+
+
+def tensorboard_of(loggers: Sequence[Logger]) -> SummaryWriter | None:
+    """What writes TensorBoard's files, if one of the loggers does."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            return logger.experiment
+    return None
+
+
+def with_known_ids(entries: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The settings of loggers, with the ids under which they know a run that goes on."""
+    file = folder / IDS
+    ids = json.loads(file.read_text()) if file.exists() else {}
+    known = {}
+    for name, entry in entries.items():
+        kind = entry[TARGET].rpartition(".")[2]
+        more = {}
+        if name in ids and kind in ARGUMENTS:
+            more = {ARGUMENTS[kind]: ids[name]}
+            if kind == "WandbLogger":
+                more["resume"] = "allow"
+        known[name] = more | entry
+    return known
+
+
+def keep_ids(names: Sequence[str], loggers: Sequence[Logger], folder: Path) -> None:
+    ids = {}
+    for name, logger in zip(names, loggers, strict=True):
+        kind = type(logger).__name__
+        if kind in ARGUMENTS:
+            _ = logger.experiment  # type: ignore[attr-defined]  # which starts its run
+            ids[name] = logger.run_id if isinstance(logger, MLFlowLogger) else logger.version
+    if ids:
+        write_whole(folder / IDS, json.dumps(ids, indent=2).encode())
+
+
+def csv_files(loggers: Sequence[Logger], folder: Path) -> dict[str, CSVLogger]:
+    """CSV loggers by the places of their files, as seen from the run's folder."""
+    return {
+        os.path.relpath(Path(logger.log_dir, CSV), folder.absolute()): logger
+        for logger in loggers
+        if isinstance(logger, CSVLogger)
+    }
+
+
+def rows_written(loggers: Sequence[Logger], folder: Path) -> dict[str, int]:
+    """How many rows each CSV file has."""
+    files = {name: folder / name for name in csv_files(loggers, folder)}
+    return {
+        name: file.read_bytes().count(b"\n") - 1 if file.exists() else 0
+        for name, file in files.items()
+    }
+
+
+def go_on_with_rows(
+    loggers: Sequence[Logger], folder: Path, checkpoint: dict[str, Any] | None
+) -> None:
+    """Write the rows that CSV files had at a checkpoint anew, none without one.
+
+    Until that is done they have another name, so that nothing is lost wherever it ends.
+    """
+    counts, last = {}, 0
+    if checkpoint is not None:
+        counts = checkpoint["callbacks"]["RunCheckpoint"]["csv_rows"]
+        last = checkpoint["global_step"]
+    for name, logger in csv_files(loggers, folder).items():
+        file = folder / name
+        kept = file.with_name(f"{CSV}.kept")
+        if file.exists() and not kept.exists():
+            os.replace(file, kept)
+        if not kept.exists():
+            continue
+        with open(kept, newline="") as lines:
+            rows = list(itertools.islice(csv.DictReader(lines), counts.get(name)))
+        for row in rows:
+            step = int(row.pop("step"))
+            if step <= last:  # of a file that this checkpoint does not know
+                logger.experiment.log_metrics({n: value for n, value in row.items() if value}, step)
+        logger.save()
+        kept.unlink()

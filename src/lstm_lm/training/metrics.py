@@ -1,0 +1,141 @@
+"""What training steps measure: left on the device until somebody asks for it."""
+
+import math
+import time
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lstm_lm.evaluation import perplexity
+
+
+class Means(NamedTuple):
+    loss: float  # nats per token
+    gradient_norm: float  # before clipping
+    tokens: int
+    seconds: float
+
+
+class TrainingMetrics:
+    """Losses and gradient norms since the last reading, and sums over the epoch and the run.
+
+    Adding never waits for the device; fetching does, once. The clock runs while the weights are
+    trained, not while they are validated.
+    """
+
+    def __init__(self) -> None:
+        self.losses: list[Float[Tensor, ""]] = []
+        self.gradient_norms: list[Float[Tensor, ""]] = []
+        self.fetched_losses: list[float] = []
+        self.fetched_norms: list[float] = []
+        self.not_finite: tuple[str, int] | None = None  # what was, and at which step first
+        self.learning_rate = math.nan  # of the newest step
+        self.tokens = 0  # of the whole run
+        self.tokens_read = 0
+        self.seconds = 0.0  # of training, up to the last reading
+        self.seconds_unread = 0.0
+        self.running_since: float | None = None
+        self.epoch_nats = 0.0  # per token, summed over the epoch's batches
+        self.epoch_batches = 0
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Over the whole run, up to the last reading."""
+        return self.tokens_read / self.seconds if self.seconds else None
+
+    @property
+    def epoch_loss(self) -> float | None:
+        """Nats per token, measured while the weights moved, as far as it was fetched."""
+        batches = self.epoch_batches + len(self.fetched_losses)
+        return (self.epoch_nats + sum(self.fetched_losses)) / batches if batches else None
+
+    def start_epoch(self) -> None:
+        self.epoch_nats, self.epoch_batches = 0.0, 0
+
+    def start_clock(self) -> None:
+        self.running_since = time.monotonic()
+
+    def stop_clock(self) -> None:
+        if self.running_since is not None:
+            self.seconds_unread += time.monotonic() - self.running_since
+            self.running_since = None
+
+    def fetch(self, step: int, mean: Any) -> None:
+        """Get from the device what the steps up to ``step`` measured.
+
+        Args:
+            mean: of a tensor over all ranks.
+        """
+        count = len(self.losses)
+        if count == 0:
+            return
+        values = mean(torch.stack([*self.losses, *self.gradient_norms])).tolist()
+        losses, norms = values[:count], values[count:]
+        self.losses, self.gradient_norms = [], []
+        self.fetched_losses += losses
+        self.fetched_norms += norms
+        if self.not_finite is None and not math.isfinite(sum(values)):
+            self.not_finite = first_not_finite(losses, norms, step)
+
+    def read(self, step: int, mean: Any) -> Means | None:
+        """Means over what was not read yet; None if no step was completed since then.
+
+        In the midst of a step there is none, as gradients can be those of several batches.
+        """
+        if not (self.gradient_norms or self.fetched_norms):
+            return None
+        self.fetch(step, mean)
+        losses, norms = self.fetched_losses, self.fetched_norms
+        self.fetched_losses, self.fetched_norms = [], []
+        if not (losses and norms):  # of a training step of one's own
+            self.gradient_norms = []
+            return None
+        # Fetching has waited for the device, so this is the time that the steps really took.
+        if self.running_since is not None:
+            self.stop_clock()
+            self.start_clock()
+        tokens, seconds = self.tokens - self.tokens_read, self.seconds_unread
+        self.tokens_read, self.seconds_unread = self.tokens, 0.0
+        self.seconds += seconds
+        self.epoch_nats += sum(losses)
+        self.epoch_batches += len(losses)
+        return Means(sum(losses) / len(losses), sum(norms) / len(norms), tokens, seconds)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, for a checkpoint; what the device has must have been fetched."""
+        if self.running_since is not None:
+            self.stop_clock()
+            self.start_clock()
+        apart = {"losses", "gradient_norms", "running_since", "not_finite"}
+        return {name: value for name, value in vars(self).items() if name not in apart}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+
+def first_not_finite(losses: list[float], norms: list[float], step: int) -> tuple[str, int]:
+    """What was not finite first, and at which step; with a loss for each of them or for several.
+
+    Step by step: a gradient that overflows spoils the weights, and so the loss after it.
+    """
+    steps = max(1, len(norms))
+    first = step - steps + 1
+    for number in range(steps):
+        share = losses[number * len(losses) // steps : (number + 1) * len(losses) // steps]
+        if not math.isfinite(sum(share)):
+            return "loss", first + number
+        if norms and not math.isfinite(norms[number]):
+            return "gradient norm", first + number
+    return "loss", step
+
+
+def in_all_units(
+    prefix: str, loss: float, characters_per_token: float | None = None
+) -> dict[str, float]:
+    """A loss in nats per token, as perplexity and, where that is known, bits per character."""
+    units = {f"{prefix}/loss": loss, f"{prefix}/perplexity": perplexity(loss)}
+    if characters_per_token is not None:
+        units[f"{prefix}/bits_per_character"] = loss / math.log(2) / characters_per_token
+    return units

@@ -1,0 +1,362 @@
+"""How a language model learns: loss, carried state, optimizer, and what is measured meanwhile."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, distributed
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from lstm_lm.config import ModelConfig, OptimizerConfig, RunConfig, from_plain, to_plain
+from lstm_lm.data.data_module import position_in
+from lstm_lm.data.windows import Batch, TrainingBatches, rows_of_rank
+from lstm_lm.model.language_model import (
+    LanguageModel,
+    State,
+    detach,
+    from_plain_state,
+    join_rows,
+    on_cpu,
+    only_rows,
+    to_plain_state,
+)
+from lstm_lm.training.budget import share_of_budget
+from lstm_lm.training.metrics import TrainingMetrics, in_all_units
+from lstm_lm.training.optimization import build_optimizer, build_schedule, clip_by_global_norm
+from lstm_lm.training.random_states import random_states, seed_rank, set_random_states
+
+OWN = "lstm_lm"  # the key of what this module adds to a checkpoint
+
+
+class LanguageModelModule(LightningModule):
+    """Next-token prediction by truncated back-propagation through time, for any ``Trainer``.
+
+        module = LanguageModelModule(len(data.vocabulary), {"hidden_size": 128})
+        Trainer(max_epochs=2).fit(module, data)
+        LanguageModelModule.load_from_checkpoint(path)
+
+    A batch that continues the one before starts from the state in which that ended, cut from its
+    graph; any other from zeros. With a checkpoint of Lightning's go that state, the random states
+    and the sums of what was measured, so that a resumed run ends with the same bits.
+
+    It logs, every ``log_every_n_steps`` optimizer steps and at an epoch's end, ``train/loss``,
+    ``train/perplexity``, ``train/bits_per_character``, ``learning_rate``, ``gradient_norm``,
+    ``tokens`` and ``tokens_per_second``; after validation and test the first three of those.
+    Losses are in nats per token; a training loss is a mean since the point before.
+
+    Args:
+        vocabulary_size: how many tokens there are.
+        model: settings of :class:`lstm_lm.config.ModelConfig`, or some of them in a dictionary.
+        optimizer: the same of :class:`lstm_lm.config.OptimizerConfig`.
+
+    Raises:
+        SettingsError: if a setting does not exist or is out of range.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        model: ModelConfig | Mapping[str, Any] | None = None,
+        optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        config = from_plain(ModelConfig, model, "model")
+        self.optimizer_config = from_plain(OptimizerConfig, optimizer, "optimizer")
+        self.save_hyperparameters(
+            {
+                "vocabulary_size": vocabulary_size,
+                # What computes a fused core depends on where the file is read.
+                "model": to_plain(config) | {"backend": "auto"},
+                "optimizer": to_plain(self.optimizer_config),
+            }
+        )
+        self.model = LanguageModel(config, vocabulary_size)
+        self.metrics = TrainingMetrics()
+        self.training_state: State | None = None
+        self.evaluation_state: State | None = None
+        self.restored: dict[str, Any] | None = None
+        self.limits: tuple[int, int | None] | None = None  # while the trainer must not know them
+
+    @classmethod
+    def from_config(cls, config: RunConfig, *, vocabulary_size: int) -> "LanguageModelModule":
+        return cls(vocabulary_size, config.model, config.optimizer)
+
+    @property
+    def learning_rate(self) -> float:
+        """What training starts with; to be set before it does."""
+        return self.optimizer_config.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        changed = to_plain(self.optimizer_config) | {"learning_rate": float(rate)}
+        self.optimizer_config = from_plain(OptimizerConfig, changed, "optimizer")
+        self.hparams["optimizer"] = changed
+
+    def forward(
+        self, ids: Int[Tensor, "time batch"], state: State | None = None
+    ) -> tuple[Float[Tensor, "time batch vocabulary"], State]:
+        """Logits of the token after each, and the state to go on from."""
+        logits, state = self.model(ids, state)
+        return logits, state
+
+    def configure_model(self) -> None:
+        # Lightning would, too, but only after weights of a checkpoint were rounded to 32 bits.
+        if self.is_attached and self.trainer.precision == "64-true":
+            self.double()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        config = self.optimizer_config
+        # A scaler of gradients would let a fused step unscale them only after they were clipped.
+        has_scaler = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        optimizer = build_optimizer(trained, config, fused=not has_scaler)
+        if config.is_constant:
+            return optimizer
+        schedule = build_schedule(optimizer, config, share_of_budget(self.trainer, is_shared=True))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_fit_start(self) -> None:
+        # A run that goes on learns of its limits when training starts. With max_steps, Lightning
+        # would take an epoch's end for its middle, and end that epoch once more; at the limit, it
+        # would leave out on_train_end, in which callbacks finish the weights.
+        if self.trainer.ckpt_path is not None:
+            loop = self.trainer.fit_loop
+            self.limits = loop.epoch_loop.max_steps, loop.max_epochs
+            self.is_to_stop, self.trainer.should_stop = self.trainer.should_stop, False
+            loop.epoch_loop.max_steps = loop.max_epochs = -1
+
+    def on_train_start(self) -> None:
+        self.know_limits()
+        loader = self.trainer.train_dataloader
+        if isinstance(loader, TrainingBatches):  # also without its data module
+            loader.position = lambda: position_in(self.trainer)
+        restored, self.restored = self.restored, None
+        if restored is not None and self.trainer.ckpt_path is not None:
+            self.go_on_from(restored)
+        elif self.global_step == 0:
+            self.metrics, self.training_state = TrainingMetrics(), None
+            if self.global_rank > 0:
+                seed_rank(self.global_rank)
+        self.metrics.start_clock()
+
+    def know_limits(self) -> None:
+        if self.limits is not None:
+            loop = self.trainer.fit_loop
+            (loop.epoch_loop.max_steps, loop.max_epochs), self.limits = self.limits, None
+            self.trainer.should_stop |= self.is_to_stop
+
+    def teardown(self, stage: str) -> None:
+        self.know_limits()  # should training never have started
+
+    def on_train_epoch_start(self) -> None:
+        self.metrics.start_epoch()
+        self.metrics.start_clock()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
+        # Here, as a checkpoint of the step before is written by now, or has been read.
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every > 0 and self.global_step % every == 0:
+            self.log_training_metrics()
+        batch = as_batch(batch)
+        state = self.training_state if batch.continues else None
+        logits, state = self.model(batch.inputs, state)
+        self.training_state = detach(state)
+        loss = cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
+        self.metrics.losses.append(loss.detach())
+        self.metrics.tokens += batch.targets.numel() * self.trainer.world_size
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by ``optimizer.clip_norm``, or as the ``Trainer`` was told."""
+        trained = [weight for group in optimizer.param_groups for weight in group["params"]]
+        largest = self.optimizer_config.clip_norm if gradient_clip_val is None else None
+        self.metrics.learning_rate = float(optimizer.param_groups[0]["lr"])
+        self.metrics.gradient_norms.append(clip_by_global_norm(trained, largest))
+        if gradient_clip_val is not None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_train_epoch_end(self) -> None:
+        self.log_training_metrics()
+        self.metrics.stop_clock()
+
+    def on_train_end(self) -> None:
+        # A run that went on with nothing left to train has not logged its last steps.
+        self.log_points(self.training_metrics())
+
+    def on_validation_start(self) -> None:
+        if self.is_fitting:
+            self.log_training_metrics()
+            self.metrics.stop_clock()
+
+    def on_validation_epoch_start(self) -> None:
+        self.start_evaluation()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluate(as_batch(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_evaluation("validation")
+
+    def on_validation_end(self) -> None:
+        if self.is_fitting:
+            self.metrics.start_clock()
+
+    def on_test_epoch_start(self) -> None:
+        self.start_evaluation()
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluate(as_batch(batch))
+
+    def on_test_epoch_end(self) -> None:
+        self.log_evaluation("test")
+
+    def on_predict_epoch_start(self) -> None:
+        self.evaluation_state = None
+
+    def predict_step(
+        self, batch: Any, batch_idx: int = 0
+    ) -> Float[Tensor, "time batch vocabulary"]:
+        """Log-probabilities of the token after each of a batch, or of ids alone."""
+        batch = Batch(batch, batch) if isinstance(batch, Tensor) else as_batch(batch)
+        state = self.evaluation_state if batch.continues else None
+        logits, self.evaluation_state = self.model(batch.inputs, state)
+        return logits.log_softmax(-1)
+
+    def start_evaluation(self) -> None:
+        self.evaluation_state = None
+        self.nats_dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        self.nats = torch.zeros((), dtype=self.nats_dtype, device=self.device)
+        self.tokens = torch.zeros((), dtype=torch.int64, device=self.device)
+
+    def evaluate(self, batch: Batch) -> None:
+        state = self.evaluation_state if batch.continues else None
+        logits, self.evaluation_state = self.model(batch.inputs, state)
+        self.nats += cross_entropy(
+            logits.flatten(0, 1), batch.targets.flatten(), reduction="sum"
+        ).to(self.nats_dtype)
+        self.tokens += batch.targets.numel()
+
+    def log_evaluation(self, split: str) -> None:
+        total = self.trainer.strategy.reduce
+        loss = total(self.nats, reduce_op="sum") / total(self.tokens, reduce_op="sum")
+        self.log_everywhere(in_all_units(split, loss.item(), self.characters_per_token(split)))
+
+    def log_training_metrics(self) -> None:
+        if metrics := self.training_metrics():
+            self.log_everywhere(metrics)
+
+    def training_metrics(self) -> dict[str, float]:
+        """What was measured since the point before, if a step was completed since then."""
+        means = self.metrics.read(self.global_step, self.mean_over_ranks)
+        if means is None:
+            return {}
+        units = in_all_units("train", means.loss, self.characters_per_token("train"))
+        units |= {
+            "tokens": float(self.metrics.tokens),
+            "learning_rate": self.metrics.learning_rate,
+            "gradient_norm": means.gradient_norm,
+        }
+        if means.seconds:
+            units["tokens_per_second"] = means.tokens / means.seconds
+        return units
+
+    def log_everywhere(self, values: dict[str, float]) -> None:
+        """For callbacks, and for loggers at the number of steps that were made.
+
+        Lightning itself would count a logger's steps from 0.
+        """
+        self.log_dict(
+            values, logger=not self.is_fitting, batch_size=1, sync_dist=self.trainer.world_size > 1
+        )
+        if self.is_fitting and not self.trainer.sanity_checking:
+            self.log_points(values)
+
+    def log_points(self, values: dict[str, float]) -> None:
+        # A perplexity can overflow where its loss is finite.
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        for logger in self.loggers if finite else ():
+            logger.log_metrics(finite, self.global_step)
+
+    def characters_per_token(self, split: str) -> float | None:
+        data = getattr(self.trainer, "datamodule", None)
+        known = getattr(data, "characters_per_token", None)
+        return None if known is None else known(split)
+
+    def fetch_metrics(self) -> None:
+        """Get what the steps measured from the device, without logging it yet."""
+        self.metrics.fetch(self.global_step, self.mean_over_ranks)
+
+    def mean_over_ranks(self, values: Tensor) -> Tensor:
+        mean = self.trainer.strategy.reduce(values, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return mean
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether there is a trainer, which is not so in ``load_from_checkpoint``."""
+        try:
+            return self.trainer is not None
+        except RuntimeError:
+            return False
+
+    @property
+    def is_fitting(self) -> bool:
+        return self.trainer.state.fn is TrainerFn.FITTING
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what goes on: the carried state of all rows, and the random states of each rank."""
+        self.fetch_metrics()
+        own = on_cpu(self.training_state or ()), random_states()
+        of_ranks = [own] * self.trainer.world_size
+        if self.trainer.world_size > 1:
+            distributed.all_gather_object(of_ranks, own)
+        carried, states = zip(*of_ranks, strict=True)
+        checkpoint[OWN] = {
+            "carried": to_plain_state(join_rows(carried)),
+            "random": list(states),
+            "metrics": self.metrics.state_dict(),
+            "precision": self.trainer.precision,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.restored = checkpoint.get(OWN)
+        if self.restored is not None:
+            self.metrics.load_state_dict(self.restored["metrics"])
+            if not self.is_attached and self.restored["precision"] == "64-true":
+                self.double()
+
+    def go_on_from(self, restored: dict[str, Any]) -> None:
+        """Any number of ranks can; one that was not there before gets a random state of its own."""
+        rank, world_size = self.global_rank, self.trainer.world_size
+        # Of another precision now, the state must take on that of the weights.
+        same = restored["precision"] == self.trainer.precision
+        dtype = None if same else next(self.parameters()).dtype
+        carried = from_plain_state(restored["carried"], self.device, dtype)
+        if carried:
+            rows = rows_of_rank(len(carried[0][0]), rank, world_size)
+            self.training_state = only_rows(carried, rows)
+        if rank < len(restored["random"]):
+            set_random_states(restored["random"][rank])
+        else:
+            seed_rank(rank)
+
+
+def as_batch(batch: Any) -> Batch:
+    """Also of a loader of one's own: a pair of inputs and targets, or ids to be cut into both."""
+    if isinstance(batch, Batch):
+        return batch
+    return Batch(batch[:-1], batch[1:]) if isinstance(batch, Tensor) else Batch(*batch)
