@@ -411,7 +411,12 @@ def forget_threads(folder):
     (folder / "summary.json").write_text(json.dumps(summary))
 
 
+def forget_how_many_threads(folder):
+    (folder / "summary.json").write_text(json.dumps(summary_of(folder) | {"threads": "x"}))
+
+
 CHANGES = {
+    "summary.json is damaged: threads is 'x'": forget_how_many_threads,
     "vocabulary.json was changed": edit_vocabulary,
     "vocabulary.json cannot be read": lambda folder: (folder / "vocabulary.json").unlink(),
     "vocabulary.json is damaged": lambda folder: (folder / "vocabulary.json").write_text("[1, 2"),

@@ -132,13 +132,12 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
             start_from(source, session, summary["started_from"])
         if checkpoint is not None:
             if nothing_to_do(before, config, checkpoint, summary):
-                log.info(
-                    "%s is complete, with %d epochs, %s steps: nothing to do. A larger "
-                    "training.epochs (or steps, or minutes) goes on.",
-                    output,
-                    summary["epochs"],
-                    f"{summary['steps']:,}",
-                )
+                if summary.get("stopped_early"):
+                    goes_on = "A callback, such as EarlyStopping, has ended it."
+                else:
+                    goes_on = "A larger training.epochs (or steps, or minutes) goes on."
+                done = f"{summary['epochs']} epochs, {summary['steps']:,} steps"
+                log.info("%s is complete, with %s: nothing to do. %s", output, done, goes_on)
                 return summary
             refuse_another_schedule(before, config, checkpoint)
         precision_here(config.device.precision, session.device.type)  # or it is refused

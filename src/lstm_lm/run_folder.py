@@ -7,6 +7,8 @@
     checkpoints/best.ckpt      that where validation loss was lowest
     summary.json               status and figures; written whole at every change, so always true
     events.out.tfevents.*      for TensorBoard
+    hparams.yaml               what Lightning's loggers know of the model
+    metrics.csv, loggers.json  of other loggers, where they were asked for: rows, and their ids
     progress.json              how far it is, while it runs
     log.txt                    in a sweep: what it printed
     .lock                      held by the process that trains
@@ -180,6 +182,8 @@ class RunFolder:
                 f"{self.summary} does not say {', '.join(sorted(missing))}: it was edited, or "
                 "written by another version of lstm_lm"
             )
+        if not isinstance(summary["threads"] or 1, int) or (summary["threads"] or 1) < 1:
+            raise DamagedFile(f"{self.summary} is damaged: threads is {summary['threads']!r}")
         if summary["status"] == "running" and not is_locked(self.lock):
             summary["status"] = "interrupted"
         return summary

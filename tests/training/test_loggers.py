@@ -3,8 +3,10 @@
 import json
 from types import SimpleNamespace
 
+import pytest
 from lightning.pytorch.loggers import CSVLogger
 
+from lstm_lm.errors import DamagedFile
 from lstm_lm.training.loggers import keep_ids, with_known_ids
 
 ENTRIES = {
@@ -41,6 +43,12 @@ def test_ids_are_kept_in_the_folder_and_given_to_a_run_that_goes_on(tmp_path):
     assert known["csv"] == ENTRIES["csv"]
     own = {"wandb": ENTRIES["wandb"] | {"id": "mine"}}
     assert with_known_ids(own, tmp_path)["wandb"]["id"] == "mine"
+
+
+def test_ids_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "loggers.json").write_text("{")
+    with pytest.raises(DamagedFile, match="loggers.json is damaged"):
+        with_known_ids(ENTRIES, tmp_path)
 
 
 def test_an_id_belongs_to_one_logger_alone(tmp_path):

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.atomic_file import write_whole
+from lstm_lm.errors import DamagedFile
 from lstm_lm.lightning_parts import TARGET
 
 CSV = "metrics.csv"
@@ -33,9 +34,16 @@ def tensorboard_of(loggers: Sequence[Logger]) -> SummaryWriter | None:
 
 
 def with_known_ids(entries: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings of loggers, with the ids under which they know a run that goes on."""
+    """The settings of loggers, with the ids under which they know a run that goes on.
+
+    Raises:
+        DamagedFile: if the ids cannot be read.
+    """
     file = folder / IDS
-    ids = json.loads(file.read_text()) if file.exists() else {}
+    try:
+        ids = json.loads(file.read_text()) if file.exists() else {}
+    except (OSError, ValueError) as error:
+        raise DamagedFile(f"{file} is damaged: {error}") from error
     known = {}
     for name, entry in entries.items():
         kind = entry[TARGET].rpartition(".")[2]
