@@ -268,3 +268,40 @@ def test_one_process_among_the_tasks_of_slurm_trains_alone(tiny_run, tmp_path, m
     monkeypatch.setenv("SLURM_JOB_NAME", "train")
     monkeypatch.setenv("WORLD_SIZE", "")
     assert train(tiny_run("training.epochs=1"), tmp_path / "run")["status"] == "completed"
+
+
+BY_THE_CLOCK = """
+import sys
+from datetime import timedelta
+
+import torch
+from lightning import Callback, Trainer
+from lstm_lm import LanguageModelModule, TextDataModule
+
+
+class Tell(Callback):
+    def on_train_end(self, trainer, module):
+        weights = torch.cat([weight.detach().flatten() for weight in module.parameters()])
+        rate = module.metrics.learning_rate
+        sys.stdout.write(f"sum {weights.double().sum():.12f} rate {rate!r}\\n")
+
+
+data = TextDataModule(max_tokens=20000, batch_size=8, num_steps=10)
+model = {"hidden_size": 8, "embedding_size": None}
+module = LanguageModelModule(len(data.vocabulary), model, {"schedule": "cosine"})
+Trainer(
+    max_epochs=-1, max_time=timedelta(seconds=2), accelerator="cpu", devices=2, strategy="ddp",
+    callbacks=[Tell()], logger=False, enable_checkpointing=False, enable_progress_bar=False,
+    enable_model_summary=False, limit_val_batches=0,
+).fit(module, data)
+"""
+
+
+def test_a_rate_that_follows_the_clock_is_the_same_on_all_ranks(tmp_path, commands):
+    (tmp_path / "program.py").write_text(BY_THE_CLOCK)
+    program = commands.start(program=[sys.executable, str(tmp_path / "program.py")])
+    output, _ = program.communicate(timeout=600)
+    assert program.returncode == 0
+    one, other = [line for line in output.splitlines() if line.startswith("sum")]
+    assert one == other
+    assert 0 < float(one.split()[-1]) < 0.5
