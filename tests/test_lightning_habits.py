@@ -439,8 +439,8 @@ def test_the_best_checkpoints_by_validation_loss_are_kept(assert_resumes_exactly
     rates = {"name": "sgd", "learning_rate": 30, "clip_norm": None}  # too large for a steady fall
     run = assert_resumes_exactly(make_trainer, every=5, optimizer=rates)
     losses = run.points.of("validation/loss")
-    best = sorted(losses, key=losses.get)[:2]
-    assert best == [39, 65]  # and not the last two
+    assert list(losses) == [13, 26, 39, 52, 65]
+    best = sorted(losses, key=losses.get)[:2]  # which they are depends on how a processor rounds
     whole, _, resumed = made
     assert {step_of(path) for path in (tmp_path / "whole").iterdir()} == set(best)
     assert step_of(Path(whole.best_model_path)) == best[0]
