@@ -5,10 +5,13 @@ Gates lie as in ``torch.nn``, in blocks of ``size``. Numbers are computed as the
 stored as the sequence has them. Triton has no hyperbolic tangent of its own: tanh(x) = 2 σ(2x) − 1.
 """
 
+from typing import no_type_check
+
 import triton
 import triton.language as tl
 
 
+@no_type_check  # Triton compiles the source, which a checker of types must not wrap
 @triton.jit
 def lstm_step(sums, before, after, hidden, gates, size, elements, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -28,6 +31,7 @@ def lstm_step(sums, before, after, hidden, gates, size, elements, BLOCK: tl.cons
     tl.store(gates + gate + 3 * size, o, inside)
 
 
+@no_type_check
 @triton.jit
 def lstm_step_backward(
     grad_hidden, gates, before, after, grad_cell, grad_gates, size, elements, BLOCK: tl.constexpr
@@ -50,6 +54,7 @@ def lstm_step_backward(
     tl.store(grad_gates + gate + 3 * size, hidden * shown * o * (1 - o), inside)
 
 
+@no_type_check
 @triton.jit
 def gru_step(sums, from_input, before, after, gates, size, elements, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -71,6 +76,7 @@ def gru_step(sums, from_input, before, after, gates, size, elements, BLOCK: tl.c
     tl.store(gates + saved + 3 * size, candidate, inside)
 
 
+@no_type_check
 @triton.jit
 def gru_step_backward(
     through_gates,
