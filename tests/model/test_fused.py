@@ -68,9 +68,13 @@ def run_twin(core, cell, inputs):
 
 
 def assert_within(ours, theirs, share):
-    """Each number within a share of the largest of its tensor."""
+    """Each number within a share of the largest of its tensor.
+
+    Of a tensor of small numbers, within a share of 0.02: Triton's tanh is a difference of numbers
+    near one.
+    """
     for our, their in zip(ours, theirs, strict=True):
-        assert_close(our.double(), their, rtol=0, atol=share * max(their.abs().max().item(), 1e-3))
+        assert_close(our.double(), their, rtol=0, atol=share * max(their.abs().max().item(), 0.02))
 
 
 @every_cell
