@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from lightning import seed_everything
 
-from lstm_lm.atomic_file import replace_by_link
 from lstm_lm.auto_settings import settle, without_auto
 from lstm_lm.checkpoint_file import load_newest
 from lstm_lm.command_line.instantiate import build_callbacks, build_loggers, typed_entries
@@ -33,14 +32,13 @@ from lstm_lm.resume_rules import (
     refuse_another_schedule,
     refuse_first_version,
     refuse_lost_checkpoints,
-    without_results,
 )
 from lstm_lm.run_folder import RunFolder, with_absolute_paths
-from lstm_lm.training.event_files import cut_back
 from lstm_lm.training.loggers import with_known_ids
 from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.process_group import as_rank, local_rank_of, rank_of
-from lstm_lm.training.session import Session, versions
+from lstm_lm.training.resumed_folder import ResumedFolder
+from lstm_lm.training.session import Session
 from lstm_lm.training.stop_signals import StopSignals
 from lstm_lm.training.trainer import build_trainer, first_line
 
@@ -142,17 +140,10 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
             refuse_another_schedule(before, config, checkpoint)
         precision_here(config.device.precision, session.device.type)  # or it is refused
         signals.heed()
-        folder.values = without_results(summary)
-        folder.write_config(config)
-        if folder.is_ours:
-            if path == folder.previous:
-                replace_by_link(folder.last, folder.previous)
-            cut_back(folder.path, checkpoint)
+        resumed = ResumedFolder(folder, before, path, checkpoint, summary)
+        folder.values = dict(summary)
         announce(session, checkpoint, summary)
-        if checkpoint is None:
-            session.run()
-        else:
-            session.run(before, checkpoint)
+        session.run(resumed)
     return folder.values
 
 
@@ -214,14 +205,12 @@ def known_before(session: Session, started_from: str | None) -> dict[str, Any]:
     config, splits = session.config, session.splits
     return {
         "status": "running",
-        "device": device_name(session.device),
+        **session.computed_with(),
         "fingerprint": fingerprint(config, splits.text_sha256, started_from),
         "started_from": started_from,
         "parameters": count_parameters(session.module),
-        "versions": versions(),
         "core": config.model.core.value,
         "threads": torch.get_num_threads(),  # of each rank
-        "ranks": config.device.ranks,
         "text": config.data.text.value,
         "text_sha256": splits.text_sha256,
         "text_note": splits.text_note,

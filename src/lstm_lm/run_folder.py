@@ -135,22 +135,13 @@ class RunFolder:
             if self.is_ours:
                 write_whole(self.vocabulary, vocabulary_json(vocabulary))
             self.record(vocabulary_sha256=vocabulary_sha256(vocabulary), **summary)
+            if self.is_ours:
+                self.write_config(config)
         except OSError as error:
             raise SettingsError(f"cannot write to {self.path}: {error.strerror}") from error
-        self.write_config(config)
 
     def write_config(self, config: RunConfig) -> None:
-        """Write every setting.
-
-        Raises:
-            SettingsError: if that is not possible.
-        """
-        if not self.is_ours:
-            return
-        try:
-            write_whole(self.config, as_yaml(config).encode())
-        except OSError as error:
-            raise SettingsError(f"cannot write to {self.path}: {error.strerror}") from error
+        write_whole(self.config, as_yaml(config).encode())
 
     def record(self, **values: Any) -> None:
         """Add to the summary; a number that is not finite becomes null, as JSON has none."""

@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     Callback,
+    EarlyStopping,
     LearningRateFinder,
     ModelCheckpoint,
     OnExceptionCheckpoint,
@@ -23,10 +24,12 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 
+from lstm_lm.command_line.settings import nearest
 from lstm_lm.config import Accelerator, RunConfig
 from lstm_lm.errors import SettingsError
 from lstm_lm.fingerprint import flatten
 from lstm_lm.lightning_parts import TARGET, is_trusted, refuse_missing_packages
+from lstm_lm.training.metrics import METRICS
 
 # Arguments that say where something is written or sent to, which a stranger shall not decide.
 PLACES = {"artifact_location", "dir", "dirpath", "log_dir", "root_dir", "save_dir", "tracking_uri"}
@@ -92,8 +95,20 @@ def build_callbacks(config: RunConfig, folder: Path, typed: Collection[str]) -> 
             keep_apart(name, callback, folder)
         if isinstance(callback, INEXACT):
             log.warning("warning: with %s a resumed run does not end with the same bits", name)
+        if isinstance(callback, (EarlyStopping, ModelCheckpoint)):
+            refuse_unknown_metric(name, callback.monitor, config.callbacks)
         callbacks.append(callback)
     return callbacks
+
+
+def refuse_unknown_metric(name: str, metric: str | None, entries: dict[str, Any]) -> None:
+    """
+    Raises:
+        SettingsError: if a callback follows what nobody logs, as it would say after an epoch.
+    """
+    all_known = all(is_trusted(entry) for entry in entries.values())  # others may log their own
+    if metric is not None and all_known and metric not in METRICS:
+        raise SettingsError(f"{name}.monitor={metric} is no metric: {nearest(metric, METRICS)}")
 
 
 def keep_apart(name: str, callback: ModelCheckpoint, folder: Path) -> None:

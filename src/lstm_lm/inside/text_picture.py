@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 FONT = str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSansMono.ttf")
 SIZE, HEIGHT, GAP = 14, 18, 12  # of letters, of lines and above titles, in pixels
 COLUMNS, LINES = 80, 8
-VISIBLE = {"\n": "⏎", "\t": "⇥"}
+VISIBLE = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
 BLUE, WHITE, RED = np.array([[33, 102, 172], [255, 255, 255], [202, 0, 32]], np.float32)
 TITLE = "#666666"
 DARK = 0.75  # from there on letters are white
@@ -139,4 +139,5 @@ def other_fonts() -> list[str]:
 
 @cache
 def load_font(file: str = FONT) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(file, SIZE)
+    # Raqm, the other layout, fails on characters that end a paragraph. Letters are drawn singly.
+    return ImageFont.truetype(file, SIZE, layout_engine=ImageFont.Layout.BASIC)

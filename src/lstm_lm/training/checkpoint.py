@@ -48,6 +48,7 @@ class RunCheckpoint(ModelCheckpoint):
     the weights and every step up to them are known to be finite.
 
     Args:
+        take_over: called before anything is written.
         record: called with the trainer whenever its state was saved.
         sizes: what TensorBoard's files hold by then.
     """
@@ -57,12 +58,13 @@ class RunCheckpoint(ModelCheckpoint):
         folder: RunFolder,
         config: CheckpointConfig,
         signals: StopSignals,
+        take_over: Callable[[], None],
         record: Callable[[Trainer], None],
         sizes: Callable[[], dict[str, int]],
     ) -> None:
         super().__init__(folder.checkpoints, "best", MONITOR, save_last=True)
         self.folder, self.config, self.signals = folder, config, signals
-        self.record, self.sizes = record, sizes
+        self.take_over, self.record, self.sizes = take_over, record, sizes
         self.best_step: int | None = None
         self.saved_step: int | None = None
         self.validated_step: int | None = None
@@ -124,14 +126,14 @@ class RunCheckpoint(ModelCheckpoint):
             self.saved_step = trainer.global_step
             self.last_model_path = str(self.folder.last)
             if trainer.is_global_zero:
-                self.mend_best()
+                self.mend_best(Path(trainer.ckpt_path))
 
-    def mend_best(self) -> None:
+    def mend_best(self, newest: Path) -> None:
         """See to it that best.ckpt is what this state knows, or newer, which will come again."""
         if self.best_step is None:
             return
         if self.best_step == self.saved_step:
-            replace_by_copy(self.folder.best, self.folder.last)
+            replace_by_copy(self.folder.best, newest)
             return
         try:
             found = load_checkpoint(self.folder.best)["global_step"]
@@ -234,6 +236,7 @@ class RunCheckpoint(ModelCheckpoint):
                 raise Diverged(f"weight {name}", step)
         self.is_ended = trainer.should_stop and not is_time_up(trainer)
         with self.signals.while_saving():
+            self.take_over()
             self.flush(trainer)
             trainer.save_checkpoint(self.folder.last)
             self.saved_step, self.saved_at = step, time.monotonic()
@@ -253,6 +256,7 @@ class RunCheckpoint(ModelCheckpoint):
         if not trainer.is_global_zero or self.saved_step != trainer.global_step:
             return
         with self.signals.while_saving():
+            self.take_over()
             self.flush(trainer)
             checkpoint = load_checkpoint(self.folder.last)
             state = checkpoint["callbacks"][self.state_key]

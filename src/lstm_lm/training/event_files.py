@@ -24,17 +24,21 @@ def flushed_sizes(folder: Path, writer: SummaryWriter | None) -> dict[str, int]:
     """The files' sizes in bytes, once everything is on disk."""
     if writer is not None:
         writer.flush()
-    files = sorted(folder.glob(PATTERN))
+    files = sorted(event_files(folder))
     for file in files:
         flush_to_disk(file)
     return {file.name: file.stat().st_size for file in files}
 
 
-def cut_back(folder: Path, checkpoint: dict[str, Any] | None) -> None:
-    """Remove all that was written since a checkpoint was, or all there is."""
+def event_files(folder: Path) -> set[Path]:
+    return set(folder.glob(PATTERN))
+
+
+def cut_back(files: set[Path], checkpoint: dict[str, Any] | None, folder: Path) -> None:
+    """Remove from these files what was written since a checkpoint was, or all there is."""
     sizes = {} if checkpoint is None else checkpoint["callbacks"]["RunCheckpoint"]["event_files"]
     refuse_other_files(sizes)
-    for file in folder.glob(PATTERN):
+    for file in files:
         if file.name not in sizes:
             file.unlink()
     for name, size in sizes.items():

@@ -90,15 +90,14 @@ def go_on_with_rows(
 ) -> None:
     """Write the rows that CSV files had at a checkpoint anew, none without one.
 
-    Until that is done they have another name, so that nothing is lost wherever it ends.
+    What is there keeps another name until a new state is saved, so nothing is lost before.
     """
     counts, last = {}, 0
     if checkpoint is not None:
         counts = checkpoint["callbacks"]["RunCheckpoint"]["csv_rows"]
         last = checkpoint["global_step"]
     for name, logger in csv_files(loggers, folder).items():
-        file = folder / name
-        kept = file.with_name(f"{CSV}.kept")
+        file, kept = folder / name, kept_rows(folder / name)
         if file.exists() and not kept.exists():
             os.replace(file, kept)
         if not kept.exists():
@@ -110,4 +109,18 @@ def go_on_with_rows(
             if step <= last:  # of a file that this checkpoint does not know
                 logger.experiment.log_metrics({n: value for n, value in row.items() if value}, step)
         logger.save()
-        kept.unlink()
+
+
+def kept_rows(file: Path) -> Path:
+    return file.with_name(f"{CSV}.kept")
+
+
+def forget_kept_rows(loggers: Sequence[Logger], folder: Path) -> None:
+    for name in csv_files(loggers, folder):
+        kept_rows(folder / name).unlink(missing_ok=True)
+
+
+def put_rows_back(loggers: Sequence[Logger], folder: Path) -> None:
+    for name in csv_files(loggers, folder):
+        if kept_rows(folder / name).exists():
+            os.replace(kept_rows(folder / name), folder / name)

@@ -131,6 +131,17 @@ def first_not_finite(losses: list[float], norms: list[float], step: int) -> tupl
     return "loss", step
 
 
+# What callbacks can follow.
+METRICS = [
+    *(
+        f"{split}/{unit}"
+        for split in ("validation", "train")
+        for unit in ("loss", "perplexity", "bits_per_character")
+    ),
+    *("tokens", "tokens_per_second", "learning_rate", "gradient_norm"),
+]
+
+
 def in_all_units(
     prefix: str, loss: float, characters_per_token: float | None = None
 ) -> dict[str, float]:

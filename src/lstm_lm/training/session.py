@@ -39,6 +39,7 @@ from lstm_lm.training.loggers import go_on_with_rows, keep_ids, tensorboard_of
 from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.process_group import environment_for_ranks, is_lost_rank
 from lstm_lm.training.progress import Progress
+from lstm_lm.training.resumed_folder import ResumedFolder
 from lstm_lm.training.samples import Samples
 from lstm_lm.training.stop_signals import StopSignals
 from lstm_lm.training.trainer import build_trainer, first_line
@@ -76,25 +77,24 @@ class Session:
     def splits(self) -> Splits:
         return self.data.splits
 
-    def run(
-        self, before: RunConfig | None = None, checkpoint: dict[str, Any] | None = None
-    ) -> None:
+    def run(self, resumed: ResumedFolder | None = None) -> None:
         """Train until the budget is used up, then score the held-out text.
 
         Args:
-            before: the settings with which the folder's last checkpoint was written, to go on
-                from it.
-            checkpoint: what it holds.
+            resumed: the folder, if the run goes on there.
 
         Raises:
             RunFailed, Stopped: with the newest state that could be saved.
         """
-        keep_freed_memory()
+        self.resumed = resumed
         self.began = self.started - self.folder.values["seconds"]
         self.writer: SummaryWriter | None = None
         with self.known_end(), environment_for_ranks(self.config.device):
-            self.assemble(before, checkpoint)
-            newest = None if before is None else self.folder.last
+            keep_freed_memory()
+            if resumed is not None:
+                self.folder.record(status="running")
+            self.assemble()
+            newest = None if resumed is None else resumed.path
             self.trainer.fit(self.module, self.data, ckpt_path=newest)
             if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
                 self.trainer.test(self.module, self.data, verbose=False)
@@ -105,37 +105,50 @@ class Session:
                 with self.signals.at_once():
                     self.finish()
 
-    def assemble(self, before: RunConfig | None, checkpoint: dict[str, Any] | None) -> None:
+    def assemble(self) -> None:
         """Everything around the module that trains it."""
         config, folder = self.config, self.folder
+        checkpoint = None if self.resumed is None else self.resumed.checkpoint
         if folder.is_ours:
             go_on_with_rows(self.loggers, folder.path, checkpoint)
             self.writer = tensorboard_of(self.loggers)
             keep_ids(list(config.logger), self.loggers, folder.path)
         if self.writer is not None:
-            self.introduce(self.writer, before)
+            self.introduce(self.writer)
         self.checkpoint = RunCheckpoint(
             folder,
             config.checkpoint,
             self.signals,
+            self.take_over,
             self.record,
             lambda: flushed_sizes(folder.path, self.writer),
         )
         self.trainer = build_trainer(
             config, self.device, self.loggers, self.all_callbacks(), folder
         )
-        folder.record(
-            status="running",
-            device=device_name(self.device),
-            precision=config.device.precision,
-            backend=config.model.backend.value if config.model.core is CoreName.fused else None,
-            ranks=config.device.ranks,
-            versions=versions(),
-        )
 
-    def introduce(self, writer: SummaryWriter, before: RunConfig | None) -> None:
+    def computed_with(self) -> dict[str, Any]:
+        """What the summary says of what computes."""
+        config = self.config
+        return {
+            "device": device_name(self.device),
+            "precision": config.device.precision,
+            "backend": config.model.backend.value if config.model.core is CoreName.fused else None,
+            "ranks": config.device.ranks,
+            "versions": versions(),
+        }
+
+    def take_over(self) -> None:
+        """Let the folder of a run that goes on be as it is now: it can be trained, and will be."""
+        if self.resumed is not None:
+            self.resumed.take_over(self.config, self.loggers, self.computed_with())
+
+    def introduce(self, writer: SummaryWriter) -> None:
         """What TensorBoard shows of a run from its start."""
         shows_inside = self.config.inside.every_epochs is not None
+        before = None
+        if self.resumed is not None and self.resumed.checkpoint is not None:
+            before = self.resumed.before
         if before is None:
             write_start(writer, self.config)
             if self.splits.text_note:
@@ -171,6 +184,7 @@ class Session:
             figures = final_figures(
                 self.config.data, self.splits, model, self.folder, self.checkpoint
             )
+            self.take_over()
             if writer is not None:  # before the summary says so
                 write_success(writer, figures, trainer.global_step)
             stopped_early = {"stopped_early": True} if self.checkpoint.is_ended else {}
@@ -241,11 +255,18 @@ class Session:
 
     def close(self, status: str) -> None:
         is_assembled = hasattr(self, "trainer")
-        if status != "completed":
-            step = self.checkpoint.saved_step if is_assembled else None
-            saved = "nothing" if step is None else f"step {step:,}"
-            log.info("%s; %s is saved", status, saved)
         try:
+            if self.resumed is not None and self.resumed.is_as_found:
+                log.info("%s before anything new was saved: the run is as it was", status)
+                if self.writer is not None:
+                    self.writer.close()
+                step = self.folder.values["diverged_step"] if status == "diverged" else None
+                self.resumed.put_back(self.loggers, diverged_step=step)
+                return
+            if status != "completed":
+                step = self.checkpoint.saved_step if is_assembled else None
+                saved = "nothing" if step is None else f"step {step:,}"
+                log.info("%s; %s is saved", status, saved)
             self.folder.values["status"] = status
             # Else nothing is known beside what is there already.
             if is_assembled and self.trainer.global_step > 0:

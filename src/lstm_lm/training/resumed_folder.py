@@ -1,0 +1,75 @@
+"""The folder of a run that goes on. It stays as it was until the first new state is saved.
+
+Whatever fails before that, a setting or the machine, leaves settings, figures, checkpoints and
+curves as they were found. A run that diverges there says so, unless it was completed before.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+from lstm_lm.atomic_file import replace_by_link, write_whole
+from lstm_lm.config import RunConfig
+from lstm_lm.resume_rules import without_results
+from lstm_lm.run_folder import RunFolder
+from lstm_lm.training.event_files import cut_back, event_files
+from lstm_lm.training.loggers import forget_kept_rows, put_rows_back
+
+
+class ResumedFolder:
+    """
+    Args:
+        before: the settings with which its checkpoint was written.
+        path: the checkpoint to go on from, if there is one.
+        checkpoint: what it holds.
+        summary: as the folder has it.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        before: RunConfig,
+        path: Path | None,
+        checkpoint: dict[str, Any] | None,
+        summary: dict[str, Any],
+    ) -> None:
+        self.folder, self.before, self.path, self.checkpoint = folder, before, path, checkpoint
+        self.summary, self.summary_bytes = summary, folder.summary.read_bytes()
+        self.event_files = event_files(folder.path)
+        self.is_as_found = True
+
+    def take_over(self, config: RunConfig, loggers: list[Logger], known: dict[str, Any]) -> None:
+        """Let the folder be that of the run as it goes on; of an older one nothing is left.
+
+        Args:
+            known: of what it goes on with, for the summary.
+        """
+        folder = self.folder
+        if not (self.is_as_found and folder.is_ours):
+            return
+        if self.path == folder.previous:
+            replace_by_link(folder.last, folder.previous)
+        folder.write_config(config)
+        cut_back(self.event_files, self.checkpoint, folder.path)
+        forget_kept_rows(loggers, folder.path)
+        folder.values = without_results(folder.values) | known
+        self.is_as_found = False
+
+    def put_back(self, loggers: list[Logger], diverged_step: int | None) -> None:
+        """Undo what was written, but for why it can't go on, where that would come again.
+
+        Args:
+            diverged_step: where it diverged, if it did.
+        """
+        folder = self.folder
+        if not folder.is_ours:
+            return
+        for file in event_files(folder.path) - self.event_files:
+            file.unlink()
+        put_rows_back(loggers, folder.path)
+        folder.values = self.summary
+        if diverged_step is not None and self.summary["status"] != "completed":
+            folder.record(status="diverged", diverged_step=diverged_step)
+        else:
+            write_whole(folder.summary, self.summary_bytes)

@@ -1,0 +1,139 @@
+"""Whatever fails at a resume before a new state is saved leaves the run's folder as it was."""
+
+import errno
+import sys
+from pathlib import Path
+
+import pytest
+
+from lstm_lm.errors import RunFailed, SettingsError, Stopped
+from lstm_lm.experiment import resume, train
+from lstm_lm.training import session
+from lstm_lm.training.module import LanguageModelModule
+from lstm_lm.training.resumed_folder import ResumedFolder
+
+CHANGES = {"training.epochs": 3, "training.log_every": 3, "inside.every_epochs": 1}
+ASSEMBLED_IN = {"run", "assemble", "all_callbacks", "introduce", "computed_with"}
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def fail_at_line(number, error, function_names=ASSEMBLED_IN):
+    """Raise at the nth line that these functions of the session come to; they end with the fit."""
+    lines = 0
+
+    def of_line(frame, event, argument):
+        nonlocal lines
+        if event == "line":
+            lines += 1
+            if lines == number:
+                sys.settrace(None)
+                raise error
+        return of_line
+
+    def of_call(frame, event, argument):
+        code = frame.f_code
+        is_there = code.co_filename == session.__file__ and code.co_name in function_names
+        return of_line if is_there else None
+
+    sys.settrace(of_call)
+
+
+@pytest.fixture
+def completed(tiny_run, tmp_path):
+    config = tiny_run("training.epochs=1", "logger=[tensorboard,csv]", "checkpoint.every_steps=5")
+    train(config, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_failure_at_any_line_before_the_fit_leaves_all_as_it_was(completed, monkeypatch):
+    def fit(*_, **__):
+        raise Reached
+
+    class Reached(Exception):
+        """Each line before the fit has failed once."""
+
+    monkeypatch.setattr(session.Trainer, "fit", fit)
+    before = contents(completed)
+    number = 0
+    while True:
+        number += 1
+        error = OSError(errno.EIO, "broken") if number % 2 else KeyError("broken")
+        fail_at_line(number, error)
+        try:
+            with pytest.raises((OSError, RunFailed, KeyError, Reached)) as raised:
+                resume(completed, CHANGES)
+        finally:
+            sys.settrace(None)
+        assert contents(completed) == before
+        if raised.type is Reached:
+            break
+    assert number > 30
+    monkeypatch.undo()
+    assert resume(completed, CHANGES)["epochs"] == 3
+
+
+def broken_step(*_):
+    raise ValueError("broken")
+
+
+def stopped_step(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("where", "failure", "error"),
+    [
+        ("training_step", broken_step, ValueError),
+        ("training_step", stopped_step, Stopped),
+        ("on_fit_start", broken_step, ValueError),
+        ("configure_optimizers", broken_step, ValueError),
+        ("on_save_checkpoint", broken_step, ValueError),
+    ],
+)
+def test_a_failure_while_it_trains_leaves_all_as_it_was(
+    where, failure, error, completed, monkeypatch
+):
+    before = contents(completed)
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageModelModule, where, failure)
+        with pytest.raises(error):
+            resume(completed, CHANGES)
+    if where != "on_save_checkpoint":  # when it is saved, the folder is taken over
+        assert contents(completed) == before
+    assert resume(completed, CHANGES)["epochs"] == 3
+
+
+def test_a_callback_that_cannot_work_is_not_kept(completed):
+    before = contents(completed)
+    for name, wrong in [("EarlyStopping", "lose"), ("ModelCheckpoint", "validation/los")]:
+        entry = {"_target_": f"lightning.pytorch.callbacks.{name}", "monitor": wrong}
+        with pytest.raises(SettingsError, match=f"callbacks.mine.monitor={wrong} is no metric"):
+            resume(completed, {"training.epochs": 2, "callbacks": {"mine": entry}})
+    assert contents(completed) == before
+    assert resume(completed, {"training.epochs": 2})["epochs"] == 2
+
+
+def test_a_run_killed_before_its_first_new_state_has_lost_nothing(completed, monkeypatch):
+    settings = (completed / "config.yaml").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(ResumedFolder, "put_back", lambda *_, **__: None)  # as if it were killed
+        patch.setattr(LanguageModelModule, "training_step", broken_step)
+        with pytest.raises(ValueError):
+            resume(completed, CHANGES)
+    assert (completed / "config.yaml").read_bytes() == settings
+    summary = resume(completed, {})
+    assert (summary["status"], summary["epochs"]) == ("completed", 1)
+    assert len((completed / "metrics.csv").read_text().splitlines()) > 2
+
+
+@pytest.mark.parametrize("ends", ["\r\n", "\r", "\u2028", "\x1c\u2029\x85"])
+def test_the_inside_of_any_text_is_drawn(ends, tiny_run, tmp_path, text_file):
+    text = Path(text_file).read_text()
+    with open(text_file, "w", newline="") as file:
+        file.write(ends.join(text[start : start + 20] for start in range(0, len(text), 20)))
+    train(tiny_run("training.epochs=1"), tmp_path / "run")
+    summary = resume(tmp_path / "run", {"training.epochs": 2, "inside.every_epochs": 1})
+    assert summary["status"] == "completed"
