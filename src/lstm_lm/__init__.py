@@ -24,12 +24,16 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from lstm_lm.rank_variables import forget_what_is_no_number
+
 if TYPE_CHECKING:
     from lstm_lm.command_line.compose import compose
     from lstm_lm.comparison.records import runs
     from lstm_lm.data.data_module import TextDataModule
     from lstm_lm.run import Run, load_run, train
     from lstm_lm.training.module import LanguageModelModule
+
+forget_what_is_no_number()  # before Lightning is imported
 
 __all__ = [
     "LanguageModelModule",

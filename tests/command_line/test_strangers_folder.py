@@ -100,7 +100,8 @@ def test_an_argument_typed_does_not_make_the_rest_trusted(read, hostile_module, 
 
 def test_lightnings_own_need_not_be_typed(read, tmp_path):
     config = read(
-        f"callbacks: {{x: {{_target_: {CALLBACKS}.early_stopping.EarlyStopping, monitor: loss}}}}\n"
+        f"callbacks: {{x: {{_target_: {CALLBACKS}.early_stopping.EarlyStopping, "
+        "monitor: train/loss}}\n"
         "logger: {csv: {_target_: lightning.pytorch.loggers.CSVLogger, name: ''}}"
     )
     assert len(build_callbacks(config, FOLDER, [])) == len(build_loggers(config, tmp_path, [])) == 1

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments import KubeflowEnvironment, SLURMEnvironment
+from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
@@ -18,7 +19,8 @@ from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.config import DeviceConfig
 from lstm_lm.errors import SettingsError
 from lstm_lm.experiment import resume, train
-from lstm_lm.training.process_group import environment_of, rank_of
+from lstm_lm.rank_variables import forget_what_is_no_number
+from lstm_lm.training.process_group import environment_of, local_rank_of, rank_of
 
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
 SMALL = [
@@ -261,13 +263,71 @@ def test_slurm_says_which_rank_a_process_is(monkeypatch):
         rank_of(DeviceConfig(devices=2))
 
 
-def test_one_process_among_the_tasks_of_slurm_trains_alone(tiny_run, tmp_path, monkeypatch):
-    slurm = {"NTASKS": 4, "PROCID": 0, "LOCALID": 0, "NODEID": 0, "JOB_ID": 4242}
-    for name, value in slurm.items():
-        monkeypatch.setenv(f"SLURM_{name}", str(value))
-    monkeypatch.setenv("SLURM_JOB_NAME", "train")
-    monkeypatch.setenv("WORLD_SIZE", "")
+SCHEDULERS = {
+    "slurm": "SLURM_JOB_ID=4242 SLURM_JOB_NAME=train SLURM_NTASKS=4 SLURM_PROCID=3 SLURM_LOCALID=3 "
+    "SLURM_NODEID=0 SLURM_NODELIST=localhost",
+    "torchrun of one": "TORCHELASTIC_RUN_ID=a RANK=0 LOCAL_RANK=0 WORLD_SIZE=1 GROUP_RANK=0",
+    "lsf": "LSB_JOBID=7 LSB_DJOB_RANKFILE=/nowhere JSM_NAMESPACE_RANK=2 JSM_NAMESPACE_SIZE=4 "
+    "JSM_NAMESPACE_LOCAL_RANK=2",
+    "mpi": "OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=4 PMI_RANK=1 PMI_SIZE=4",
+    "kubeflow": "KUBERNETES_PORT=tcp://10.0.0.1 MASTER_ADDR=a MASTER_PORT=1 RANK=0 WORLD_SIZE=1",
+    "nothing said": "RANK= LOCAL_RANK= SLURM_PROCID= WORLD_SIZE= NODE_RANK= MASTER_PORT=",
+}
+
+
+def variables(settings):
+    return dict(setting.split("=") for setting in settings.split())
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_one_process_among_those_of_a_scheduler_trains_alone(
+    scheduler, tiny_run, tmp_path, monkeypatch
+):
+    for name, value in variables(SCHEDULERS[scheduler]).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(rank_zero_only, "rank", 3)  # as Lightning reads it when it is imported
+    forget_what_is_no_number()
     assert train(tiny_run("training.epochs=1"), tmp_path / "run")["status"] == "completed"
+    assert list(tmp_path.glob("run/events.out.tfevents.*"))
+    assert resume(tmp_path / "run", {"training.epochs": 2})["epochs"] == 2
+
+
+@pytest.mark.parametrize("scheduler", ["slurm", "nothing said"])
+def test_a_sweep_trains_its_jobs_alone(scheduler, tmp_path, commands):
+    grid = "-m", "device=cpu", "seed=1,2", "training.epochs=1", "data.max_tokens=5000"
+    folder = f"hydra.sweep.dir={tmp_path / 'sweep'}"
+    sweep = commands.start(*grid, folder, **variables(SCHEDULERS[scheduler]))
+    output, _ = sweep.communicate(timeout=600)
+    assert sweep.returncode == 0, output
+    assert len(list(tmp_path.glob("sweep/*/events.out.tfevents.*"))) >= 2
+
+
+def test_processes_of_which_some_are_missing_are_refused(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")  # Lightning would wait for the others for ever
+    with pytest.raises(SettingsError, match="LOCAL_RANK=0 .* WORLD_SIZE does not say 2"):
+        train(tiny_run("device.devices=2"), tmp_path / "run")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.delenv("LOCAL_RANK")
+    assert isinstance(environment_of(DeviceConfig(nodes=2)), KubeflowEnvironment)
+    assert (rank_of(DeviceConfig(nodes=2)), local_rank_of(DeviceConfig(nodes=2))) == (1, 0)
+
+
+def test_arguments_that_only_the_environment_has_are_refused(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PL_TRAINER_FAST_DEV_RUN", "true")
+    with pytest.raises(SettingsError, match="unset it, and type trainer.fast_dev_run=true"):
+        train(tiny_run(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_number_is_left_out(monkeypatch, caplog):
+    monkeypatch.setenv("RANK", "first")
+    monkeypatch.setenv("LOCAL_RANK", "")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    forget_what_is_no_number()
+    assert "RANK=first in the environment is no number" in caplog.text
+    assert "RANK" not in os.environ and "LOCAL_RANK" not in os.environ
+    assert os.environ["WORLD_SIZE"] == "2"
 
 
 BY_THE_CLOCK = """

@@ -71,7 +71,7 @@ class LocalLauncher(Launcher):
         """
         require_positive("hydra.launcher", jobs=self.jobs, jobs_per_gpu=self.jobs_per_gpu)
         require_not_negative("hydra.launcher", retries=self.retries)
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
             raise SettingsError(
                 "torchrun starts the processes of one run: leave it out, as a sweep starts those "
                 "of all its jobs"

@@ -10,6 +10,7 @@ import time
 from typing import Any, NamedTuple
 
 from lstm_lm.errors import DamagedFile
+from lstm_lm.rank_variables import environment_alone
 from lstm_lm.sweep.gpu_slots import release
 from lstm_lm.sweep.sweep_folder import Job, SweepFolder
 
@@ -48,7 +49,7 @@ class JobProcess:
         self.started = time.monotonic()
         self.share_at_start: float | None = None
         self.is_stopping = False
-        environment = os.environ | {
+        environment = environment_alone() | {
             "OMP_NUM_THREADS": str(job.threads),
             "MKL_NUM_THREADS": str(job.threads),
             "CUDA_VISIBLE_DEVICES": ",".join(gpus),

@@ -21,11 +21,13 @@ from collections.abc import Iterator
 import torch
 from lightning.fabric.plugins.environments import (
     ClusterEnvironment,
+    KubeflowEnvironment,
     LightningEnvironment,
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
 
 from lstm_lm.config import DeviceConfig
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
@@ -51,7 +53,10 @@ def environment_of(config: DeviceConfig) -> ClusterEnvironment:
         SettingsError: if another number of processes was started than the settings say.
     """
     if is_started_by_torchrun():
-        environment: ClusterEnvironment = TorchElasticEnvironment()
+        has_local_rank = "LOCAL_RANK" in os.environ
+        environment: ClusterEnvironment = (
+            TorchElasticEnvironment() if has_local_rank else KubeflowEnvironment()
+        )
         started = environment.world_size()
     elif config.ranks > 1 and int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1) > 1:
         try:
@@ -64,6 +69,12 @@ def environment_of(config: DeviceConfig) -> ClusterEnvironment:
             raise SettingsError(
                 f"device.nodes={config.nodes} needs torchrun or srun, to start the processes of all"
             )
+        if config.ranks > 1 and "LOCAL_RANK" in os.environ and PARENT not in os.environ:
+            raise SettingsError(
+                f"LOCAL_RANK={os.environ['LOCAL_RANK']} in the environment says that all processes "
+                f"are started together, but WORLD_SIZE does not say {config.ranks}, which is "
+                "device.devices x device.nodes: unset LOCAL_RANK, or set both"
+            )
         return LightningEnvironment()
     if started != config.ranks:
         raise SettingsError(
@@ -74,7 +85,7 @@ def environment_of(config: DeviceConfig) -> ClusterEnvironment:
 
 
 def is_started_by_torchrun() -> bool:
-    """Or by whatever else sets the same variables."""
+    """Or by whatever else sets the same variables, as Kubeflow does without a local rank."""
     return int(os.environ.get("WORLD_SIZE") or 1) > 1 and "RANK" in os.environ
 
 
@@ -99,8 +110,12 @@ def local_rank_of(config: DeviceConfig) -> int:
 def as_rank(rank: int) -> Iterator[None]:
     """Let a rank other than 0 train without a word, and end with the others or with rank 0.
 
+    Lightning's loggers are for rank 0, of which it has an idea of its own where a scheduler
+    numbers processes that have nothing to do with each other.
+
     It ends with code 0 where all end together, as Lightning kills them all for another code.
     """
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]
     if rank == 0:
         yield
         return

@@ -1,6 +1,7 @@
 """Lightning's trainer as a run has it: budgets, what is shown, files, and what a user adds."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ def build_trainer(
     Raises:
         SettingsError: if Lightning does not take what ``trainer.*`` hands on.
     """
+    refuse_defaults_of_environment()
     quiet_lightning()
     training, several = config.training, config.device.ranks > 1
     one_gpu = device.index is not None and not several
@@ -84,6 +86,20 @@ def build_trainer(
         raise SettingsError(f"trainer: {first_line(error)}") from error
     leave_out_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
     return trainer
+
+
+def refuse_defaults_of_environment() -> None:
+    """
+    Raises:
+        SettingsError: if Lightning would take arguments from where no record of a run has them.
+    """
+    for name in sorted(os.environ):
+        if name.startswith("PL_TRAINER_"):
+            argument = name.removeprefix("PL_TRAINER_").lower()
+            raise SettingsError(
+                f"{name} in the environment would change the run without a trace: unset it, and "
+                f"type trainer.{argument}={os.environ[name]}"
+            )
 
 
 def has_one(kind: type[Callback], callbacks: Sequence[Callback]) -> bool:

@@ -1,0 +1,28 @@
+"""What schedulers set in the environment of a process that they start with others.
+
+Lightning reads some of it as soon as it is imported, and takes an empty one for a number.
+"""
+
+import logging
+import os
+
+NUMBERS = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT"),
+    *("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "JSM_NAMESPACE_RANK"),
+)
+
+log = logging.getLogger(__name__)
+
+
+def forget_what_is_no_number() -> None:
+    for name in NUMBERS:
+        value = os.environ.get(name, "0")
+        if not value.isdecimal():
+            del os.environ[name]
+            if value:
+                log.warning("warning: %s=%s in the environment is no number: left out", name, value)
+
+
+def environment_alone() -> dict[str, str]:
+    """The environment for a process that belongs to no others."""
+    return {name: value for name, value in os.environ.items() if name not in NUMBERS}
