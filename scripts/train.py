@@ -33,6 +33,7 @@ from lstm_lm.command_line.settings import (
     typed_settings,
 )
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
+from lstm_lm.fingerprint import settings_of
 from lstm_lm.lock import is_locked
 from lstm_lm.slow_imports import STOPPING, slow_imports
 
@@ -75,15 +76,18 @@ def train_or_resume(composed: DictConfig, output: Path) -> dict[str, Any]:
     of_sweep = HydraConfig.get().mode is RunMode.MULTIRUN  # and of a launcher that is not ours
     goes_on = composed.resume is not None and check_resume(composed.resume, output)
     typed = cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task))  # unresolved
+    config_name = str(HydraConfig.get().job.config_name)
     with slow_imports():  # here, as --help needs no torch
         from lstm_lm.experiment import resume, train, train_or_go_on
+        from lstm_lm.run_folder import RunFolder
 
     if goes_on:
         refuse_unknown_settings(composed)
-        changes = typed_settings(typed)
-        del changes["resume"]
+        before = settings_of(RunFolder(output).read_config())
+        changes = typed_settings(typed, before, config_name)
+        changes.pop("resume", None)
         return resume(output, changes)
-    config = run_config(composed, typed)
+    config = run_config(composed, typed, config_name)
     return train_or_go_on(config, output) if of_sweep else train(config, output)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from typing import Any, TypeVar, cast
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lstm_lm.errors import SettingsError
@@ -454,7 +454,7 @@ def checked_again(config: RunConfig) -> RunConfig:
     settings = dataclasses.asdict(config)
     settings.pop("output", None)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), settings)
+        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), as_text(settings))
         return cast(RunConfig, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise SettingsError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
@@ -470,7 +470,7 @@ def from_plain(kind: type[T], settings: Mapping[str, Any] | T | None, group: str
         return settings
     given = cast(Mapping[str, Any], settings or {})
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(kind), dict(given))
+        merged = OmegaConf.merge(OmegaConf.structured(kind), as_text(dict(given)))
         return cast(T, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         if error.key is not None and error.key not in (names := [f.name for f in fields_of(kind)]):
@@ -492,11 +492,31 @@ def to_plain(settings: Any) -> dict[str, Any]:
     }
 
 
+def as_text(value: Any) -> Any:
+    """Plain values as OmegaConf takes them, to which ``${`` in a text is something to look up."""
+    match value:
+        case dict():
+            return {key: as_text(item) for key, item in value.items()}
+        case list() | tuple():
+            return [as_text(item) for item in value]
+        case str() if "${" in value:
+            return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    return value
+
+
+def change(config: DictConfig, key: str, value: Any) -> None:
+    """Change a setting by its dotted name, or all that is in one of Lightning's groups."""
+    if key in ("logger", "callbacks", "trainer"):
+        config[key] = as_text(value)  # an update would keep what is not in the value
+    else:
+        OmegaConf.update(config, key, as_text(value))
+
+
 def plain(name: str, value: Any) -> Any:
     """A value as JSON can hold it: with text for keys, and lists for tuples.
 
     Raises:
-        SettingsError: if it can't; ``${`` would be looked up whenever it is read.
+        SettingsError: if it can't; ``???`` would be no value whenever it is read.
     """
     match value:
         case dict():
@@ -507,7 +527,7 @@ def plain(name: str, value: Any) -> Any:
             return value
         case float() if math.isfinite(value):
             return value
-        case str() if "${" not in value and value != "???":
+        case str() if value != MISSING:
             return str(value)
     raise SettingsError(f"{name} must be text, a finite number, true, false or null, not {value!r}")
 

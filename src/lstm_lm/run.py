@@ -156,8 +156,9 @@ class Run(TrainedModel):
         from lstm_lm.command_line.compose import compose_changes
         from lstm_lm.experiment import resume
 
-        changes = compose_changes(overrides)
-        device = RunFolder(self.folder).read_config(changes).device
+        folder = RunFolder(self.folder)
+        changes = compose_changes(overrides, folder.read_config())
+        device = folder.read_config(changes).device
         with training_alone(self.folder, device):
             resume(self.folder, changes)
             return load_run(self.folder, device=device.accelerator)

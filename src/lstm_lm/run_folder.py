@@ -21,16 +21,18 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from lstm_lm.atomic_file import remove_unfinished, write_whole
-from lstm_lm.config import Backend, RunConfig
+from lstm_lm.config import Backend, RunConfig, change
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import DamagedFile, SettingsError
+from lstm_lm.fingerprint import settings_of
 from lstm_lm.lock import is_locked, locked
 
 # What runs logged with before that was a setting; conf/logger/tensorboard.yaml has the same.
@@ -208,12 +210,12 @@ class RunFolder:
         try:
             loaded = OmegaConf.load(self.config)
             # Looked up, it could tell a logger what only this machine's user should know.
-            if "${" in str(OmegaConf.to_container(loaded)):
-                raise ValueError("it has ${…} in it, and not only values")
+            if looks_up(OmegaConf.to_container(loaded)):
+                raise ValueError("it has ${…} in it, and not only values: as text that is \\${…}")
             if "logger" not in loaded:
                 translate_first_version(loaded)
             saved = OmegaConf.merge(OmegaConf.structured(RunConfig), loaded)
-            saved = OmegaConf.structured(OmegaConf.to_object(saved))
+            saved = in_omegaconf(settings_of(OmegaConf.to_object(saved)))
         except Exception as error:  # of whatever kind, the file is not what was written
             raise DamagedFile(f"{self.config} is damaged: {str(error).splitlines()[0]}") from error
         core = saved.model.core
@@ -236,7 +238,16 @@ def translate_first_version(settings: Any) -> None:
 
 def as_yaml(config: RunConfig) -> str:
     settings = dataclasses.replace(with_absolute_paths(config), resume=None)
-    return OmegaConf.to_yaml(OmegaConf.structured(settings))
+    return OmegaConf.to_yaml(in_omegaconf(settings_of(settings)))
+
+
+def looks_up(value: Any) -> bool:
+    """Whether ``${`` is anywhere in it, but as text, after an odd number of backslashes."""
+    if isinstance(value, dict):
+        return any(looks_up(item) for pair in value.items() for item in pair)
+    if isinstance(value, list):
+        return any(looks_up(item) for item in value)
+    return isinstance(value, str) and re.search(r"(?<!\\)(\\\\)*\$\{", value) is not None
 
 
 def config_of(settings: dict[str, Any]) -> RunConfig:
@@ -244,17 +255,14 @@ def config_of(settings: dict[str, Any]) -> RunConfig:
     Args:
         settings: all of them, by their dotted names.
     """
+    return cast(RunConfig, OmegaConf.to_object(in_omegaconf(settings)))
+
+
+def in_omegaconf(settings: dict[str, Any]) -> DictConfig:
     config = OmegaConf.structured(RunConfig)
     for key, value in settings.items():
         change(config, key, value)
-    return cast(RunConfig, OmegaConf.to_object(config))
-
-
-def change(config: Any, key: str, value: Any) -> None:
-    if key in ("logger", "callbacks", "trainer"):
-        config[key] = value  # an update would keep what is not in the value
-    else:
-        OmegaConf.update(config, key, value)
+    return config
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

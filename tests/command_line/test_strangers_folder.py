@@ -113,7 +113,7 @@ def test_lightnings_own_need_not_be_typed(read, tmp_path):
         "data: {root: '${oc.env:HOME}'}",
         'data: {root: "\\x24{oc.env:HOME}"}',
         "logger: {x: {_target_: lightning.pytorch.loggers.CSVLogger, name: '${oc.env:HOME}'}}",
-        "logger: {x: {_target_: a.B, y: ['\\${oc.env:HOME}']}}",
+        "logger: {x: {_target_: a.B, y: ['\\\\${oc.env:HOME}']}}",
         "trainer: {profiler: '${data.root}'}",
     ],
 )

@@ -7,6 +7,8 @@ import pytest
 
 from lstm_lm.command_line.instantiate import typed_entries
 from lstm_lm.command_line.settings import register, typed_settings
+from lstm_lm.config import RunConfig
+from lstm_lm.fingerprint import settings_of
 from lstm_lm.run_folder import TENSORBOARD, RunFolder
 
 SCHEDULE = "gradient_accumulation_schedule"  # with numbers for keys
@@ -19,7 +21,7 @@ def typed():
 
     def typed_of(*overrides):
         with hydra.initialize_config_dir(CONF, version_base="1.3"):
-            return typed_settings(list(overrides))
+            return typed_settings(list(overrides), settings_of(RunConfig()))
 
     return typed_of
 

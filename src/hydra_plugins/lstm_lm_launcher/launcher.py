@@ -115,12 +115,26 @@ class LocalLauncher(Launcher):
 
     def compose(self, overrides: Sequence[str]) -> RunConfig:
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        self.refuse_sweep(composed.hydra.sweeper, overrides)
         with open_dict(composed):
             del composed["hydra"]
         OmegaConf.set_struct(composed, True)
         if composed.resume is not None:
             raise SettingsError(ONE_RUN)
-        return run_config(composed, overrides)
+        return run_config(composed, overrides, self.config.hydra.job.config_name)
+
+    def refuse_sweep(self, of_job: DictConfig, overrides: Sequence[str]) -> None:
+        """
+        Raises:
+            SettingsError: if a job is a sweep itself, of which it would be only the first job.
+        """
+        swept, of_all = of_job.get("params") or {}, self.config.hydra.sweeper.get("params") or {}
+        if swept != of_all:
+            names = ", ".join(sorted({*swept} - {*of_all} or {*swept}))
+            raise SettingsError(
+                f"{' '.join(overrides)} is a sweep itself, over {names}: sweep over one such file "
+                "at a time"
+            )
 
 
 def command_to_go_on(sweep_dir: Path) -> str:

@@ -27,8 +27,9 @@ from lstm_lm.command_line.settings import (
     run_config,
     typed_settings,
 )
-from lstm_lm.config import ComposedConfig
+from lstm_lm.config import ComposedConfig, RunConfig
 from lstm_lm.errors import SettingsError
+from lstm_lm.fingerprint import settings_of
 
 PACKAGE = Path(__file__).parents[1]
 ONE_AT_A_TIME = threading.RLock()
@@ -50,8 +51,11 @@ def compose(overrides: Sequence[str] = ()) -> ComposedConfig:
         return ComposedConfig(**vars(run_config(config, overrides)), output=folder)
 
 
-def compose_changes(overrides: Sequence[str]) -> dict[str, Any]:
+def compose_changes(overrides: Sequence[str], before: RunConfig) -> dict[str, Any]:
     """The settings that a run is to go on with, by their dotted names; without any default.
+
+    Args:
+        before: those of the run.
 
     Raises:
         SettingsError: as :func:`compose` does.
@@ -60,7 +64,7 @@ def compose_changes(overrides: Sequence[str]) -> dict[str, Any]:
         if config.resume is not None or folder is not None:
             raise SettingsError("a run goes on in its own folder: leave out resume, hydra.run.dir")
         refuse_unknown_settings(config)
-        return typed_settings(overrides)
+        return typed_settings(overrides, settings_of(before))
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 
 from lstm_lm.command_line.settings import nearest
-from lstm_lm.config import Accelerator, RunConfig
+from lstm_lm.config import Accelerator, RunConfig, as_text
 from lstm_lm.errors import SettingsError
 from lstm_lm.fingerprint import flatten
 from lstm_lm.lightning_parts import TARGET, is_trusted, refuse_missing_packages
@@ -158,7 +158,7 @@ def build(
             if is_mlflow and not entry.get("tracking_uri"):
                 arguments["tracking_uri"] = f"sqlite:///{folder / 'mlflow.db'}"
         if is_typed:
-            part = instantiate({TARGET: entry[TARGET], "_convert_": "all"} | arguments)
+            part = instantiate({TARGET: entry[TARGET], "_convert_": "all"} | as_text(arguments))
         else:
             part = found(**arguments)
     except Exception as error:  # of whatever kind, the class is not to be had with these arguments

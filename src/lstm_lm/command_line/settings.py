@@ -3,22 +3,24 @@
 import difflib
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
-from lstm_lm.config import Accelerator, Backend, RunConfig, plain
+from lstm_lm.config import Accelerator, Backend, RunConfig, TextName, as_text, change, plain
 from lstm_lm.errors import SettingsError
-from lstm_lm.fingerprint import flatten
+from lstm_lm.fingerprint import flatten, settings_of
 from lstm_lm.lightning_parts import refuse_missing_packages
 from lstm_lm.trainer_arguments import names, passed_on
 
 LIGHTNINGS = "logger", "callbacks"  # groups of which a run has what its files say
+MAIN, ONLY_TYPED = "train", "only_what_is_typed"  # configs
 GROUPS = "data", "device", *LIGHTNINGS, "sweep", "experiment", "debug"
 
 
@@ -28,7 +30,7 @@ def register() -> None:
     store.store("schema", schema())
     nothing_chosen = [{group: None} for group in GROUPS]
     store.store(
-        "only_what_is_typed",
+        ONLY_TYPED,
         {
             "defaults": ["_self_", *nothing_chosen],
             **all_missing(RunConfig),
@@ -45,11 +47,14 @@ def schema() -> type:
     return make_dataclass("Settings", [of_trainer], bases=(RunConfig,))
 
 
-def run_config(composed: DictConfig, overrides: Sequence[str]) -> RunConfig:
+def run_config(
+    composed: DictConfig, overrides: Sequence[str], config_name: str = MAIN
+) -> RunConfig:
     """The config of one run; one that starts from another has that one's model.
 
     Args:
         overrides: what was typed for it.
+        config_name: the file that ``-cn`` names, to which Hydra would give the last word.
 
     Raises:
         SettingsError: if a setting does not exist or is out of range.
@@ -58,19 +63,24 @@ def run_config(composed: DictConfig, overrides: Sequence[str]) -> RunConfig:
     for key in OmegaConf.missing_keys(composed):
         if not key.startswith("trainer."):
             raise SettingsError(f"{key} has no value: ??? is none")
+    if config_name != MAIN:
+        typed = typed_settings(overrides, flat(composed))
+        if typed.get("data.text", TextName.file) != TextName.file:
+            composed.data.path = None  # the file's own, of another text
+        for key, value in typed.items():
+            change(composed, key, value)
     if composed.init_from is not None:
         from lstm_lm.run_folder import RunFolder  # torch: not for --help
 
-        typed = typed_settings(overrides)
-        of_model = {key: value for key, value in typed.items() if key.startswith("model.")}
-        of_model.setdefault(
-            "model.backend", Backend.auto
-        )  # the source's was chosen for its machine
-        source = RunFolder(Path(composed.init_from)).read_config(of_model)
-        composed.model = OmegaConf.structured(source.model)
+        folder = RunFolder(Path(composed.init_from))
+        # The source's backend was chosen for its machine.
+        source = settings_of(folder.read_config({"model.backend": Backend.auto}).model, "model.")
+        said = typed_settings(overrides, flat(composed) | source, config_name)
+        of_model = {key: value for key, value in said.items() if key.startswith("model.")}
+        composed.model = OmegaConf.structured(folder.read_config(of_model).model)
     values = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     values["trainer"] = {n: value for n, value in values["trainer"].items() if value != MISSING}
-    config = OmegaConf.merge(OmegaConf.structured(RunConfig), values)
+    config = OmegaConf.merge(OmegaConf.structured(RunConfig), as_text(values))
     checked = cast(RunConfig, OmegaConf.to_object(config))
     for group in LIGHTNINGS:
         for name, entry in getattr(checked, group).items():
@@ -79,21 +89,45 @@ def run_config(composed: DictConfig, overrides: Sequence[str]) -> RunConfig:
     return checked
 
 
-def typed_settings(overrides: Sequence[str]) -> dict[str, Any]:
+def typed_settings(
+    overrides: Sequence[str], known: Mapping[str, Any], config_name: str = MAIN
+) -> dict[str, Any]:
     """What is typed by itself, groups included, without any default.
 
     A choice of loggers or callbacks is one value: ``{"callbacks": {…}}``.
+
+    Args:
+        known: all settings by their dotted names, for those that what is typed refers to.
+        config_name: of another main file than the usual, to count what it says as typed, too.
     """
-    composed = hydra.compose("only_what_is_typed", list(overrides), return_hydra_config=True)
+    name = ONLY_TYPED if config_name == MAIN else only_said_in(config_name)
+    composed = hydra.compose(name, list(overrides), return_hydra_config=True)
     chosen = composed.hydra.runtime.choices
     with open_dict(composed):
         del composed["hydra"]
-    typed = {key: value for key, value in flat(composed).items() if value != MISSING}
+    unresolved = flatten(cast(dict[str, Any], OmegaConf.to_container(composed)))
+    is_typed = {key for key, value in unresolved.items() if value != MISSING}
+    for key, value in known.items():
+        if unresolved.get(key) == MISSING:
+            change(composed, key, value)
+    typed = {key: value for key, value in flat(composed).items() if key in is_typed}
     for group in LIGHTNINGS:
         if group not in chosen or chosen[group] is not None:  # a list of choices is not noted
             typed = {k: value for k, value in typed.items() if not k.startswith(f"{group}.")}
             typed[group] = plain(group, OmegaConf.to_container(composed[group], resolve=True))
     return typed
+
+
+def only_said_in(config_name: str) -> str:
+    """The name of a config with what a main file says, and nothing of what that builds on."""
+    sources = GlobalHydra.instance().config_loader().get_sources()
+    source = next(source for source in sources if source.is_config(config_name))
+    said = OmegaConf.load(Path(source.path, config_name.removesuffix(".yaml") + ".yaml"))
+    content = cast(dict[str, Any], OmegaConf.to_container(said))
+    content.pop("hydra", None)
+    others = [entry for entry in content.pop("defaults", []) if entry not in (MAIN, "schema")]
+    ConfigStore.instance().store("said", {"defaults": [ONLY_TYPED, *others], **content})
+    return "said"
 
 
 def refuse_unknown_settings(composed: DictConfig) -> None:
