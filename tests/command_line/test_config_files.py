@@ -41,14 +41,14 @@ def test_any_text_is_read_back_as_it_was_written(tmp_path_factory, text):
     assume(text not in ("", "???"))  # nothing to continue, and no value wherever it is typed
     config = RunConfig(
         samples=SamplesConfig(prompts=[text]),
-        data=DataConfig(root=f"/{text.replace(chr(0), '')}"),
+        data=DataConfig(root=f"/a{text}b"),
         logger={"csv": LOGGER | {"version": text}},
     )
     folder = RunFolder(tmp_path_factory.mktemp("run"))
     folder.write_config(config)
     read = folder.read_config()
     assert (read.samples.prompts, read.logger) == ([text], config.logger)
-    assert read.data.root == config.data.root or text.startswith("~")
+    assert read.data.root == str(Path(f"/a{text}b"))
     assert config_of(json.loads(json.dumps(settings_of(config)))) == config  # as in sweep.json
     assert from_plain(SamplesConfig, {"prompts": [text]}, "samples") == config.samples
     changed = folder.read_config({"samples.prompts": [text, text]})
