@@ -191,5 +191,5 @@ def as_setting(key: str, value: object) -> str:
     """As it must be typed, for the shell and for Hydra."""
     if re.fullmatch(r"[\w./+-]+", str(value)):
         return f"{key}={value}"
-    quoted = str(value).replace("'", "\\'")
+    quoted = str(value).replace("${", "\\${").replace("'", "\\'")
     return shlex.quote(f"{key}='{quoted}'")
