@@ -228,6 +228,7 @@ class Session:
         except (
             MisconfigurationException,
             KeyError,
+            MemoryError,
             RuntimeError,
             TypeError,
             ValueError,
@@ -266,7 +267,8 @@ def explained(error: Exception) -> Exception:
             "another process of this run ended, so the run cannot go on; what was saved before is "
             "kept"
         )
-    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+    is_full = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    if is_full or "allocate memory" in str(error):
         return RunFailed(
             f"out of memory ({first_line(error)}): try a smaller data.batch_size, data.num_steps "
             "or model.hidden_size"
