@@ -131,6 +131,7 @@ class Session:
             backend=config.model.backend.value if config.model.core is CoreName.fused else None,
             ranks=config.device.ranks,
             versions=versions(),
+            **self.splits.unknown,
         )
 
     def introduce(self, writer: SummaryWriter, before: RunConfig | None) -> None:
