@@ -42,6 +42,7 @@ def parse() -> argparse.Namespace:
         help="start from a zero state again after so many tokens (default: never)",
     )
     parser.add_argument("--data-root", metavar="FOLDER", help="where the run's text is kept")
+    parser.add_argument("--text-path", metavar="FILE", help="where the run's own file is now")
     parser.add_argument("--device", type=Accelerator, choices=list(Accelerator), default="auto")
     return parser.parse_intermixed_args()
 
@@ -68,6 +69,7 @@ def main() -> None:
         split=arguments.split,
         reset_every=arguments.reset_every,
         data_root=arguments.data_root,
+        text_path=arguments.text_path,
     )
     print(f"text                {name}: {score.tokens:,} tokens, {score.unknown:,} of them unknown")
     if note:

@@ -25,6 +25,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=1000, help="how many (default: 1000)")
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
     parser.add_argument("--data-root", metavar="FOLDER", help="where the run's text is kept")
+    parser.add_argument("--text-path", metavar="FILE", help="where the run's own file is now")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="the page (default: inside.html in the folder)"
     )
@@ -53,7 +54,7 @@ def main() -> None:
             title.append("which is the validation text")
         if run.summary["text_note"]:
             title.append(run.summary["text_note"])
-        split = split_of_run(run, arguments.split, arguments.data_root)
+        split = split_of_run(run, arguments.split, arguments.data_root, arguments.text_path)
     ids = split.ids[arguments.skip :][: arguments.tokens].long()
     if len(ids) < 2:
         raise SettingsError(f"the text has {len(split.ids):,} tokens: --skip leaves too few")

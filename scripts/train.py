@@ -32,6 +32,7 @@ from lstm_lm.command_line.settings import (
     run_config,
     typed_settings,
 )
+from lstm_lm.data.vocabulary import say_unknown
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
 from lstm_lm.fingerprint import settings_of
 from lstm_lm.lock import is_locked
@@ -130,6 +131,8 @@ def report(summary: dict[str, Any], output: Path) -> None:
         print(f"{name:12}{summary[f'{key}/perplexity']:>12.4f}{shown:>20}  {weights}")
     if summary["test_is_validation"]:
         print("The validation text doubles as test text.")
+    if unknown := say_unknown(summary):
+        print(f"Not in the vocabulary, and counted as <unk>: {unknown}.")
     if summary["text_note"]:
         print(summary["text_note"])
     print(

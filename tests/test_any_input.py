@@ -1,5 +1,6 @@
 """Whatever a user has for text or types as settings: a right count or one clear line."""
 
+import codecs
 import math
 from collections import Counter
 from pathlib import Path
@@ -23,6 +24,7 @@ from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
 from lstm_lm.evaluation import evaluate
+from lstm_lm.experiment import train
 from lstm_lm.fingerprint import what_is_trained
 from lstm_lm.model.language_model import LanguageModel
 
@@ -96,7 +98,8 @@ def test_any_file_is_split_and_counted_or_refused(
     except SettingsError as error:
         assert str(error) and "\n" not in str(error)
         return
-    tokens = list(tokenize(content.decode(), level, cleaning))[:max_tokens]
+    text = content.removeprefix(codecs.BOM_UTF8).decode()
+    tokens = list(tokenize(text, level, cleaning))[:max_tokens]
     parts = [splits.training, splits.validation]
     parts += [] if splits.test_is_validation else [splits.test]
     assert sum(len(part.ids) for part in parts) == len(tokens)
@@ -112,6 +115,62 @@ def test_any_file_is_split_and_counted_or_refused(
             assert splits.vocabulary.tokens[id_] in (token, "<unk>")
             if splits.vocabulary.tokens[id_] != token:
                 assert source is VocabularySource.training or counts[token] < 3
+
+
+# What is found in files: marks, line ends of other systems, zero bytes, accents without a letter,
+# other alphabets, one long line, nothing but line ends, nothing, other encodings, wrong bytes.
+PIECES = ["to be ", "or not", "\n", "\r\n", "\r", "\0", "\u0301", "жук ", "漢字", "😀"]
+PIECES += ["\ufeff", "\u2028"]
+odd_files = st.builds(
+    lambda mark, pieces, times, encoding, end: (
+        mark + ("".join(pieces) * times).encode(encoding) + end
+    ),
+    st.sampled_from([b"", codecs.BOM_UTF8]),
+    st.lists(st.sampled_from(PIECES), max_size=5),
+    st.sampled_from([1, 7, 90]),
+    st.sampled_from(["utf-8", "utf-8", "utf-8", "utf-16", "utf-16-le", "utf-32"]),
+    st.sampled_from([b"", b"", b"\n", b"\xff", "ж".encode()[:1]]),
+)
+
+
+@given(content=odd_files, level=levels, cleaning=cleanings)
+@in_any_folder
+def test_any_odd_file_is_read_the_same_twice_or_refused(content, level, cleaning, tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes(content)
+    config = DataConfig(text=TextName.file, path=str(path), level=level, cleaning=cleaning)
+    try:
+        splits = read_splits(config)
+    except SettingsError as error:
+        assert str(error) and "\n" not in str(error)
+        assert "use a longer text" in str(error) or str(path) in str(error)
+        return
+    parts = splits.training, splits.validation, splits.test
+    text = content.removeprefix(codecs.BOM_UTF8).decode()
+    assert [*parts[0].ids.tolist(), *parts[1].ids.tolist(), *parts[2].ids.tolist()] == (
+        splits.vocabulary.encode(tokenize(text, level, cleaning))
+    )
+    assert splits.unknown["train/unknown"] == 0
+    assert all(0 <= share <= 1 for share in splits.unknown.values())
+    again = read_splits(config, splits.vocabulary, splits.text_sha256)
+    for part, same in zip(parts, (again.training, again.validation, again.test), strict=True):
+        assert part.ids.tolist() == same.ids.tolist()
+
+
+ODD_TEXTS = {
+    "one long line": "to be or not to be " * 40,
+    "lines of an old Mac": "to be\ror not\r" * 60,
+    "a mark and lines of Windows": "\ufeff" + "to be\r\nor not\r\n" * 60,
+    "nothing but line ends": "\n" * 700,
+    "zero bytes and accents alone": "\0\u0301a\u0301" * 200,
+}
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS.values(), ids=ODD_TEXTS)
+def test_odd_texts_can_be_learned_from(text, tiny_run, tmp_path):
+    (tmp_path / "odd").write_bytes(text.encode())
+    config = tiny_run(f"data.path={tmp_path / 'odd'}", "data.batch_size=2", "training.steps=2")
+    assert train(config, tmp_path / "run")["status"] == "completed"
 
 
 @given(texts.filter(lambda text: len(text) > 1), st.none() | st.integers(1, 50))

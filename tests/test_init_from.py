@@ -71,7 +71,7 @@ def test_the_ids_of_a_new_text_mean_what_they_did(tiny_run, tmp_path, caplog):
         restore(tmp_path / "two").vocabulary.tokens == restore(tmp_path / "one").vocabulary.tokens
     )
     # Of 29 characters only z and b are new.
-    assert "6.9 % of the training text is not in the vocabulary" in caplog.text
+    assert "6.88 % of the training text" in caplog.text
     summary = json.loads((tmp_path / "two/summary.json").read_text())
     assert summary["test/unknown_tokens"] > 0
 

@@ -180,7 +180,7 @@ def test_a_text_that_is_a_variant_is_named_in_every_output(
 ):
     note = "a variant of a well-known text"
     found = corpora.find_corpus
-    monkeypatch.setattr(splits, "find_corpus", lambda data: replace(found(data), note=note))
+    monkeypatch.setattr(splits, "find_corpus", lambda *known: replace(found(*known), note=note))
     text = "data=text_file", f"data.path={text_file}"
     assert type_command("train.py", *text, *SMALL)[1].count(note) == 2  # at start and end
     assert json.loads(Path("runs/one/summary.json").read_text())["text_note"] == note

@@ -17,6 +17,7 @@ import torch
 
 from lstm_lm.atomic_file import flush_to_disk, replace_by_link, whole_or_absent
 from lstm_lm.errors import DamagedFile, SettingsError
+from lstm_lm.regular_file import read_regular
 
 MARK = b"\nsha256 "
 
@@ -49,7 +50,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         SettingsError: if it is not data.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise DamagedFile(f"{path} cannot be read: {error.strerror}") from error
     archive = content[: -len(seal(b""))]
@@ -62,6 +63,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is refused: it is not a checkpoint of plain data, and loading it could run "
             "code of whoever made it"
         ) from error
+    except MemoryError as error:
+        raise SettingsError(f"{path} does not fit into the memory that is left") from error
     except RuntimeError as error:
         raise DamagedFile(f"{path} is not a checkpoint: {str(error).splitlines()[0]}") from error
 

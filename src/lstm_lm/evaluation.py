@@ -1,5 +1,6 @@
 """How well a model predicts a text: every token but the first, nothing dropped."""
 
+import codecs
 import math
 from dataclasses import replace
 from typing import NamedTuple
@@ -10,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from lstm_lm.data.corpora import decode, read_file
+from lstm_lm.config import TextName
+from lstm_lm.data.corpora import decode, does_not_fit, read_file
 from lstm_lm.data.generated import Floor
 from lstm_lm.data.splits import Split, read_splits
 from lstm_lm.data.tokenized import Tokenized
@@ -130,11 +132,14 @@ def evaluate(model: LanguageModel, split: Split, reset_every: int | None = None)
     )
 
 
-def split_of_run(run: TrainedModel, name: str, root: str | None = None) -> Split:
+def split_of_run(
+    run: TrainedModel, name: str, root: str | None = None, path: str | None = None
+) -> Split:
     """The training, validation or test split of the text that a run was made with.
 
     Args:
         root: the folder texts are kept in, if not the one that the run used.
+        path: where the run's own file is, if not where it was.
 
     Raises:
         SettingsError: if there is no such split, or the text cannot be had, or is not the same as
@@ -142,7 +147,13 @@ def split_of_run(run: TrainedModel, name: str, root: str | None = None) -> Split
     """
     if name not in SPLITS:
         raise SettingsError(f"there is no {name} split; there are {', '.join(SPLITS)}")
-    config = replace(run.config.data, root=root or run.config.data.root)
+    data = run.config.data
+    if path is not None and data.text is not TextName.file:
+        raise SettingsError(
+            f"this run was trained on data={data.text}, which --data-root finds: leave out "
+            "--text-path"
+        )
+    config = replace(data, root=root or data.root, path=path or data.path)
     splits = read_splits(config, run.vocabulary, run.summary["text_sha256"])
     parts = splits.training, splits.validation, splits.test
     return dict(zip(SPLITS, parts, strict=True))[name]
@@ -154,7 +165,8 @@ def split_of_file(run: TrainedModel, path: str) -> Split:
     Raises:
         SettingsError: if it cannot be read or has nothing to predict.
     """
-    return split_of_text(run, decode(read_file(path), path), path)
+    content = read_file(path, is_read_once=True).removeprefix(codecs.BOM_UTF8)
+    return split_of_text(run, decode(content, path), path)
 
 
 def split_of_text(run: TrainedModel, text: str, name: str = "the text") -> Split:
@@ -163,10 +175,15 @@ def split_of_text(run: TrainedModel, text: str, name: str = "the text") -> Split
         SettingsError: if it has nothing to predict.
     """
     data = run.config.data
-    tokens = Tokenized.of(text, data.level, data.cleaning)
-    if len(tokens) < 2:
-        raise SettingsError(f"{name} has {len(tokens)} tokens, so there is nothing to predict")
-    return Split.of(tokens, run.vocabulary, data.level)
+    try:
+        tokens = Tokenized.of(text, data.level, data.cleaning)
+        if len(tokens) < 2:
+            raise SettingsError(
+                f"{name} has {len(tokens)} tokens, so there is nothing to predict: use a longer one"
+            )
+        return Split.of(tokens, run.vocabulary, data.level)
+    except MemoryError as error:
+        raise does_not_fit(name, text) from error
 
 
 @torch.inference_mode()

@@ -15,15 +15,16 @@ from lightning import seed_everything
 from lstm_lm.auto_settings import settle, without_auto
 from lstm_lm.checkpoint_file import load_newest
 from lstm_lm.command_line.instantiate import build_callbacks, build_loggers, typed_entries
-from lstm_lm.config import CoreName, DeviceConfig, RunConfig
+from lstm_lm.config import CoreName, DeviceConfig, OptimizerName, RunConfig
 from lstm_lm.data.data_module import TextDataModule
-from lstm_lm.data.vocabulary import Vocabulary
+from lstm_lm.data.vocabulary import Vocabulary, say_unknown
 from lstm_lm.errors import SettingsError
 from lstm_lm.fingerprint import fingerprint, settings_of
 from lstm_lm.init_from import run_to_start_from, start_from
 from lstm_lm.machine import choose_device, cores, device_name, limit_threads, precision_here
 from lstm_lm.model.fused.kernels import refuse_impossible
 from lstm_lm.model.language_model import count_parameters
+from lstm_lm.model.size import refuse_too_large
 from lstm_lm.prompts import encode_prompts
 from lstm_lm.resume_rules import (
     nothing_to_do,
@@ -41,6 +42,8 @@ from lstm_lm.training.resumed_folder import ResumedFolder
 from lstm_lm.training.session import Session
 from lstm_lm.training.stop_signals import StopSignals
 from lstm_lm.training.trainer import build_trainer, first_line
+
+MUCH = 0.1  # of a text; words of WikiText-2 come to 0.06
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +139,7 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
                     goes_on = "A larger training.epochs (or steps, or minutes) goes on."
                 done = f"{summary['epochs']} epochs, {summary['steps']:,} steps"
                 log.info("%s is complete, with %s: nothing to do. %s", output, done, goes_on)
+                folder.write_where_the_text_is(config)
                 return summary
             refuse_another_schedule(before, config, checkpoint)
         precision_here(config.device.precision, session.device.type)  # or it is refused
@@ -175,10 +179,12 @@ def prepare(
     data = TextDataModule.from_config(config, vocabulary, text_sha256)
     data.train_dataloader()  # is the text long enough?
     prompts = encode_prompts(config, data.splits)
+    copies = 2 if config.optimizer.name is OptimizerName.sgd else 4  # weight, gradient, moments
+    refuse_too_large(config, len(data.vocabulary), copies if device.type == "cpu" else 1)
     try:
         module = LanguageModelModule.from_config(config, vocabulary_size=len(data.vocabulary))
         module.to(device)
-    except RuntimeError as error:  # which is how PyTorch runs out of memory
+    except (RuntimeError, MemoryError) as error:  # which is how PyTorch runs out of memory
         raise SettingsError(f"the model does not fit into memory: {first_line(error)}") from error
     with_ids = dataclasses.replace(config, logger=with_known_ids(config.logger, folder.path))
     loggers = build_loggers(with_ids, folder.path, typed)
@@ -205,7 +211,7 @@ def known_before(session: Session, started_from: str | None) -> dict[str, Any]:
     config, splits = session.config, session.splits
     return {
         "status": "running",
-        **session.computed_with(),
+        **session.known(),
         "fingerprint": fingerprint(config, splits.text_sha256, started_from),
         "started_from": started_from,
         "parameters": count_parameters(session.module),
@@ -252,6 +258,18 @@ def announce(
         *(f"{len(part.ids):,}" for part in (splits.training, splits.validation, splits.test)),
         f"{len(splits.vocabulary):,}",
     )
+    if unknown := say_unknown(splits.unknown):
+        if max(splits.unknown.values()) > MUCH:
+            log.warning(
+                "warning: %s is not in the vocabulary, and counts as one token, <unk>: perplexity "
+                "says little of it; %s",
+                unknown,
+                "without init_from a run has a vocabulary of its own"
+                if config.init_from is not None
+                else "data.vocabulary_from=whole_text data.minimum_count=1 lists every token",
+            )
+        else:
+            log.info("        %s is not in the vocabulary", unknown)
     if splits.text_note:
         log.info("        %s", splits.text_note)
     if splits.test_is_validation:

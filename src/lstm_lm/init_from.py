@@ -1,7 +1,6 @@
 """A new run that starts from the weights of another."""
 
 import hashlib
-import logging
 from pathlib import Path
 
 from lstm_lm.config import Backend, RunConfig
@@ -12,8 +11,6 @@ from lstm_lm.training.session import Session
 
 # What must be the same for weights to mean the same.
 SHAPE = "cell", "hidden_size", "num_layers", "embedding_size", "second_bias", "reset_gate"
-
-log = logging.getLogger(__name__)
 
 
 def run_to_start_from(config: RunConfig) -> TrainedModel:
@@ -46,13 +43,6 @@ def start_from(source: TrainedModel, session: Session, expected: str | None = No
     sha256 = weights_sha256(source)
     if expected not in (None, sha256):
         raise SettingsError("init_from: the best weights there are no longer those of then")
-    training = session.splits.training
-    if unknown := int((training.ids == 0).sum()):
-        log.warning(
-            "warning: %.2g %% of the training text is not in the vocabulary of %s",
-            100 * unknown / len(training.ids),
-            session.config.init_from,
-        )
     return sha256
 
 

@@ -61,7 +61,7 @@ def acquire(handle: int, until: float) -> bool:
 def is_locked(path: Path) -> bool:
     """Whether some process holds the lock now."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
     except (FileNotFoundError, NotADirectoryError):
         return False
     except PermissionError:  # so nobody can know

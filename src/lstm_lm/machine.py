@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from lstm_lm.config import AUTO, Accelerator
+from lstm_lm.control_groups import group_folders
 from lstm_lm.errors import SettingsError
 
 # What a CPU has that computes bfloat16 natively: one of these.
@@ -176,20 +177,8 @@ def cores() -> int:
 
 def cpu_quota(root: Path = Path("/")) -> float:
     """Of how many cores the time may be used, by the control groups that this process is in."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return float("inf")
-    quotas = [float("inf")]
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        for mount in {"cpu", controllers} if controllers else {""}:
-            for group in (Path(path), *Path(path).parents):
-                folder = root / "sys/fs/cgroup" / mount / str(group).lstrip("/.")
-                quotas.append(quota_of(folder, is_second=not controllers))
-    return min(quotas)
+    quotas = [quota_of(folder, is_second) for folder, is_second in group_folders("cpu", root)]
+    return min(quotas, default=float("inf"))
 
 
 def quota_of(group: Path, is_second: bool) -> float:

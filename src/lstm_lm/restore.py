@@ -13,6 +13,7 @@ from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.fused.kernels import backend_here, refuse_impossible
 from lstm_lm.model.language_model import LanguageModel
+from lstm_lm.model.size import refuse_too_large
 from lstm_lm.run_folder import RunFolder
 
 CPU = torch.device("cpu")
@@ -68,6 +69,7 @@ def restore(
         raise SettingsError(f"{path} has no {checkpoint} checkpoint: {instead}")
     summary = folder.read_summary()
     vocabulary = folder.read_vocabulary(summary["vocabulary_sha256"])
+    refuse_too_large(config, len(vocabulary))
     model = LanguageModel(config.model, len(vocabulary))
     if config.device.precision == "64-true":
         model = model.double()

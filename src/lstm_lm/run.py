@@ -73,6 +73,7 @@ class Run(TrainedModel):
         split: str = "test",
         reset_every: int | None = None,
         data_root: str | None = None,
+        text_path: str | Path | None = None,
     ) -> Score:
         """How well the model predicts a text, every token but the first.
 
@@ -82,6 +83,7 @@ class Run(TrainedModel):
             split: without either, which part of the run's text: training, validation or test.
             reset_every: tokens after which the state starts from zero again.
             data_root: the folder texts are kept in, if not the one that the run used.
+            text_path: where the run's own file is, if not where it was.
 
         Raises:
             SettingsError: if the text cannot be had or has nothing to predict.
@@ -91,7 +93,9 @@ class Run(TrainedModel):
         elif file is not None:
             part = split_of_file(self, str(file))
         else:
-            part = split_of_run(self, split, data_root)
+            part = split_of_run(
+                self, split, data_root, None if text_path is None else str(text_path)
+            )
         return evaluate(self.model, part, reset_every)
 
     def generate(

@@ -19,6 +19,7 @@ Nothing outside the folder is needed to use a model; to evaluate it or to go on,
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import re
@@ -34,6 +35,7 @@ from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.fingerprint import settings_of
 from lstm_lm.lock import is_locked, locked
+from lstm_lm.regular_file import read_regular
 
 # What runs logged with before that was a setting; conf/logger/tensorboard.yaml has the same.
 TENSORBOARD = {
@@ -145,6 +147,21 @@ class RunFolder:
     def write_config(self, config: RunConfig) -> None:
         write_whole(self.config, as_yaml(config).encode())
 
+    def write_where_the_text_is(self, config: RunConfig) -> None:
+        """Write that alone of other settings, if the text was moved.
+
+        Raises:
+            SettingsError: if the settings cannot be read or written.
+        """
+        before, data = self.read_config(), with_absolute_paths(config).data
+        there = dataclasses.replace(before.data, path=data.path, root=data.root)
+        if there == before.data:
+            return
+        try:
+            self.write_config(dataclasses.replace(before, data=there))
+        except OSError as error:
+            raise SettingsError(f"cannot write to {self.path}: {error.strerror}") from error
+
     def record(self, **values: Any) -> None:
         """Add to the summary; a number that is not finite becomes null, as JSON has none."""
         self.values |= values
@@ -164,7 +181,7 @@ class RunFolder:
             SettingsError: if it cannot be read.
         """
         try:
-            summary = json.loads(self.summary.read_text())
+            summary = json.loads(read_regular(self.summary))
             missing = KNOWN_FROM_THE_START - summary.keys()
         except OSError as error:
             raise DamagedFile(f"{self.summary} cannot be read: {error.strerror}") from error
@@ -188,7 +205,7 @@ class RunFolder:
             SettingsError: if it cannot be read or was changed.
         """
         try:
-            vocabulary = Vocabulary(json.loads(self.vocabulary.read_bytes()))
+            vocabulary = Vocabulary(json.loads(read_regular(self.vocabulary)))
         except OSError as error:
             raise DamagedFile(f"{self.vocabulary} cannot be read: {error.strerror}") from error
         except (ValueError, TypeError) as error:
@@ -208,7 +225,7 @@ class RunFolder:
         if not self.holds_a_run():
             raise SettingsError(f"{self.path} is not a run's folder: it has no {self.config.name}")
         try:
-            loaded = OmegaConf.load(self.config)
+            loaded = OmegaConf.load(io.BytesIO(read_regular(self.config)))
             # Looked up, it could tell a logger what only this machine's user should know.
             if looks_up(OmegaConf.to_container(loaded)):
                 raise ValueError("it has ${…} in it, and not only values: as text that is \\${…}")
@@ -216,6 +233,8 @@ class RunFolder:
                 translate_first_version(loaded)
             saved = OmegaConf.merge(OmegaConf.structured(RunConfig), loaded)
             saved = in_omegaconf(settings_of(OmegaConf.to_object(saved)))
+        except OSError as error:
+            raise DamagedFile(f"{self.config} cannot be read: {error.strerror}") from error
         except Exception as error:  # of whatever kind, the file is not what was written
             raise DamagedFile(f"{self.config} is damaged: {str(error).splitlines()[0]}") from error
         core = saved.model.core

@@ -13,7 +13,7 @@ from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.resumed_folder import ResumedFolder
 
 CHANGES = {"training.epochs": 3, "training.log_every": 3, "inside.every_epochs": 1}
-ASSEMBLED_IN = {"run", "assemble", "all_callbacks", "introduce", "computed_with"}
+ASSEMBLED_IN = {"run", "assemble", "all_callbacks", "introduce", "known"}
 
 
 def contents(folder):

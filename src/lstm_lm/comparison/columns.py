@@ -45,6 +45,9 @@ def columns(results: list[Result]) -> list[Column]:
             Column("gap", figure("test/gap", "{:.4f}"), goes=1),
             Column("memory gap", figure("test/memory_gap", "{:.4f}"), goes=1),
         ]
+    if any(map(has_unknown, results)):
+        after_test = 1 + [column.heading for column in figures].index("test")
+        figures.insert(after_test, Column("unknown", unknown, goes=1))
     taken = {"name", *(column.heading for column in figures)}
     settings = short(with_effect(differing(results)))
     goes = 7 if all(NUMBERED.match(Path(result.name).name) for result in results) else 0
@@ -91,6 +94,15 @@ def floor_perplexity(result: Result) -> str:
     return show_perplexity(result.summary.get("test/floor_perplexity"))
 
 
+def has_unknown(result: Result) -> bool:
+    return bool(result.summary.get("validation/unknown") or result.summary.get("test/unknown"))
+
+
+def unknown(result: Result) -> str:
+    value = result.summary.get("validation/unknown")
+    return "" if value is None else f"{100 * value:.3g} %"
+
+
 def device(result: Result) -> str:
     return result.summary.get("device") or str(result.settings.get("device.accelerator", ""))
 
@@ -112,6 +124,11 @@ def explanation(results: list[Result]) -> list[str]:
             "Floor: the lowest perplexity that any model can have on the test text, on average. "
             "Gap: how far a model is above it, in nats per token; memory gap: the same, where it "
             "must remember."
+        )
+    if any(map(has_unknown, results)):
+        lines.append(
+            "Unknown: how much of the validation text is not in the vocabulary. It counts as one "
+            "token, <unk>, so the perplexities of runs that differ in this cannot be compared."
         )
     apart = texts_apart(results)
     if "data.level" in apart:

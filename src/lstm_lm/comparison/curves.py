@@ -18,6 +18,7 @@ from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-unty
 from tensorboard.summary.writer.record_writer import masked_crc32c  # type: ignore[import-untyped]
 
 from lstm_lm.errors import DamagedFile
+from lstm_lm.regular_file import read_regular
 
 PATTERN = "events.out.tfevents.*"
 
@@ -77,7 +78,7 @@ def read_events(file: Path) -> Iterator[Event]:
     Raises:
         DamagedFile: at the first record that is not whole.
     """
-    content = file.read_bytes()
+    content = read_regular(file)
     position = 0
     while position < len(content):
         try:

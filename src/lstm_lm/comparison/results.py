@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from lstm_lm.comparison.curves import Curve, read_curves
+from lstm_lm.config import GENERATED, TextName
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.fingerprint import flatten, settings_of
 from lstm_lm.run_folder import RunFolder
 from lstm_lm.sweep.sweep_folder import Job, SweepFolder
 
 LAST = "diverged", "failed", "waiting"  # and after all others
+PLACE = "data.text", "data.path"
+SHA256 = "data.text_sha256"
+# Of these texts a checksum does not say how they are split.
+OWN_SPLITS = {TextName.wikitext2, *GENERATED}
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +82,30 @@ def read_results(folders: list[Path]) -> list[Result]:
             )
         found = here | found
     results = list(found.values())
+    name_texts_alike(results)
     above = os.path.commonpath([result.path.parent for result in results])
     for result in results:
         result.name = os.path.relpath(result.path, above)
     return sorted(results, key=lambda result: (result.order, result.name))
+
+
+def name_texts_alike(results: list[Result]) -> None:
+    """Let a text go by one name and path, wherever its copies lie: its checksum decides.
+
+    A job that has not begun knows no checksum; it has that of a run on the same file.
+    """
+    by_sha256: dict[Any, dict[str, Any]] = {}
+    by_place: dict[Any, dict[str, Any]] = {}
+    for result in sorted(results, key=lambda result: not result.settings.get(SHA256)):
+        settings, sha256 = result.settings, result.settings.get(SHA256)
+        key = tuple(map(settings.get, PLACE))
+        if sha256:
+            own_splits = key[0] if key[0] in OWN_SPLITS else None
+            place = dict(zip(PLACE, key, strict=True)) | {SHA256: sha256}
+            by_place.setdefault(key, by_sha256.setdefault((sha256, own_splits), place))
+            settings |= by_sha256[sha256, own_splits]
+        elif settings:
+            settings |= by_place.get(key, {})
 
 
 def below(folder: Path) -> Iterator[Result]:
@@ -134,7 +159,7 @@ def read_run(folder: RunFolder) -> Result:
     try:
         result.summary = folder.read_summary()
         if result.settings:  # a file may have changed between two runs that both name it
-            result.settings["data.text_sha256"] = (result.summary["text_sha256"] or "")[:8]
+            result.settings[SHA256] = (result.summary["text_sha256"] or "")[:8]
         result.status = result.summary["status"]
         if result.status == "diverged":
             result.error = f"diverged at step {result.summary['diverged_step']:,}"

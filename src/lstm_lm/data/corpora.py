@@ -10,9 +10,12 @@
 What is the same everywhere is held to its SHA-256, wherever it comes from.
 """
 
+import codecs
+import errno
 import hashlib
 import io
 import zipfile
+from collections.abc import Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
@@ -22,6 +25,8 @@ from lstm_lm.data.download import KnownFile, data_root, fetch, read_known
 from lstm_lm.data.generated import Floor, generate_text
 from lstm_lm.data.held_out import sizes
 from lstm_lm.errors import SettingsError
+from lstm_lm.memory import in_units, memory
+from lstm_lm.regular_file import read_regular
 
 TIME_MACHINE = KnownFile(
     "timemachine.txt",
@@ -62,6 +67,24 @@ WIKITEXT2_SHUFFLED = (
     ),
 )
 
+MARKS = {  # the longer ones first, as one begins with another
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+# Even where they are a file now, because standard input was redirected from one.
+GONE_AFTERWARDS = "/dev/stdin", "/dev/fd/", "/proc/"
+REMEDIES = {
+    errno.ENXIO: "save the text as a file first",
+    errno.ENOMEM: "use a part of it, for example what head -c 1G gives",
+    errno.EISDIR: "name a file in it",
+}
+MOVED = (
+    "data.path=FILE says where the text is; for a run that was trained on it, --text-path FILE of "
+    "evaluate.py and inspect_run.py, too"
+)
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -75,8 +98,11 @@ class Corpus:
     floors: tuple[Floor, Floor, Floor] | None = None  # of a generated text's three pieces
 
 
-def find_corpus(config: DataConfig) -> Corpus:
+def find_corpus(config: DataConfig, known_sha256: str | None = None) -> Corpus:
     """The text that ``config.text`` names, verified.
+
+    Args:
+        known_sha256: the checksum of the text in a run's summary.
 
     Raises:
         SettingsError: if the text cannot be had, is not UTF-8, or is not what it should be.
@@ -92,8 +118,7 @@ def find_corpus(config: DataConfig) -> Corpus:
         case TextName.wikitext2:
             return wikitext2(root)
         case TextName.file:
-            path = str(config.path)
-            return one_piece(read_file(path), path)
+            return own_file(str(config.path), known_sha256)
         case TextName.embedded_reber | TextName.recall | TextName.anbn:
             return generated(config)
         case unhandled:
@@ -126,11 +151,36 @@ def generated(config: DataConfig) -> Corpus:
     return replace(corpus, floors=(training, validation, test))
 
 
-def read_file(path: str) -> bytes:
+def own_file(path: str, known_sha256: str | None) -> Corpus:
+    """A text of the user's own, without the byte order mark that it may begin with.
+
+    Runs of version 0.2.0 and before learned from the mark as well, and their checksum is that of
+    all bytes.
+    """
+    if str(Path(path).expanduser().absolute()).startswith(GONE_AFTERWARDS):
+        raise SettingsError(f"{path} is another text the next time: {REMEDIES[errno.ENXIO]}")
+    content = read_file(path)
+    has_mark = content.startswith(codecs.BOM_UTF8)
+    if has_mark and known_sha256 != hashlib.sha256(content).hexdigest():
+        content = content.removeprefix(codecs.BOM_UTF8)
+    return one_piece(content, path)
+
+
+def read_file(path: str, is_read_once: bool = False) -> bytes:
+    """
+    Args:
+        is_read_once: whether it may be a pipe.
+
+    Raises:
+        SettingsError: if that is not possible; says what to do.
+    """
     try:
-        return Path(path).expanduser().read_bytes()
+        return read_regular(Path(path).expanduser(), may_be_pipe=is_read_once)
     except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+        is_moved = error.errno in (errno.ENOENT, errno.ENOTDIR) and not is_read_once
+        remedy = MOVED if is_moved else REMEDIES.get(error.errno or 0)
+        reason = f"{error.strerror}: {remedy}" if remedy else error.strerror
+        raise SettingsError(f"cannot read {path}: {reason}") from error
 
 
 def one_piece(content: bytes, name: str) -> Corpus:
@@ -152,7 +202,22 @@ def decode(content: bytes, name: str) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
+        marked = (encoding for mark, encoding in MARKS.items() if content.startswith(mark))
+        encoding = next(marked, None)
+        if encoding is None:
+            found, source = f"byte {error.start} is {content[error.start]:#04x}", ""
+        else:
+            found, source = f"it begins with the byte order mark of {encoding}", f"-f {encoding} "
         raise SettingsError(
-            f"{name} is not UTF-8: byte {error.start} is {content[error.start]:#04x}; "
-            "convert it, for example with iconv -t utf-8"
+            f"{name} is not UTF-8: {found}; convert it, for example with iconv {source}-t UTF-8"
         ) from error
+    except MemoryError as error:
+        raise does_not_fit(name, content) from error
+
+
+def does_not_fit(name: str, content: Sized) -> SettingsError:
+    size, there_is = in_units(len(content)), in_units(memory())
+    return SettingsError(
+        f"{name} has {size}, which do not fit as tokens into the {there_is} of memory: "
+        f"{REMEDIES[errno.ENOMEM]}"
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lstm_lm.atomic_file import write_whole
 from lstm_lm.errors import SettingsError
+from lstm_lm.regular_file import read_regular
 from lstm_lm.user_cache import cache_folder
 
 # Some mirrors refuse clients that do not look like a browser.
@@ -40,9 +41,14 @@ def read_known(file: KnownFile, root: Path) -> bytes | None:
         SettingsError: if another file lies in its place.
     """
     path = root / file.path
-    if not path.is_file():
+    if not path.exists():
         return None
-    content = path.read_bytes()
+    try:
+        content = read_regular(path)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read {path}: {error.strerror}: choose another data.root"
+        ) from error
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise SettingsError(
             f"{path} is not the file it should be (its SHA-256 is not {file.sha256}): "

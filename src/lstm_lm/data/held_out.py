@@ -23,16 +23,38 @@ def sizes(tokens: int, config: DataConfig) -> Sizes:
     test = count(config.test_size, tokens)
     validation = count(config.validation_size, tokens)
     training = tokens - test - validation
-    if training < 1 or validation < 2:
+    is_capped = tokens == config.max_tokens
+    longer = "set a larger data.max_tokens" if is_capped else "use a longer text"
+    if training < 1:
+        shares = sum(size for size in (config.validation_size, config.test_size) if size < 1)
+        less = "hold out less, with a smaller data.validation_size or data.test_size"
+        ways = [longer] * (shares < 1) + [less] * (tokens > 3)
         raise SettingsError(
             f"a text of {tokens:,} tokens is too short to hold out "
             f"data.validation_size={config.validation_size:g} and "
-            f"data.test_size={config.test_size:g}: use a longer text, a larger data.max_tokens, "
-            "or hold out less"
+            f"data.test_size={config.test_size:g}: {' or '.join(ways)}"
         )
+    if validation < 2:
+        raise nothing_to_predict("validation", config.validation_size, tokens, longer)
     if test == 1:
-        raise SettingsError("one test token is none to predict: use a larger data.test_size, or 0")
+        raise nothing_to_predict("test", config.test_size, tokens, longer, " or 0")
     return Sizes(training, validation, test)
+
+
+def nothing_to_predict(
+    part: str, size: float, tokens: int, longer: str, none: str = ""
+) -> SettingsError:
+    """One token has none after it that could be predicted."""
+    larger = f"set a larger data.{part}_size{none}"
+    if size >= 1:
+        return SettingsError(
+            f"data.{part}_size={size:g} holds out one token, which leaves nothing to predict: "
+            f"{larger}; from 1 on it is a number of tokens, below 1 a share of the text"
+        )
+    return SettingsError(
+        f"a text of {tokens:,} tokens is too short to hold out data.{part}_size={size:g}, which "
+        f"leaves nothing to predict: {longer} or {larger}"
+    )
 
 
 def count(size: float, tokens: int) -> int:

@@ -1,6 +1,7 @@
 """A text cut by position into training, validation and test ids."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from jaxtyping import Integer
 from torch import Tensor
 
 from lstm_lm.config import DataConfig, Level, VocabularySource
-from lstm_lm.data.corpora import Corpus, find_corpus
+from lstm_lm.data.corpora import MOVED, Corpus, does_not_fit, find_corpus
 from lstm_lm.data.download import data_root
 from lstm_lm.data.generated import Floor
 from lstm_lm.data.held_out import sizes
@@ -44,6 +45,11 @@ class Split:
     def predictions(self) -> int:
         return len(self.ids) - 1
 
+    @cached_property
+    def unknown(self) -> float:
+        """The share of what is predicted that is not in the vocabulary, and so ``<unk>``."""
+        return int((self.ids[1:] == 0).sum()) / max(1, self.predictions)
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -54,6 +60,12 @@ class Splits:
     vocabulary: Vocabulary
     text_sha256: str
     text_note: str | None
+
+    @property
+    def unknown(self) -> dict[str, float]:
+        """The share of unknown tokens in each part, as it stands in a run's summary."""
+        parts = {"train": self.training, "validation": self.validation, "test": self.test}
+        return {f"{name}/unknown": part.unknown for name, part in parts.items()}
 
 
 def read_splits(
@@ -68,17 +80,27 @@ def read_splits(
     Raises:
         SettingsError: if the text cannot be had, has changed or is too short to be split.
     """
-    corpus = find_corpus(config)
+    corpus, name = find_corpus(config, text_sha256), str(config.path or config.text)
     if text_sha256 not in (None, corpus.sha256):
-        raise SettingsError(
-            f"the text {config.path or config.text} is not the one this run was trained on "
-            f"(SHA-256 {corpus.sha256}, not {text_sha256})"
+        of_named = (
+            "take the data.root, or of python_docs the version of Python, it was trained with"
         )
+        raise SettingsError(
+            f"the text {name} is not the one this run was trained on "
+            f"(SHA-256 {corpus.sha256}, not {text_sha256}): "
+            f"{MOVED if config.path else of_named}"
+        )
+    try:
+        return split(corpus, config, vocabulary, name)
+    except MemoryError as error:
+        raise does_not_fit(name, corpus.training) from error
+
+
+def split(corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None, name: str) -> Splits:
     training = tokenized(corpus.training, config)
     if len(training) == 0:
-        raise SettingsError(
-            f"{config.path or config.text} is empty: there is nothing to learn from"
-        )
+        without = corpus.training.strip() and f" with data.cleaning={config.cleaning}"
+        raise SettingsError(f"{name} is empty{without}: there is nothing to learn from")
     whole = training
     training = training[: config.max_tokens]
     if corpus.validation is None:

@@ -70,6 +70,8 @@ def read(file: Path) -> Tokenized:
     Raises:
         OSError, ValueError: if it is not there or not whole, or was made by other rules.
     """
+    if not file.is_file():
+        raise FileNotFoundError(file)
     with open(file, "rb") as stream:
         content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     start = content.find(b"\n") + 1

@@ -2,10 +2,25 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from lstm_lm.errors import SettingsError
 
 UNKNOWN = "<unk>"
+
+
+def say_unknown(shares: Mapping[str, Any]) -> str:
+    """``83 % of the validation text, 82 % of the test text``; empty where nothing is unknown.
+
+    Args:
+        shares: what a run's summary knows, among other figures.
+    """
+    parts = {"train": "training", "validation": "validation", "test": "test"}
+    return ", ".join(
+        f"{100 * share:.3g} % of the {part} text"
+        for name, part in parts.items()
+        if (share := shares.get(f"{name}/unknown"))
+    )
 
 
 class Vocabulary:

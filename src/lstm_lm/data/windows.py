@@ -179,7 +179,8 @@ def count_batches(tokens: int, batch_size: int, num_steps: int, largest_offset: 
         raise SettingsError(
             f"a batch needs data.batch_size x data.num_steps + 1 = {needed:,} tokens, but the "
             f"training text has {tokens:,}: use a longer text, or a smaller data.batch_size or "
-            "data.num_steps"
+            "data.num_steps; more is left to learn from with a smaller data.validation_size or "
+            "data.test_size, or a larger data.max_tokens"
         )
     return max(1, (tokens - 1 - largest_offset) // (batch_size * num_steps))
 

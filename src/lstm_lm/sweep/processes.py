@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from lstm_lm.errors import DamagedFile
 from lstm_lm.rank_variables import environment_alone
+from lstm_lm.regular_file import read_regular
 from lstm_lm.sweep.gpu_slots import release
 from lstm_lm.sweep.sweep_folder import Job, SweepFolder
 
@@ -95,7 +96,7 @@ class JobProcess:
     def progress(self) -> dict[str, Any]:
         """What the run tells of itself; empty before its first step."""
         try:
-            progress = json.loads(self.run_folder.progress.read_text())
+            progress = json.loads(read_regular(self.run_folder.progress))
         except (OSError, ValueError):
             return {}
         if self.share_at_start is None:

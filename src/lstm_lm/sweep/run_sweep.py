@@ -1,5 +1,6 @@
 """All jobs of a sweep → each done once, and a report."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +64,10 @@ def run_sweep(
             pairs = {job.number: (job, config) for job, config in zip(jobs, configs, strict=True)}
             wanted = [job for job, _ in pairs.values()]
             to_do = [job for job, config in pairs.values() if not is_done(folder, job, config)]
+            for job, config in pairs.values():
+                if job not in to_do:
+                    with contextlib.suppress(SettingsError):  # it is done all the same
+                        folder.run_folder(job).write_where_the_text_is(config)
             log.info("sweep   %s", path)
             done = len(wanted) - len(to_do)
             log.info("        %d jobs, %d of them done before", len(wanted), done)

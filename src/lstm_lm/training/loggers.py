@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lstm_lm.atomic_file import write_whole
 from lstm_lm.errors import DamagedFile
 from lstm_lm.lightning_parts import TARGET
+from lstm_lm.regular_file import read_regular
 
 CSV = "metrics.csv"
 IDS = "loggers.json"
@@ -41,7 +42,7 @@ def with_known_ids(entries: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     file = folder / IDS
     try:
-        ids = json.loads(file.read_text()) if file.exists() else {}
+        ids = json.loads(read_regular(file)) if file.exists() else {}
     except (OSError, ValueError) as error:
         raise DamagedFile(f"{file} is damaged: {error}") from error
     known = {}
@@ -80,7 +81,7 @@ def rows_written(loggers: Sequence[Logger], folder: Path) -> dict[str, int]:
     """How many rows each CSV file has."""
     files = {name: folder / name for name in csv_files(loggers, folder)}
     return {
-        name: file.read_bytes().count(b"\n") - 1 if file.exists() else 0
+        name: read_regular(file).count(b"\n") - 1 if file.exists() else 0
         for name, file in files.items()
     }
 

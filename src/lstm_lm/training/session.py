@@ -127,8 +127,8 @@ class Session:
             config, self.device, self.loggers, self.all_callbacks(), folder
         )
 
-    def computed_with(self) -> dict[str, Any]:
-        """What the summary says of what computes."""
+    def known(self) -> dict[str, Any]:
+        """What the summary says of what computes, and of the text."""
         config = self.config
         return {
             "device": device_name(self.device),
@@ -136,12 +136,13 @@ class Session:
             "backend": config.model.backend.value if config.model.core is CoreName.fused else None,
             "ranks": config.device.ranks,
             "versions": versions(),
+            **self.splits.unknown,
         }
 
     def take_over(self) -> None:
         """Let the folder of a run that goes on be as it is now: it can be trained, and will be."""
         if self.resumed is not None:
-            self.resumed.take_over(self.config, self.loggers, self.computed_with())
+            self.resumed.take_over(self.config, self.loggers, self.known())
 
     def introduce(self, writer: SummaryWriter) -> None:
         """What TensorBoard shows of a run from its start."""
@@ -242,6 +243,7 @@ class Session:
         except (
             MisconfigurationException,
             KeyError,
+            MemoryError,
             RuntimeError,
             TypeError,
             ValueError,
@@ -287,7 +289,8 @@ def explained(error: Exception) -> Exception:
             "another process of this run ended, so the run cannot go on; what was saved before is "
             "kept"
         )
-    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+    is_full = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    if is_full or "allocate memory" in str(error):
         return RunFailed(
             f"out of memory ({first_line(error)}): try a smaller data.batch_size, data.num_steps "
             "or model.hidden_size"

@@ -129,4 +129,4 @@ def quiet_lightning() -> None:
 
 
 def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
