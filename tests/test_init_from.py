@@ -62,6 +62,7 @@ def test_what_a_run_started_from_is_part_of_its_fingerprint(tiny_run, tmp_path):
 
 
 def test_the_ids_of_a_new_text_mean_what_they_did(tiny_run, tmp_path, caplog):
+    caplog.set_level("INFO", "lstm_lm")
     train(tiny_run("training.epochs=1"), tmp_path / "one")
     other = tmp_path / "other.txt"
     other.write_text("zebra machine traveller time " * 200)
