@@ -37,12 +37,17 @@ def read_known(file: KnownFile, root: Path) -> bytes | None:
     """The file's bytes, or None where it is absent.
 
     Raises:
-        SettingsError: if another file lies in its place.
+        SettingsError: if it cannot be read, or another file lies in its place.
     """
     path = root / file.path
-    if not path.is_file():
-        return None
-    content = path.read_bytes()
+    try:
+        if not path.is_file():
+            return None
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read {path}: {error.strerror}; choose another data.root"
+        ) from error
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise SettingsError(
             f"{path} is not the file it should be (its SHA-256 is not {file.sha256}): "
