@@ -12,9 +12,7 @@ python scripts/benchmark.py cores --shapes small --cells lstm gru --threads 1 --
 
 import argparse
 import dataclasses
-import logging
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,8 +26,8 @@ from lstm_lm.benchmark.loop import MOST_CHARACTERS
 from lstm_lm.benchmark.rows import Row, table, write_json
 from lstm_lm.benchmark.shapes import BLOCKS, SHAPES
 from lstm_lm.config import Cell
-from lstm_lm.errors import RunFailed, SettingsError
 from lstm_lm.machine import cores as count_cores
+from lstm_lm.standard_streams import run_program
 
 TRAIN = Path(__file__).parent / "train.py"
 TITLES = {
@@ -165,23 +163,10 @@ def threads(text: str) -> int:
 def output(text: str) -> Path:
     """Where a file can be written, as far as can be known before it has something in it."""
     path = Path(text)
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
+    if os.path.isdir(path) or not os.access(path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"cannot write {path}: name a file in a folder of yours")
     return path
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(message)s")
-    try:
-        main()
-    except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except RunFailed as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_program(main)

@@ -4,16 +4,14 @@ python scripts/compare.py outputs/sweeps/2026-11-23/10-15-00
 """
 
 import argparse
-import logging
-import os
-import sys
 from pathlib import Path
 
 from lstm_lm.errors import SettingsError
+from lstm_lm.standard_streams import run_program
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "folders",
         nargs="+",
@@ -50,14 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(message)s")
-    try:
-        main()
-        sys.stdout.flush()
-    except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:  # by head, say; without this, Python would complain at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_program(main)

@@ -4,15 +4,14 @@ python scripts/evaluate.py outputs/2026-11-23/10-15-00 --split test
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from lstm_lm.config import Accelerator, Backend, CoreName
-from lstm_lm.errors import SettingsError
+from lstm_lm.standard_streams import run_program
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument(
         "core",
@@ -86,10 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_program(main)

@@ -4,17 +4,15 @@ python scripts/generate.py outputs/2026-11-23/10-15-00 --prompt "time traveller"
 """
 
 import argparse
-import logging
-import os
 import sys
 from pathlib import Path
 
 from lstm_lm.config import Accelerator, Backend, CoreName
-from lstm_lm.errors import SettingsError
+from lstm_lm.standard_streams import run_program
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument(
         "core",
@@ -47,7 +45,6 @@ def main() -> None:
     arguments = parse()
     from lstm_lm.run import load_run  # torch: not for --help
 
-    logging.basicConfig(format="%(message)s", force=True)
     run = load_run(
         arguments.run,
         arguments.checkpoint,
@@ -70,19 +67,14 @@ def main() -> None:
         for number, pieces in enumerate(zip(*steps, strict=True), start=1):
             print(f"--- {number}\n{''.join(pieces)}")
         return
-    for (piece,) in steps:
-        print(piece, end="", flush=True)
+    try:
+        for (piece,) in steps:
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        print()
+        raise
     print()
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print()
-        sys.exit(130)
-    except BrokenPipeError:  # the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    run_program(main)

@@ -4,14 +4,14 @@ python scripts/inspect_run.py outputs/2026-11-23/10-15-00
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from lstm_lm.errors import SettingsError
+from lstm_lm.standard_streams import run_program
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", type=Path, help="the run's folder")
     text = parser.add_mutually_exclusive_group()
     text.add_argument(
@@ -60,7 +60,7 @@ def main() -> None:
         raise SettingsError(f"the text has {len(split.ids):,} tokens: --skip leaves too few")
     output = arguments.output or arguments.run / "inside.html"
     try:
-        write_whole(output, build_page(run, ", ".join(title), ids).encode())
+        write_whole(output, build_page(run, ", ".join(title), ids))
     except OSError as error:
         raise SettingsError(f"cannot write {output}: {error.strerror}") from error
     print(f"page   {output}")
@@ -69,10 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_program(main)

@@ -25,6 +25,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from lstm_lm.standard_streams import run_program
+
 TRAIN = Path(__file__).parent / "train.py"
 SETTINGS = [
     "data.max_tokens=60000",
@@ -258,4 +260,4 @@ def same(one: Any, other: Any) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +36,7 @@ from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
 from lstm_lm.fingerprint import settings_of
 from lstm_lm.lock import is_locked
 from lstm_lm.slow_imports import STOPPING, slow_imports
+from lstm_lm.standard_streams import complain, printing, run_program
 
 
 class JobFailed(Exception):
@@ -49,12 +49,13 @@ USERS_ERRORS = SettingsError, RunFailed, OmegaConfBaseException, OSError
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(composed: DictConfig) -> float | None:
     """The best validation loss, for whoever searches with Hydra."""
+    os.chdir(HydraConfig.get().runtime.cwd)  # where all paths were typed, whatever hydra.job.chdir
     output = Path(HydraConfig.get().runtime.output_dir)
-    output = output.relative_to(Path.cwd()) if output.is_relative_to(Path.cwd()) else output
+    output = output.relative_to(Path.cwd()) if Path.cwd() in output.parents else output
     try:
         summary = train_or_resume(composed, output)
         if "best/step" in summary:  # else this is a process beside the one that reports
-            with readers_may_be_gone():
+            with printing():
                 report(summary, output)
         return summary.get("best/validation/loss")
     except Stopped:
@@ -63,9 +64,9 @@ def main(composed: DictConfig) -> float | None:
         say_how_to_go_on(output)
         raise
     except USERS_ERRORS as error:
-        code = complain(error)
+        code = refuse(error)
         if isinstance(error, RunFailed) and not isinstance(error, Diverged):
-            say_how_to_go_on(output)
+            say_how_to_go_on(output, has_failed=True)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise JobFailed from error  # another launcher goes on with the next one
         raise SystemExit(code) from error
@@ -106,12 +107,12 @@ def check_resume(resume: str, output: Path) -> bool:
     return resume != "auto" or (output / "config.yaml").is_file()
 
 
-def complain(error: Exception) -> int:
+def refuse(error: Exception) -> int:
     """Say what is wrong; the exit code to leave with."""
     from_hydra = isinstance(error, HydraException)  # some of which are OSErrors, too
     is_plain = isinstance(error, (SettingsError, RunFailed, OSError)) and not from_hydra
-    print(f"error: {error if is_plain else explain(error)}", file=sys.stderr)
-    return 1 if is_plain and not isinstance(error, SettingsError) else 2
+    code = 1 if is_plain and not isinstance(error, SettingsError) else 2
+    return complain(error if is_plain else explain(error), code)
 
 
 def report(summary: dict[str, Any], output: Path) -> None:
@@ -151,10 +152,10 @@ def forget_if_unused(sweep_dir: Path | None) -> None:
     with contextlib.suppress(OSError):
         if sweep_dir is not None and not (sweep_dir / "sweep.json").exists():
             (sweep_dir / "multirun.yaml").unlink(missing_ok=True)
-            if not is_locked(sweep_dir / ".optuna.lock"):
+            if is_locked(sweep_dir / ".optuna.lock") is False:
                 (sweep_dir / "optuna.log").unlink(missing_ok=True)
                 (sweep_dir / ".optuna.lock").unlink(missing_ok=True)
-            if not is_locked(sweep_dir / ".lock"):
+            if is_locked(sweep_dir / ".lock") is False:
                 (sweep_dir / ".lock").unlink(missing_ok=True)
             remove_while_empty(sweep_dir)
 
@@ -168,21 +169,11 @@ def remove_while_empty(folder: Path) -> None:
                 parent.rmdir()
 
 
-@contextlib.contextmanager
-def readers_may_be_gone() -> Iterator[None]:
-    """What is printed is lost, if nobody reads it any more; what was done is not."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def say_how_to_go_on(output: Path) -> None:
-    with readers_may_be_gone():
+def say_how_to_go_on(output: Path, has_failed: bool = False) -> None:
+    with printing():
         if (output / "config.yaml").exists():
             print(f"to go on     python scripts/train.py {as_setting('resume', output)}")
-        else:
+        elif not has_failed:
             print("stopped before training began")
 
 
@@ -202,7 +193,6 @@ def run() -> int:
 
     LocalLauncher.sweep_dir, LocalLauncher.all_completed = None, True
     register_resolver()
-    logging.raiseExceptions = False  # a reader that has gone away must not end the run
     for name in ("lstm_lm", "hydra"):
         logging.getLogger(name).setLevel(logging.INFO)
     try:
@@ -211,25 +201,27 @@ def run() -> int:
     except JobFailed:
         return 1
     except SettingsError as error:
-        return complain(error)
+        return refuse(error)
     except (HydraException, OmegaConfBaseException) as error:
-        return complain(error)
+        return refuse(error)
     except ValueError as error:  # as Hydra raises for some command lines
         if HydraConfig.initialized():
             raise  # it was understood, so this is no mistake of the user's
-        return complain(error)
+        return refuse(error)
     except RuntimeError as error:
         if "slurm" not in str(error):
             raise
-        return complain(SettingsError(str(error)))
-    except OSError as error:  # from Hydra: no folder to write to
-        where = "" if error.filename is None else f" to {error.filename}"
-        complain(SettingsError(f"cannot write{where}: {error.strerror}"))
-        return 2
+        return refuse(SettingsError(str(error)))
+    except OSError as error:
+        if error.filename is None:
+            raise  # of what Hydra prints
+        return complain(f"cannot write to {error.filename}: {error.strerror}", 2)
     finally:
         forget_if_unused(LocalLauncher.sweep_dir)
+        with printing():  # what was logged
+            pass
     return 0 if LocalLauncher.all_completed else 1
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    run_program(run)

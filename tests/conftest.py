@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard import SummaryWriter
 
+from lstm_lm import lock
 from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.command_line.settings import register, run_config
 from lstm_lm.config import RunConfig
@@ -83,6 +84,7 @@ def pytest_collection_modifyitems(items):
 
 CONF = str(Path(__file__).parents[1] / "conf")
 SCRIPTS = Path(__file__).parents[1] / "scripts"
+ODD_MACHINE = Path(__file__).parent / "odd_machine"
 
 
 @pytest.fixture
@@ -194,6 +196,14 @@ def type_command(monkeypatch, capsys, tmp_path):
         return code, output.out, output.err
 
     return run
+
+
+@pytest.fixture
+def file_system_refuses(monkeypatch):
+    """Let what is named as in ``flock:ENOLCK,chmod:EPERM`` fail from then on."""
+    refuse = runpy.run_path(str(ODD_MACHINE / "sitecustomize.py"))["refuse"]
+    lock.warn_of_no_locks.cache_clear()
+    return lambda wanted: refuse(wanted, monkeypatch.setattr)
 
 
 @pytest.fixture

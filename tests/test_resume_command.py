@@ -349,3 +349,45 @@ def test_kills_at_random_moments_change_nothing(tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "2 kills" in done.stdout and "the same bits" in done.stdout
+
+
+CHDIR = "hydra.job.chdir=true"
+
+
+def test_paths_are_those_of_where_they_were_typed_also_if_hydra_changes_the_folder(
+    train_command, monkeypatch, tmp_path
+):
+    Path("text.txt").write_text("time traveller " * 1500)
+    small = "data=text_file", "data.path=text.txt", *SMALL[1:], "training.steps=20", CHDIR
+    code, output, errors = train_command(*small, "hydra.run.dir=runs/one")
+    assert (code, errors) == (0, "") and "run folder   runs/one\n" in output
+    code, output, _ = train_command(*small, "init_from=runs/one", "hydra.run.dir=runs/two")
+    assert code == 0 and "run folder   runs/two\n" in output
+    code, output, _ = train_command("resume=runs/one", "training.steps=25", CHDIR)
+    assert code == 0 and "run folder   runs/one\n" in output
+    monkeypatch.chdir("runs/one")
+    for steps, more in (30, [CHDIR]), (35, []):
+        code, output, _ = train_command("resume=.", f"training.steps={steps}", *more)
+        assert code == 0 and f"run folder   {tmp_path / 'runs/one'}\n" in output
+    assert sorted(os.listdir("..")) == ["one", "two"]
+
+
+def test_a_callback_writes_and_a_refused_run_leaves_where_it_would_without(train_command):
+    entry = "+callbacks.mine._target_=lightning.pytorch.callbacks.ModelCheckpoint"
+    where = "+callbacks.mine.dirpath=mine", "hydra.run.dir=runs/one", CHDIR
+    assert train_command(*SMALL, "training.steps=20", entry, *where)[0] == 0
+    assert list(Path("mine").glob("*.ckpt")) and not Path("runs/one/mine").exists()
+    code, _, errors = train_command("model.hidden_size=0", "hydra.run.dir=runs/no", CHDIR)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert os.listdir("runs") == ["one"]
+
+
+@pytest.mark.parametrize("launcher", ["basic", "local"])
+def test_jobs_of_a_sweep_read_and_write_there_too(launcher, train_command):
+    Path("text.txt").write_text("time traveller " * 1500)
+    text = "data=text_file", "data.path=text.txt", f"hydra/launcher={launcher}", CHDIR
+    settings = *SMALL[1:], "training.steps=10", "seed=1", "hydra.sweep.dir=sweep"
+    code, output, errors = train_command("-m", *text, *settings)
+    assert (code, errors) == (0, "")
+    assert len(list(Path("sweep").glob("*/summary.json"))) == 1
+    assert sorted(os.listdir()) == ["sweep", "text.txt"]

@@ -34,7 +34,7 @@ from lstm_lm.resume_rules import (
     refuse_first_version,
     refuse_lost_checkpoints,
 )
-from lstm_lm.run_folder import RunFolder, with_absolute_paths
+from lstm_lm.run_folder import RunFolder, refuse_odd_name, with_absolute_paths
 from lstm_lm.training.loggers import with_known_ids
 from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.process_group import as_rank, local_rank_of, rank_of
@@ -66,6 +66,7 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
 
 
 def train_into(config: RunConfig, output: Path) -> dict[str, Any]:
+    refuse_odd_name(output)
     limit_threads()
     share_threads(config.device)
     rank = rank_of(config.device)
@@ -100,6 +101,7 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
             one; nothing is changed then.
         RunFailed, Stopped: as :func:`train` does.
     """
+    refuse_odd_name(output)
     folder, changes = RunFolder(output), without_auto(changes)
     # Before the lock, which would make a folder of a mistyped name.
     rank = rank_of(folder.read_config(changes).device)

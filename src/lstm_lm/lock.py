@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import logging
 import math
 import os
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 PATIENCE = 1.0  # seconds; whoever only looks whether the lock is held, holds it for an instant
 
 log = logging.getLogger(__name__)
@@ -52,26 +54,33 @@ def acquire(handle: int, until: float) -> bool:
                 return False
             time.sleep(0.05)
         except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            if error.errno not in NO_LOCKS:
                 raise
-            log.warning("this file system has no locks: see to it that no other process trains")
+            warn_of_no_locks()
             return True
 
 
-def is_locked(path: Path) -> bool:
-    """Whether some process holds the lock now."""
+@functools.cache
+def warn_of_no_locks() -> None:
+    log.warning(
+        "warning: this file system has no locks: see to it that no other process trains there"
+    )
+
+
+def is_locked(path: Path) -> bool | None:
+    """Whether some process holds the lock now; None where nobody can know."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except PermissionError:  # so nobody can know
-        return True
+    except PermissionError:
+        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
     except BlockingIOError:
         return True
-    except OSError:  # without locks nobody can know
-        return True
+    except OSError:  # a file system without locks
+        return None
     finally:
         os.close(handle)

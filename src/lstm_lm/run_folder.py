@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from lstm_lm.atomic_file import remove_unfinished, write_whole
 from lstm_lm.config import Backend, RunConfig, change
@@ -46,6 +48,8 @@ TENSORBOARD = {
         "default_hp_metric": False,
     }
 }
+# Each run's settings have these, and those of another program hardly all of them.
+OUR_KEYS = {"checkpoint", "data", "device", "model", "optimizer", "samples", "seed", "training"}
 # Without these a summary cannot be read back.
 KNOWN_FROM_THE_START = {
     "status",
@@ -86,12 +90,15 @@ class RunFolder:
         self.values: dict[str, Any] = {}
 
     def holds_a_run(self) -> bool:
-        """
+        """Whether there is one, damaged or not; settings of another program are none.
+
         Raises:
             SettingsError: if the folder cannot be read.
         """
         try:
-            return self.config.is_file()  # which is written last
+            if not self.config.is_file():  # which is written last
+                return False
+            return self.vocabulary.is_file() or self.summary.is_file() or has_our_keys(self.config)
         except OSError as error:
             raise SettingsError(f"cannot read {self.path}: {error.strerror}") from error
 
@@ -129,6 +136,11 @@ class RunFolder:
             raise SettingsError(
                 f"{self.path} holds a run already: choose another hydra.run.dir, or go on with "
                 f"resume={self.path}"
+            )
+        if self.is_ours and self.config.exists():
+            raise SettingsError(
+                f"{self.path} has a {self.config.name} of another program: choose another "
+                "hydra.run.dir"
             )
         if self.is_ours and any(self.checkpoints.glob("*.ckpt")):
             raise SettingsError(
@@ -194,7 +206,7 @@ class RunFolder:
             )
         if not isinstance(summary["threads"] or 1, int) or (summary["threads"] or 1) < 1:
             raise DamagedFile(f"{self.summary} is damaged: threads is {summary['threads']!r}")
-        if summary["status"] == "running" and not is_locked(self.lock):
+        if summary["status"] == "running" and is_locked(self.lock) is False:
             summary["status"] = "interrupted"
         return summary
 
@@ -223,7 +235,9 @@ class RunFolder:
             SettingsError: if the file is not what was written, or a change is out of range.
         """
         if not self.holds_a_run():
-            raise SettingsError(f"{self.path} is not a run's folder: it has no {self.config.name}")
+            raise SettingsError(
+                f"{self.path} is not a run's folder: it has no {self.config.name} of one"
+            )
         try:
             loaded = OmegaConf.load(io.BytesIO(read_regular(self.config)))
             # Looked up, it could tell a logger what only this machine's user should know.
@@ -243,6 +257,28 @@ class RunFolder:
         if saved.model.core != core and "model.backend" not in (changes or {}):
             saved.model.backend = Backend.auto  # the one saved belongs to the core saved
         return with_absolute_paths(cast(RunConfig, OmegaConf.to_object(saved)))
+
+
+def has_our_keys(file: Path) -> bool:
+    try:
+        settings = OmegaConf.load(file)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):  # OSError: of a mere number
+        return False
+    return isinstance(settings, DictConfig) and OUR_KEYS <= settings.keys()
+
+
+def refuse_odd_name(folder: Path) -> None:
+    """
+    Raises:
+        SettingsError: if its path is not UTF-8, so that TensorBoard could not write there.
+    """
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise SettingsError(
+            f"{folder.absolute()} has a name that is not UTF-8, and nothing can be trained there: "
+            "give the folder another name, or choose another"
+        ) from error
 
 
 def translate_first_version(settings: Any) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import struct
+from pathlib import Path
 
 import pytest
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from lstm_lm import runs
 from lstm_lm.comparison.curves import Curve, read_curves, training_seconds
 from lstm_lm.comparison.differences import texts_apart
 from lstm_lm.comparison.results import read_results
@@ -267,3 +269,59 @@ def test_runs_on_the_same_file_with_another_content_are_apart(make_run, tmp_path
     for name, text in ("one", "a"), ("two", "b"):
         make_run(tmp_path / name, text_sha256=text)
     assert texts_apart(read_results([tmp_path])) == ["data.text_sha256"]
+
+
+OTHERS = {
+    "hydra": "data:\n  path: x\nmodel:\n  lr: 1\noptimizer: {}\ntraining: {}\n",
+    "lightning": "seed_everything: true\ntrainer:\n  max_epochs: 3\nckpt_path: null\n",
+    "list": "- 1\n",
+    "empty": "",
+    "number": "3\n",
+    "broken": "a: [\n",
+    "binary": "\0\1",
+}
+
+
+def test_settings_of_other_programs_are_no_runs_and_passed_over_in_one_note(
+    make_run, tmp_path, caplog
+):
+    make_run(tmp_path / "outputs/multirun/0/ours", best=2.0)
+    for name, content in OTHERS.items():
+        folder = tmp_path / f"outputs/multirun/{name}"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(content)
+    (tmp_path / "outputs/multirun/0/config.yaml").write_text(OTHERS["hydra"])
+    assert names(read_results([tmp_path / "outputs"])) == ["ours"]
+    (note,) = caplog.messages
+    assert note.startswith("note: 8 passed over that have a config.yaml of another program")
+    assert len(runs(tmp_path / "outputs")) == 1
+    with pytest.raises(SettingsError, match="has no run in it"):
+        read_results([tmp_path / "outputs/multirun/lightning"])
+
+
+@pytest.mark.parametrize("kept", ["summary.json", "vocabulary.json"])
+def test_a_damaged_run_of_ours_is_listed_all_the_same(kept, make_run, tmp_path, caplog):
+    folder = make_run(tmp_path / "runs/ours", best=2.0)
+    (folder / "vocabulary.json").touch()
+    (folder / "config.yaml").write_text("- no settings")
+    for name in {"summary.json", "vocabulary.json"} - {kept}:
+        (folder / name).unlink()
+    assert names(read_results([tmp_path / "runs"])) == ["ours"]
+    assert "config.yaml is damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("resume=other", "other is not a run's folder"),
+        ("init_from=other", "other is not a run's folder"),
+        ("hydra.run.dir=other", "other has a config.yaml of another program: choose another"),
+    ],
+)
+def test_a_folder_of_another_program_is_refused_and_stays_as_it_was(typed, said, type_command):
+    Path("other").mkdir()
+    Path("other/config.yaml").write_text(OTHERS["hydra"])
+    code, _, errors = type_command("train.py", "data.max_tokens=20000", typed)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert f"error: {said}" in errors
+    assert Path("other/config.yaml").read_text() == OTHERS["hydra"]

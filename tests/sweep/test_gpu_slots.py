@@ -3,6 +3,9 @@
 import subprocess
 import sys
 
+import pytest
+
+from lstm_lm.errors import SettingsError
 from lstm_lm.sweep.gpu_slots import GpuSlots, release
 
 HOLD = "import sys; sys.stdin.read()"
@@ -63,3 +66,10 @@ def test_two_sweeps_never_have_the_same_place_at_once(tmp_path):
     both = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert (tmp_path / "log").read_text() == "in\nout\n" * 40
+
+
+def test_where_there_are_no_locks_nobody_can_share_gpus(file_system_refuses, tmp_path):
+    slots = GpuSlots(["0"], per_gpu=1, folder=tmp_path)
+    file_system_refuses("flock:ENOLCK")
+    with pytest.raises(SettingsError, match=f"{tmp_path} has none: set TMPDIR"):
+        slots.take(1)

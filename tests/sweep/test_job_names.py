@@ -28,3 +28,23 @@ def test_only_what_differs_is_named():
 
 def test_a_name_is_never_too_long_for_a_file_system():
     assert len(job_name(1234, {"data.path": "x" * 1000}, ["data.path"])) <= 100
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "語", "𝄞", "e\u0301"])
+@pytest.mark.parametrize("number", [3, 1234])
+def test_nor_in_any_alphabet_and_ends_with_a_whole_character(letter, number):
+    name = job_name(number, {"data.path": letter * 300}, ["data.path"])
+    assert len(name) <= 100 and len(name.encode()) <= 200
+    assert name.startswith(f"{number:03}_") and "\ufffd" not in name
+
+
+def test_names_of_sweeps_that_were_made_before_stay_as_they_are():
+    assert job_name(3, {"data.path": "x" * 200}, ["data.path"]) == "003_" + "x" * 96
+
+
+def test_a_folder_can_have_any_such_name(tmp_path):
+    for number, letter in enumerate("xé語𝄞"):
+        name = job_name(number, {"data.path": f"texts/{letter * 300}.txt"}, ["data.path"])
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}.unfinished").touch()
+    assert len(list(tmp_path.iterdir())) == 8

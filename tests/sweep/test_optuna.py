@@ -269,3 +269,10 @@ def wait_until(condition, process=None):
     while not condition():
         assert time.monotonic() < until and (process is None or process.poll() is None)
         time.sleep(0.05)
+
+
+def test_a_search_needs_no_symbolic_links(file_system_refuses, study_at):
+    file_system_refuses("symlink:EPERM")
+    study = study_at()
+    study.tell(study.ask(), 1.0)
+    assert len(study.trials()) == 1

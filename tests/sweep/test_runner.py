@@ -137,3 +137,13 @@ def test_what_fails_is_tried_again_unless_its_settings_are_bad(run_jobs, number,
     assert (jobs[0].status, jobs[0].tries) == ("failed", tries)
     assert jobs[0].error == ("of no account" if number == 7 else "well")
     assert [event for event, _, _ in order] == ["start", "end"] * tries
+
+
+@pytest.mark.parametrize("refused", ["flock:ENOSYS", "flock:ENOLCK", "flock:EINVAL"])
+def test_no_job_waits_for_a_lock_that_cannot_be(refused, run_jobs, tmp_path, file_system_refuses):
+    for number in range(2):
+        (tmp_path / f"00{number}").mkdir()
+        (tmp_path / f"00{number}/.lock").touch()  # of a process that was killed
+    file_system_refuses(refused)
+    jobs, _ = run_jobs("cpu", "cpu")
+    assert [job.status for job in jobs] == ["completed"] * 2

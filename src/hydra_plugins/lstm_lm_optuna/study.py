@@ -51,12 +51,13 @@ class Study:
         self, record: Path, name: str, space: dict[str, Any], seed: int, startup_trials: int
     ) -> None:
         import optuna
-        from optuna.storages.journal import JournalFileBackend
+        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         for lock in record.parent.glob(f"{record.name}.lock*"):
             lock.unlink()
-        backend = JournalFileBackend(str(record))
+        # Not by symbolic links, which FAT and SMB lack.
+        backend = JournalFileBackend(str(record), JournalFileOpenLock(str(record)))
         os.truncate(record, record.read_bytes().rfind(b"\n") + 1)  # without half a line at its end
         storage = optuna.storages.JournalStorage(backend)
         self.study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)

@@ -1,5 +1,6 @@
 """Empty pictures, and axes that show perplexities."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
@@ -24,7 +25,8 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
 
 def write_figure(figure: Figure, file: Path) -> None:
-    with whole_or_absent(file) as temporary:
+    with whole_or_absent(file) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # of names in other alphabets
         figure.savefig(temporary, format="png", dpi=130)
 
 

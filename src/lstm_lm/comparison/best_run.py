@@ -49,7 +49,7 @@ def write_best(best: Result, results: list[Result], folder: Path) -> str:
     for name in left_out:
         comments.append(f"Without its {name}, whose class is not Lightning's own.")
     content = "".join(f"# {line}\n" for line in comments) + DEFAULTS + as_yaml(config)
-    write_whole(folder / NAME, content.encode())
+    write_whole(folder / NAME, content)
     return command
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lstm_lm.atomic_file import ESCAPE
 from lstm_lm.comparison.curves import Curve, read_curves
 from lstm_lm.config import GENERATED, TextName
 from lstm_lm.errors import DamagedFile, SettingsError
@@ -69,23 +70,33 @@ def read_results(folders: list[Path]) -> list[Result]:
         SettingsError: if there are none, or a folder is not there.
     """
     found: dict[Path, Result] = {}
+    others: list[Path] = []
     for folder in folders:
-        if folder.is_file():
-            raise SettingsError(f"{folder} is a file, not a folder")
-        if not folder.is_dir():
-            raise SettingsError(f"there is no folder {folder}")
-        here = {result.path.resolve(): result for result in below(folder.absolute())}
+        try:
+            if folder.is_file():
+                raise SettingsError(f"{folder} is a file, not a folder")
+            if not folder.is_dir():
+                raise SettingsError(f"there is no folder {folder}")
+        except OSError as error:
+            raise SettingsError(f"cannot read {folder}: {error.strerror}") from error
+        here = {result.path.resolve(): result for result in below(folder.absolute(), others)}
         if not here:
             raise SettingsError(
                 f"{folder} has no run in it: give the folder of a sweep, of a run, or one with "
                 "such folders below it"
             )
         found = here | found
+    if others:
+        log.warning(
+            "note: %d passed over that have a config.yaml of another program, such as %s",
+            len(others),
+            others[0],
+        )
     results = list(found.values())
     name_texts_alike(results)
     above = os.path.commonpath([result.path.parent for result in results])
     for result in results:
-        result.name = os.path.relpath(result.path, above)
+        result.name = printable(os.path.relpath(result.path, above))
     return sorted(results, key=lambda result: (result.order, result.name))
 
 
@@ -108,17 +119,26 @@ def name_texts_alike(results: list[Result]) -> None:
             settings |= by_place.get(key, {})
 
 
-def below(folder: Path) -> Iterator[Result]:
+def below(folder: Path, others: list[Path]) -> Iterator[Result]:
+    """
+    Args:
+        others: to which folders are added that have another program's ``config.yaml``.
+    """
+
     def complain(error: OSError) -> None:
         log.warning("warning: %s cannot be read: %s", error.filename, error.strerror)
 
     for name, subfolders, files in os.walk(folder, onerror=complain):
         path = Path(name)
         subfolders[:] = sorted(sub for sub in subfolders if not sub.startswith("."))
-        if "config.yaml" in files:
-            subfolders.clear()
-            yield read_run(RunFolder(path))
-        elif "sweep.json" in files:
+        run = RunFolder(path)
+        if run.config.name in files:
+            if run.holds_a_run():
+                subfolders.clear()
+                yield read_run(run)
+                continue
+            others.append(path)
+        if "sweep.json" in files:
             jobs = {job.name: job for job in read_jobs(SweepFolder(path))}
             subfolders[:] = [sub for sub in subfolders if sub not in jobs]
             for job in jobs.values():
@@ -126,9 +146,15 @@ def below(folder: Path) -> Iterator[Result]:
 
 
 def shown(settings: dict[str, Any]) -> dict[str, Any]:
-    """All settings by dotted names, and which callbacks there are."""
+    """All settings by dotted names, as they can be drawn, and which callbacks there are."""
     callbacks = settings.get("callbacks", {})
-    return flatten(settings) | {"callbacks": ", ".join(callbacks) or "none"}
+    values = flatten(settings) | {"callbacks": ", ".join(callbacks) or "none"}
+    return {n: printable(v) if isinstance(v, str) else v for n, v in values.items()}
+
+
+def printable(text: str) -> str:
+    """The same with escapes for what is not UTF-8 in names of files."""
+    return text.encode(errors=ESCAPE).decode()
 
 
 def read_jobs(folder: SweepFolder) -> list[Job]:

@@ -32,7 +32,7 @@ def write_csv(results: list[Result], file: Path) -> None:
             + [result.so_far]
             + [summary.get(name) for name in figures]
         )
-    write_whole(file, content.getvalue().encode())
+    write_whole(file, content.getvalue())
 
 
 def write_markdown(
@@ -61,7 +61,7 @@ def write_markdown(
         "" if command is None else f"The best run's settings again:\n\n```sh\n{command}\n```",
         *(f"![{title}]({picture.name})" for title, picture in pictures.items()),
     ]
-    write_whole(file, ("\n\n".join(filter(None, parts)) + "\n").encode())
+    write_whole(file, "\n\n".join(filter(None, parts)) + "\n")
 
 
 def row(cells: Iterable[str]) -> str:

@@ -38,16 +38,16 @@ def read_known(file: KnownFile, root: Path) -> bytes | None:
     """The file's bytes, or None where it is absent.
 
     Raises:
-        SettingsError: if another file lies in its place.
+        SettingsError: if it cannot be read, or another file lies in its place.
     """
     path = root / file.path
-    if not path.exists():
-        return None
     try:
+        if not path.exists():
+            return None
         content = read_regular(path)
     except OSError as error:
         raise SettingsError(
-            f"cannot read {path}: {error.strerror}: choose another data.root"
+            f"cannot read {path}: {error.strerror}; choose another data.root"
         ) from error
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise SettingsError(

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from lstm_lm.config import Accelerator
-from lstm_lm.lock import acquire
+from lstm_lm.errors import SettingsError
+from lstm_lm.lock import acquire, is_locked
 
 
 def visible_gpus() -> list[str]:
@@ -42,6 +43,9 @@ class GpuSlots:
         """So many GPUs, each with the open lock to hand on to the job; None if too few are free.
 
         The emptiest come first.
+
+        Raises:
+            SettingsError: where there are no locks, so nobody can know.
         """
         taken: dict[str, int] = {}
         for place in range(self.per_gpu):
@@ -62,6 +66,12 @@ class GpuSlots:
             handle = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o666)
         finally:
             os.umask(before)
+        if is_locked(self.folder / name) is None:
+            os.close(handle)
+            raise SettingsError(
+                f"jobs share GPUs by locks, and {self.folder} has none: set TMPDIR to a folder on "
+                "a disk of this machine"
+            )
         if acquire(handle, until=0.0):  # now or never
             return handle
         os.close(handle)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lstm_lm.child_process import when_parent_is_gone
-from lstm_lm.errors import RunFailed, SettingsError, Stopped
+from lstm_lm.errors import Stopped
 from lstm_lm.slow_imports import STOPPING, slow_imports
+from lstm_lm.standard_streams import printing, run_program
 
 GRACE = 60.0  # seconds for saving
 
@@ -31,11 +32,9 @@ def main() -> None:
     logging.getLogger("lstm_lm").setLevel(logging.INFO)
     folder = SweepFolder(Path(sys.argv[1]))
     job = next(job for job in folder.read().jobs if job.number == int(sys.argv[2]))
-    try:
-        train_or_go_on(config_of(job.settings), folder.run_folder(job).path)
-    except (SettingsError, RunFailed) as error:
-        print(f"error: {error}", flush=True)
-        sys.exit(2 if isinstance(error, SettingsError) else 1)
+    train_or_go_on(config_of(job.settings), folder.run_folder(job).path)
+    with printing():  # what was logged
+        pass
 
 
 def save_and_end() -> None:
@@ -49,4 +48,4 @@ def stop(number: int, _: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

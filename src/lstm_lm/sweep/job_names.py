@@ -13,7 +13,8 @@ SHORT = {
     "optimizer.clip_norm": "clip",
     "optimizer.learning_rate": "lr",
 }
-LONGEST = 100  # characters; file systems allow 255
+LONGEST = 100  # characters
+LONGEST_IN_BYTES = 200  # of UTF-8; file systems allow 255
 
 
 def choices(overrides: Sequence[str]) -> dict[str, str]:
@@ -39,7 +40,8 @@ def differing(jobs: Sequence[dict[str, str]]) -> dict[str, list[str]]:
 def job_name(number: int, job: dict[str, str], names: Sequence[str]) -> str:
     """The number and what sets a job apart, without anything Hydra or a shell would take amiss."""
     parts = [f"{number:03}"] + [shorten(name, job[name]) for name in names if name in job]
-    return "_".join(parts)[:LONGEST].rstrip("._-")
+    name = "_".join(parts)[:LONGEST].encode()[:LONGEST_IN_BYTES]
+    return name.decode(errors="ignore").rstrip("._-")  # without half a character
 
 
 def shorten(name: str, value: str) -> str:

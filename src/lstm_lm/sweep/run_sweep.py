@@ -9,6 +9,7 @@ from lstm_lm.comparison.columns import reasons
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.machine import cores
+from lstm_lm.run_folder import refuse_odd_name
 from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu, visible_gpus
 from lstm_lm.sweep.plan import fingerprints, is_done, known_sweep, plan, settle_all
 from lstm_lm.sweep.processes import Places
@@ -48,6 +49,7 @@ def run_sweep(
         SettingsError: before anything is started, if one of the jobs cannot be done.
         Stopped: after a signal, with all jobs saved.
     """
+    refuse_odd_name(path)
     folder = SweepFolder(path)
     gpus = visible_gpus()
     at_once = jobs_at_once or processes_at_once(configs, gpus, jobs_per_gpu)

@@ -103,7 +103,7 @@ class Runner:
 
     def is_held_elsewhere(self, job: Job, table: LiveTable) -> bool:
         """Whether another process trains in its folder; one of a killed sweep is about to end."""
-        is_held = is_locked(self.folder.run_folder(job).lock)
+        is_held = is_locked(self.folder.run_folder(job).lock) is True  # else it would wait for ever
         if is_held and job.number not in self.held_elsewhere:
             self.held_elsewhere.add(job.number)
             table.say(f"{job.name}  waits for another process that trains in its folder")

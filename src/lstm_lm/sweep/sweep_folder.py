@@ -110,7 +110,8 @@ class SweepFolder:
         if found in ("waiting", "interrupted"):
             if job.status == "failed":
                 return "failed"
-            if job.status == "running" and found == "waiting" and is_locked(self.lock):
+            may_run = is_locked(self.lock) is not False
+            if job.status == "running" and found == "waiting" and may_run:
                 return "running"
         return found
 

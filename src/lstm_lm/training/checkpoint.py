@@ -309,7 +309,8 @@ class SealedFiles(CheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # A run's folder that was removed is not made anew: without its settings nothing goes on.
+        path.parent.mkdir(parents=path.parent != self.folder.checkpoints, exist_ok=True)
         save_checkpoint(
             path, checkpoint, self.folder.previous if path == self.folder.last else None
         )

@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
+import os
 import platform
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lstm_lm.config import CoreName, RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import Splits
-from lstm_lm.errors import Diverged, RunFailed, Stopped
+from lstm_lm.errors import DamagedFile, Diverged, RunFailed, Stopped
 from lstm_lm.evaluation import perplexity
 from lstm_lm.machine import device_name, keep_freed_memory
 from lstm_lm.run_folder import RunFolder
@@ -217,6 +219,7 @@ class Session:
     def known_end(self) -> Iterator[None]:
         """Let the summary say how it ended, and every error be one of this project's."""
         status = "failed"
+        before, threading.excepthook = threading.excepthook, pass_over_disks
         try:
             yield
             status = "completed"
@@ -236,10 +239,11 @@ class Session:
                 raise Stopped(signal.SIGINT) from error
             raise
         except OSError as error:
-            reason = f"{error.strerror or error} ({error.filename or self.folder.path})"
-            raise RunFailed(
-                f"the run cannot go on: {reason}; what was saved before is kept"
-            ) from error
+            where = os.fsdecode(error.filename or self.folder.path)
+            reason = f"{error.strerror or error} ({where})"
+            raise RunFailed(f"the run cannot go on: {reason}; {self.saved()} is saved") from error
+        except DamagedFile as error:  # while it trains
+            raise RunFailed(f"the run cannot go on: {error}; {self.saved()} is saved") from error
         except (
             MisconfigurationException,
             KeyError,
@@ -253,7 +257,16 @@ class Session:
                 raise
             raise better from error
         finally:
+            threading.excepthook = before
             self.close(status)
+
+    def saved(self) -> str:
+        """What there is to go on from: somebody may have removed it meanwhile."""
+        if not os.path.isfile(self.folder.last):
+            is_left = os.path.isfile(self.folder.previous)
+            return "the checkpoint before the newest" if is_left else "nothing"
+        step = self.checkpoint.saved_step if hasattr(self, "trainer") else None
+        return "what was there before" if step is None else f"step {step:,}"
 
     def close(self, status: str) -> None:
         is_assembled = hasattr(self, "trainer")
@@ -266,9 +279,7 @@ class Session:
                 self.resumed.put_back(self.loggers, diverged_step=step)
                 return
             if status != "completed":
-                step = self.checkpoint.saved_step if is_assembled else None
-                saved = "nothing" if step is None else f"step {step:,}"
-                log.info("%s; %s is saved", status, saved)
+                log.info("%s; %s is saved", status, self.saved())
             self.folder.values["status"] = status
             # Else nothing is known beside what is there already.
             if is_assembled and self.trainer.global_step > 0:
@@ -280,6 +291,12 @@ class Session:
                         write_failure(writer)
         except OSError as error:
             log.warning("warning: %s could not be finished: %s", self.folder.path, error.strerror)
+
+
+def pass_over_disks(thrown: threading.ExceptHookArgs) -> None:
+    """An error of TensorBoard's thread that writes comes again where the run waits for it."""
+    if not issubclass(thrown.exc_type, OSError):
+        threading.__excepthook__(thrown)
 
 
 def explained(error: Exception) -> Exception:

@@ -144,6 +144,7 @@ def run_to_its_end(command: list[str]) -> tuple[int, str]:
         command,
         env=with_ninja(),
         text=True,
+        errors="replace",
         stdin=subprocess.PIPE,  # by whose end it knows that this process is gone
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
