@@ -32,7 +32,7 @@ ODD_MACHINE = SCRIPTS.parent / "tests" / "odd_machine"
 SECONDS = 100  # that a try may take
 SMALL = [
     *("device=cpu", "data=text_file", "data.batch_size=4", "data.num_steps=8"),
-    *("model.hidden_size=6", "model.embedding_size=4", "samples.tokens=8", "hydra.launcher.jobs=1"),
+    *("model.hidden_size=6", "model.embedding_size=4", "samples.tokens=8", "hydra.launcher.jobs=2"),
 ]
 PLAIN = "the time traveller held in his hand a glittering framework\n" * 12
 TEXTS: dict[str, bytes] = {
@@ -191,6 +191,7 @@ class Tries:
 
     def __init__(self, root: Path, seed: int) -> None:
         self.root, self.seed = root, seed
+        self.ends = root / "ends"
         self.plain_text = root / "plain.txt"
         self.plain_text.write_bytes(TEXTS["plain"])
         self.runs = {name: root / name for name in ("completed", "killed")}
@@ -208,8 +209,8 @@ class Tries:
                 os.kill(process, signal.SIGKILL)
             os.waitpid(process, 0)
 
-    def attempt(self, number: int) -> tuple[Situation, list[str]]:
-        """A try, and what is wrong with how it ended."""
+    def attempt(self, number: int) -> tuple[Situation, int | None, list[str]]:
+        """A try, its exit code, and what is wrong with how it ended."""
         situation = Situation(self.seed, number)
         folder = self.root / f"{number}"
         here = folder / situation.folder if situation.folder not in ("..", "~") else folder / "run"
@@ -231,7 +232,7 @@ class Tries:
         elif code not in ENDS:
             wrong.append(f"it ends with {code}")
         printed = [*folder.glob("log.*"), *here.rglob("log.txt")]
-        outputs = {file: file.read_text(errors="replace") for file in printed}
+        outputs = {file: file.read_text(errors="replace").replace("\0", "") for file in printed}
         for file, output in outputs.items():
             if "Traceback (most" in output or "Logging error" in output:
                 wrong.append(f"{file.name}: {output[output.rfind('Traceback') :][-1500:]}")
@@ -243,7 +244,7 @@ class Tries:
             check = ["-c", CHECK, str(here / situation.run)]
             if wait(self.fork(check, self.root, {}, "", folder / "check")) != 0:
                 wrong.append(f"the run is lost: {(folder / 'check.2').read_text()[-800:]}")
-        return situation, wrong
+        return situation, code, wrong
 
     def write_text(self, situation: Situation, here: Path) -> str:
         """What is typed for it."""
@@ -428,6 +429,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="tries at once")
     parser.add_argument("--keep", type=Path, help="a new folder for all that is written")
     arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is imported
     for name in "experiment", "run", "comparison.report", "command_line.compose", "inside.page":
         importlib.import_module(f"lstm_lm.{name}")
     root = arguments.keep or Path(tempfile.mkdtemp(prefix="try_anything_"))
@@ -444,6 +446,8 @@ def main() -> int:
     kinds = Counter(kind for n in numbers for kind in Situation(arguments.seed, n).kinds)
     had = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     print(f"{len(numbers)} tries with seed {arguments.seed}: {had}")
+    ends = Counter(tries.ends.read_text().splitlines())
+    print(f"exit codes: {', '.join(f'{end} {count}x' for end, count in sorted(ends.items()))}")
     if not arguments.keep:
         shutil.rmtree(root, ignore_errors=True)
     return max(codes)
@@ -452,7 +456,9 @@ def main() -> int:
 def work(tries: Tries, numbers: Sequence[int], is_kept: bool) -> int:
     code = 0
     for number in numbers:
-        situation, wrong = tries.attempt(number)
+        situation, end, wrong = tries.attempt(number)
+        with open(tries.ends, "a") as file:
+            file.write(f"{situation.action}: {end}\n")
         for what in wrong:
             print(f"{situation}\n  {what}", flush=True)
             code = 1
