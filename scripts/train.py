@@ -184,6 +184,11 @@ def stop(number: int, _: Any) -> None:
 def run() -> int:
     for number in signal.SIGTERM, signal.SIGINT:  # until training listens to them
         signal.signal(number, stop)
+    if "${" in os.getcwd():
+        raise SettingsError(
+            f"the current folder is {os.getcwd()}, and Hydra would look up what is in ${{…}}: "
+            "start this in another folder"
+        )
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits with 1
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     register()

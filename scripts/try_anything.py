@@ -175,7 +175,9 @@ class Situation:
                     *([] if self.text == "plain" else ["--text", text]),
                 ]
             case "generate":
-                prompt = TEXTS.get(self.text, b"")[:20].decode(errors="replace").replace("\0", "")
+                prompt = (
+                    TEXTS.get(self.text, b"the ")[:20].decode(errors="replace").replace("\0", "")
+                )
                 return ["generate.py", self.run, "--prompt", prompt, "--tokens", "30"]
         return ["compare.py", self.run]
 
@@ -203,7 +205,7 @@ class Tries:
             typed = *SMALL, epochs, "checkpoint.every_steps=3", f"hydra.run.dir={folder}"
             command = ["train.py", *typed, f"data.path={self.plain_text}"]
             process = self.fork(command, self.root, {}, "", self.root / f"{name}.log")
-            while name == "killed" and not (folder / "checkpoints/previous.ckpt").exists():
+            while name == "killed" and not (folder / "checkpoints/best.ckpt").exists():
                 time.sleep(0.05)
             if name == "killed":
                 os.kill(process, signal.SIGKILL)
@@ -462,7 +464,7 @@ def work(tries: Tries, numbers: Sequence[int], is_kept: bool) -> int:
         for what in wrong:
             print(f"{situation}\n  {what}", flush=True)
             code = 1
-        if not (wrong and is_kept):
+        if not is_kept:
             shutil.rmtree(tries.root / f"{number}", ignore_errors=True)
     return code
 

@@ -95,6 +95,16 @@ def test_a_setting_typed_for_a_resume_can_name_another_of_the_run(type_command):
             assert settings_of(before)[key] == value
 
 
+def test_a_current_folder_that_looks_like_a_lookup_is_refused(type_command, monkeypatch):
+    Path("${HOME}").mkdir()
+    monkeypatch.chdir("${HOME}")
+    for multirun in [], ["-m"]:
+        code, output, errors = type_command("train.py", *multirun, *SMALL)
+        assert (code, output, errors.count("\n")) == (2, "", 1)
+        assert "the current folder is" in errors and "start this in another folder" in errors
+    assert not list(Path.cwd().iterdir())
+
+
 # Files that -cn names
 
 
