@@ -2,6 +2,8 @@
 
 import codecs
 import math
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from lstm_lm.experiment import train
 from lstm_lm.fingerprint import what_is_trained
 from lstm_lm.model.language_model import LanguageModel
 
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 in_any_folder = settings(
     deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
@@ -225,3 +228,10 @@ def test_any_settings_are_refused_in_one_line(type_command, typed):
     assert (code, output) == (2, "")
     assert errors.startswith("error: ") and errors.count("\n") == 1
     assert not list(Path.cwd().iterdir())
+
+
+def test_programs_end_in_good_order_in_odd_situations():
+    command = [sys.executable, str(SCRIPTS / "try_anything.py"), "--tries", "24", "--seed", "5"]
+    tried = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert (tried.returncode, tried.stderr) == (0, ""), tried.stdout
+    assert "24 tries with seed 5" in tried.stdout

@@ -35,6 +35,7 @@ def read(tmp_path):
 
     def read_config(content, changes=None):
         (tmp_path / "config.yaml").write_text(content)
+        (tmp_path / "summary.json").touch()  # beside which the settings are a run's
         return RunFolder(tmp_path).read_config(changes)
 
     return read_config

@@ -34,10 +34,21 @@ def event_files(folder: Path) -> set[Path]:
     return set(folder.glob(PATTERN))
 
 
-def cut_back(files: set[Path], checkpoint: dict[str, Any] | None, folder: Path) -> None:
-    """Remove from these files what was written since a checkpoint was, or all there is."""
+def sizes_at(checkpoint: dict[str, Any] | None) -> dict[str, int]:
+    """The files' sizes when a checkpoint was written; without one there are none.
+
+    Raises:
+        DamagedFile: if a checkpoint, which can be a stranger's, names any but TensorBoard's files.
+    """
     sizes = {} if checkpoint is None else checkpoint["callbacks"]["RunCheckpoint"]["event_files"]
-    refuse_other_files(sizes)
+    for name, size in sizes.items():
+        if Path(name).name != name or not fnmatch(name, PATTERN) or size < 0:
+            raise DamagedFile(f"the checkpoint names {name}, which is no file of TensorBoard's")
+    return sizes
+
+
+def cut_back(files: set[Path], sizes: dict[str, int], folder: Path) -> None:
+    """Remove from these files all that is beyond their sizes."""
     for file in files:
         if file.name not in sizes:
             file.unlink()
@@ -47,13 +58,3 @@ def cut_back(files: set[Path], checkpoint: dict[str, Any] | None, folder: Path) 
             log.warning("%s is not whole: the curves have a gap", file)
         else:
             os.truncate(file, size)
-
-
-def refuse_other_files(sizes: dict[str, int]) -> None:
-    """
-    Raises:
-        DamagedFile: if a checkpoint, which can be a stranger's, names any but TensorBoard's files.
-    """
-    for name, size in sizes.items():
-        if Path(name).name != name or not fnmatch(name, PATTERN) or size < 0:
-            raise DamagedFile(f"the checkpoint names {name}, which is no file of TensorBoard's")

@@ -13,7 +13,7 @@ from lstm_lm.atomic_file import replace_by_link, write_whole
 from lstm_lm.config import RunConfig
 from lstm_lm.resume_rules import without_results
 from lstm_lm.run_folder import RunFolder
-from lstm_lm.training.event_files import cut_back, event_files
+from lstm_lm.training.event_files import cut_back, event_files, sizes_at
 from lstm_lm.training.loggers import forget_kept_rows, put_rows_back
 
 
@@ -24,6 +24,9 @@ class ResumedFolder:
         path: the checkpoint to go on from, if there is one.
         checkpoint: what it holds.
         summary: as the folder has it.
+
+    Raises:
+        DamagedFile: if the checkpoint names files that are not TensorBoard's.
     """
 
     def __init__(
@@ -36,7 +39,7 @@ class ResumedFolder:
     ) -> None:
         self.folder, self.before, self.path, self.checkpoint = folder, before, path, checkpoint
         self.summary, self.summary_bytes = summary, folder.summary.read_bytes()
-        self.event_files = event_files(folder.path)
+        self.event_files, self.sizes = event_files(folder.path), sizes_at(checkpoint)
         self.is_as_found = True
 
     def take_over(self, config: RunConfig, loggers: list[Logger], known: dict[str, Any]) -> None:
@@ -51,7 +54,7 @@ class ResumedFolder:
         if self.path == folder.previous:
             replace_by_link(folder.last, folder.previous)
         folder.write_config(config)
-        cut_back(self.event_files, self.checkpoint, folder.path)
+        cut_back(self.event_files, self.sizes, folder.path)
         forget_kept_rows(loggers, folder.path)
         folder.values = without_results(folder.values) | known
         self.is_as_found = False
