@@ -4,6 +4,7 @@ python scripts/generate.py outputs/2026-11-23/10-15-00 --prompt "time traveller"
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def main() -> None:
     arguments = parse()
     from lstm_lm.run import load_run  # torch: not for --help
 
+    logging.basicConfig(format="%(message)s", force=True)
     run = load_run(
         arguments.run,
         arguments.checkpoint,

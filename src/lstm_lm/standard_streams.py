@@ -22,7 +22,7 @@ from lstm_lm.errors import RunFailed, SettingsError
 def run_program(main: Callable[[], int | None]) -> None:
     """Call a program's main function, and end with the exit code that it returns or stands for."""
     prepare_streams()
-    logging.basicConfig(format="%(message)s", force=True)
+    logging.basicConfig(format="%(message)s")
     code: int | str | None
     try:
         code = main()
