@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lstm_lm.atomic_file import write_whole
 from lstm_lm.errors import DamagedFile
 from lstm_lm.lightning_parts import TARGET
-from lstm_lm.regular_file import read_regular
+from lstm_lm.regular_file import read_json, read_regular
 
 CSV = "metrics.csv"
 IDS = "loggers.json"
@@ -42,7 +42,7 @@ def with_known_ids(entries: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     file = folder / IDS
     try:
-        ids = json.loads(read_regular(file)) if file.exists() else {}
+        ids = read_json(file) if file.exists() else {}
     except (OSError, ValueError) as error:
         raise DamagedFile(f"{file} is damaged: {error}") from error
     known = {}
