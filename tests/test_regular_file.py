@@ -164,10 +164,11 @@ def test_a_config_is_no_pipe_and_not_larger_than_memory(run_folder):
         restore(run_folder)
 
 
+@pytest.mark.parametrize("content", ["5", 100_000 * "["])
 @pytest.mark.parametrize("name", ["summary.json", "vocabulary.json", "sweep.json", "loggers.json"])
-def test_brackets_without_end_damage_a_record(name, run_folder):
-    (run_folder / name).write_text(100_000 * "[")
-    with pytest.raises(DamagedFile, match="damaged: it has too many brackets"):
+def test_a_record_that_is_no_record_of_ours_is_damaged(content, name, run_folder):
+    (run_folder / name).write_text(content)
+    with pytest.raises(DamagedFile, match="is damaged: "):
         if name == "sweep.json":
             SweepFolder(run_folder).read()
         else:
@@ -195,6 +196,13 @@ def test_a_comparison_goes_on_without_what_cannot_be_read(reason, make_run, tmp_
     assert caplog.text.count(reason) == 2
     with pytest.raises(DamagedFile, match=reason):
         SweepFolder(tmp_path / "sweep").read()
+
+
+def test_a_run_goes_on_beside_curves_that_became_a_pipe(run_folder, caplog):
+    events = min(run_folder.glob("events*"))
+    replace_by_pipe(events)
+    assert resume(run_folder, {"training.epochs": 2})["status"] == "completed"
+    assert events.is_fifo() and "is not whole: the curves have a gap" in caplog.text
 
 
 def test_a_lock_is_not_waited_for_if_it_is_a_pipe(pipe):

@@ -42,8 +42,10 @@ def with_known_ids(entries: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     file = folder / IDS
     try:
-        ids = read_json(file) if file.exists() else {}
-    except (OSError, ValueError) as error:
+        ids = dict(read_json(file)) if file.exists() else {}
+    except OSError as error:
+        raise DamagedFile(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError) as error:
         raise DamagedFile(f"{file} is damaged: {error}") from error
     known = {}
     for name, entry in entries.items():
