@@ -274,6 +274,8 @@ def refuse_odd_name(folder: Path) -> None:
     Raises:
         SettingsError: if its path is not UTF-8, so that TensorBoard could not write there.
     """
+    if "\0" in str(folder):
+        raise SettingsError(f"no folder can have the name {str(folder)!r}: choose another")
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError as error:

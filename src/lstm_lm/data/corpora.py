@@ -182,6 +182,8 @@ def read_file(path: str, is_read_once: bool = False) -> bytes:
         remedy = MOVED if is_moved else REMEDIES.get(error.errno or 0)
         reason = f"{error.strerror}: {remedy}" if remedy else error.strerror
         raise SettingsError(f"cannot read {path}: {reason}") from error
+    except ValueError as error:  # of a zero byte
+        raise SettingsError(f"cannot read {path!r}: no file can have this name") from error
 
 
 def one_piece(content: bytes, name: str) -> Corpus:
