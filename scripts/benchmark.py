@@ -27,7 +27,7 @@ from lstm_lm.benchmark.rows import Row, table, write_json
 from lstm_lm.benchmark.shapes import BLOCKS, SHAPES
 from lstm_lm.config import Cell
 from lstm_lm.machine import cores as count_cores
-from lstm_lm.standard_streams import run_program
+from lstm_lm.standard_streams import printing, run_program
 
 TRAIN = Path(__file__).parent / "train.py"
 TITLES = {
@@ -55,13 +55,16 @@ def main() -> None:
     if arguments.precisions:
         arguments.precisions = native(arguments.precisions, device.type)
     known = describe_machine(device)
-    print(in_one_line(known), flush=True)
+    with printing():
+        print(in_one_line(known))
     busyness, rows = Busyness(), []
     for some in measurements(arguments, device, busyness):
-        print(table(some), flush=True)
+        with printing():
+            print(table(some))
         rows += some
     notes = [LEGEND, str(busyness), *([NOT_TO_BE_TRUSTED] if arguments.quick else [])]
-    print("", *notes, sep="\n")
+    with printing():
+        print("", *notes, sep="\n")
     if arguments.json:
         write_json(known, rows, arguments.json)
     if arguments.chart:

@@ -53,11 +53,16 @@ TEXTS: dict[str, bytes] = {
     "one letter": b"a" * 700,
     "tiny": b"ab",
     "empty": b"",
+    "only a mark": b"\xef\xbb\xbf",
+    "one of each": "".join(chr(n) for n in range(1, 0xD800, 80)).encode(),
+    "brackets": b"[{(" * 300,
 }
 FILES = ["missing", "a folder", "a pipe", "a device", "unreadable"]  # in place of a text
 NAMES = ["run", "a b", "a=b,c", "it's", "Ünï", "машина", "-x", "${x}", "%s", "a\nb", "#", "[1]"]
 NAMES += ["~", "'", '"', "é" * 60, "x" * 250, b"\xff\xfe".decode(errors="surrogateescape"), "..."]
+NAMES += ["~nobody", "{a}", "a,b", "null", "\u202eab", "語" * 80]
 STREAMS = ["0<&-", "1>&-", "2>&-", "all closed", "1>/dev/full", "2>/dev/full", "reader gone"]
+STREAMS += ["all full"]
 ENCODINGS = [
     {"PYTHONIOENCODING": "ascii"},
     {"PYTHONIOENCODING": "latin-1"},
@@ -102,6 +107,8 @@ SETTINGS = [
     *(["trainer.accumulate_grad_batches=2"], ["data.max_tokens=60"], ["checkpoint.every_steps=1"]),
     *(["model.hidden_size=1000000000"], ["data.reset_every=5"], ["init_from=nowhere"]),
     ["device.devices=2", "data.batch_size=3"],
+    ["device.devices=2"],
+    ["logger=csv", "callbacks=[early_stopping,weight_averaging]"],
 ]
 # How often a try has each. Most have one to three.
 SHARES = {
@@ -112,8 +119,11 @@ SHARES = {
     "names": 0.3,
     "text": 0.3,
     "settings": 0.25,
+    "two at once": 0.05,
+    "killed": 0.08,
 }
 ACTIONS = {"start": 28, "resume": 28, "sweep": 13, "evaluate": 11, "generate": 10, "compare": 10}
+ACTIONS["inspect"] = 8
 ENDS = 0, 1, 2, 130, 143  # the exit codes that are promised
 
 
@@ -139,6 +149,8 @@ class Situation:
         self.text = draw.choice([*TEXTS, *FILES]) if "text" in has else "plain"
         self.settings = draw.choice(SETTINGS) if "settings" in has else []
         self.run_before = draw.choice(["completed", "killed"])
+        self.ends_after = draw.uniform(0.05, 4) if "killed" in has else None  # seconds
+        self.logs = ["log", "log2"] if "two at once" in has else ["log"]
         self.is_fresh = draw.random() < 0.04  # a process of its own, with Python's own start
         self.flags = draw.choice([[], ["-OO"], ["-X", "utf8=0"], ["-W", "error"]])
 
@@ -150,6 +162,8 @@ class Situation:
             variables,
             f"text {self.text} in {self.file!r}, run {self.run!r}, in {self.folder!r}",
             " ".join(self.settings),
+            "two at once" if "two at once" in self.kinds else "",
+            f"killed after {self.ends_after:.2f} s" if self.ends_after else "",
             f"python {' '.join(self.flags)}" if self.is_fresh else "",
         ]
         return ", ".join(filter(None, parts))
@@ -179,6 +193,8 @@ class Situation:
                     TEXTS.get(self.text, b"the ")[:20].decode(errors="replace").replace("\0", "")
                 )
                 return ["generate.py", self.run, "--prompt", prompt, "--tokens", "30"]
+            case "inspect":
+                return ["inspect_run.py", self.run, "--tokens", "40", "--text-path", text]
         return ["compare.py", self.run]
 
 
@@ -221,28 +237,30 @@ class Tries:
         if situation.action not in ("start", "sweep"):
             with contextlib.suppress(OSError):  # some names are no names
                 shutil.copytree(self.runs[situation.run_before], here / situation.run)
-        logs = folder / "log"
         command = situation.arguments(text)
         start = self.start if situation.is_fresh else self.fork
-        process = start(
-            command, here, situation.variables, situation.streams, logs, situation.flags
-        )
-        code = wait(process)
+        how = situation.variables, situation.streams
+        processes = [
+            start(command, here, *how, folder / log, situation.flags) for log in situation.logs
+        ]
         wrong = []
-        if code is None:
-            wrong.append(f"it hangs: {' '.join(command)}")
-        elif code not in ENDS:
-            wrong.append(f"it ends with {code}")
-        printed = [*folder.glob("log.*"), *here.rglob("log.txt")]
+        for process in processes:
+            code = wait(process, situation.ends_after or SECONDS)
+            if code is None and not situation.ends_after:
+                wrong.append(f"it hangs: {' '.join(command)}")
+            elif code not in (*ENDS, None):
+                wrong.append(f"it ends with {code}")
+        printed = [*folder.glob("log*.[12]"), *here.rglob("log.txt")]
         outputs = {file: file.read_text(errors="replace").replace("\0", "") for file in printed}
         for file, output in outputs.items():
             if "Traceback (most" in output or "Logging error" in output:
                 wrong.append(f"{file.name}: {output[output.rfind('Traceback') :][-1500:]}")
-        errors = outputs.get(logs.with_suffix(".2"), "")
+        errors = outputs.get(folder / f"{situation.logs[-1]}.2", "")
         is_heard = not any(part in situation.streams for part in ("2>", "all"))
-        if is_heard and code == 2 and "error: " not in errors:
-            wrong.append(f"it does not say why it ends with 2: {errors[-500:]}")
-        if situation.action == "resume" and (here / situation.run / "config.yaml").exists():
+        if is_heard and code in (1, 2) and "error: " not in errors:
+            wrong.append(f"it does not say why it ends with {code}: {errors[-500:]}")
+        is_whole = situation.action == "resume" or (situation.action == "start" and code == 0)
+        if is_whole and (here / situation.run / "config.yaml").exists():
             check = ["-c", CHECK, str(here / situation.run)]
             if wait(self.fork(check, self.root, {}, "", folder / "check")) != 0:
                 wrong.append(f"the run is lost: {(folder / 'check.2').read_text()[-800:]}")
@@ -338,8 +356,9 @@ def redirect(streams: str, logs: Path) -> None:
     if streams == "reader gone":
         reader, targets[1] = os.pipe()
         os.close(reader)
-    if streams.endswith("/dev/full"):
-        targets[int(streams[0])] = os.open("/dev/full", os.O_WRONLY)
+    if "full" in streams:
+        for number in (1, 2) if streams == "all full" else (int(streams[0]),):
+            targets[number] = os.open("/dev/full", os.O_WRONLY)
     for number, target in targets.items():
         os.dup2(target, number)
         os.close(target)
@@ -405,9 +424,9 @@ def run_here(command: Sequence[str]) -> int:
     return code
 
 
-def wait(process: int) -> int | None:
+def wait(process: int, seconds: float = SECONDS) -> int | None:
     """The exit code; None, if it had to be killed."""
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         found, status = os.waitpid(process, os.WNOHANG)
         if found:
@@ -432,7 +451,14 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="a new folder for all that is written")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is imported
-    for name in "experiment", "run", "comparison.report", "command_line.compose", "inside.page":
+    for name in (
+        "experiment",
+        "run",
+        "comparison.report",
+        "command_line.compose",
+        "inside.page",
+        "sweep.run_sweep",
+    ):
         importlib.import_module(f"lstm_lm.{name}")
     root = arguments.keep or Path(tempfile.mkdtemp(prefix="try_anything_"))
     root.mkdir(parents=True, exist_ok=True)

@@ -4,14 +4,16 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
+from lstm_lm import regular_file
 from lstm_lm.checkpoint_file import load_newest
 from lstm_lm.comparison.results import read_results
-from lstm_lm.config import DataConfig, TextName
+from lstm_lm.config import DataConfig, RunConfig, TextName
 from lstm_lm.data import corpora
 from lstm_lm.data.corpora import find_corpus
 from lstm_lm.data.download import KnownFile
@@ -21,7 +23,7 @@ from lstm_lm.lock import is_locked
 from lstm_lm.memory import memory
 from lstm_lm.regular_file import read_regular
 from lstm_lm.restore import restore
-from lstm_lm.run_folder import RunFolder
+from lstm_lm.run_folder import RunFolder, with_absolute_paths
 from lstm_lm.sweep.sweep_folder import SweepFolder
 
 
@@ -93,6 +95,12 @@ def test_standard_input_is_no_text_to_train_on_even_where_it_is_a_file():
             find_corpus(DataConfig(text=TextName.file, path=path))
 
 
+def test_a_path_below_the_home_of_nobody_is_named():
+    with pytest.raises(SettingsError, match="cannot read ~nobody-here/text: No such file"):
+        find_corpus(DataConfig(text=TextName.file, path="~nobody-here/text"))
+    with_absolute_paths(RunConfig(data=DataConfig(root="~nobody-here")))
+
+
 def test_a_device_or_folder_is_no_text(tmp_path):
     for path, reason in ("/dev/zero", "a device, not a file"), (tmp_path, "name a file in it"):
         with pytest.raises(SettingsError, match=reason):
@@ -113,6 +121,18 @@ def test_a_text_to_be_evaluated_may_be_a_pipe_but_no_folder(run_folder, pipe, ty
     assert code == 0 and "pipe: 11 tokens" in output
     code, _, errors = type_command("evaluate.py", str(run_folder), "--text", str(run_folder))
     assert (code, errors.count("\n")) == (2, 1) and "Is a directory" in errors
+
+
+def test_a_pipe_that_never_ends_is_refused_once_memory_is_full(
+    run_folder, type_command, monkeypatch
+):
+    monkeypatch.setattr(regular_file, "memory", lambda: 2.0**22)
+    with subprocess.Popen("yes", stdout=subprocess.PIPE) as endless:
+        path = f"/dev/fd/{endless.stdout.fileno()}"
+        code, _, errors = type_command("evaluate.py", str(run_folder), "--text", path)
+        endless.kill()
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "it does not fit into the memory that is left: use a part of it" in errors
 
 
 def test_a_run_is_no_pipe(pipe, type_command):
@@ -144,6 +164,17 @@ def test_a_config_is_no_pipe_and_not_larger_than_memory(run_folder):
         restore(run_folder)
 
 
+@pytest.mark.parametrize("content", ["5", 100_000 * "["])
+@pytest.mark.parametrize("name", ["summary.json", "vocabulary.json", "sweep.json", "loggers.json"])
+def test_a_record_that_is_no_record_of_ours_is_damaged(content, name, run_folder):
+    (run_folder / name).write_text(content)
+    with pytest.raises(DamagedFile, match="is damaged: "):
+        if name == "sweep.json":
+            SweepFolder(run_folder).read()
+        else:
+            resume(run_folder, {"training.epochs": 2})
+
+
 @pytest.mark.parametrize("spoil", SPOILED.values())
 def test_the_checkpoint_before_takes_the_place_of_one_that_cannot_be_read(spoil, run_folder):
     folder = RunFolder(run_folder)
@@ -165,6 +196,13 @@ def test_a_comparison_goes_on_without_what_cannot_be_read(reason, make_run, tmp_
     assert caplog.text.count(reason) == 2
     with pytest.raises(DamagedFile, match=reason):
         SweepFolder(tmp_path / "sweep").read()
+
+
+def test_a_run_goes_on_beside_curves_that_became_a_pipe(run_folder, caplog):
+    events = min(run_folder.glob("events*"))
+    replace_by_pipe(events)
+    assert resume(run_folder, {"training.epochs": 2})["status"] == "completed"
+    assert events.is_fifo() and "is not whole: the curves have a gap" in caplog.text
 
 
 def test_a_lock_is_not_waited_for_if_it_is_a_pipe(pipe):

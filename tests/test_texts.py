@@ -219,6 +219,16 @@ def test_the_api_takes_the_place_of_a_text_too(moved):
     assert longer.evaluate().loss == pytest.approx(longer.summary["test/loss"])
 
 
+def test_names_and_texts_that_only_python_can_give_are_refused(tiny_run, tmp_path):
+    run = lstm_lm.train(tiny_run("training.steps=1"), tmp_path / "run")
+    with pytest.raises(SettingsError, match="no file can have this name"):
+        run.evaluate(file="a\0b")
+    with pytest.raises(SettingsError, match="no folder can have the name"):
+        train(tiny_run(), Path("a\0b"))
+    with pytest.raises(SettingsError, match="the text has .* in it, no character"):
+        run.evaluate("the time\udcff")
+
+
 def test_a_text_that_is_no_file_of_the_users_has_no_path(tiny_run, tmp_path):
     config = tiny_run("data=recall", "data.path=null", "data.max_tokens=3000", "training.steps=1")
     train(config, tmp_path / "run")

@@ -182,6 +182,8 @@ def split_of_text(run: TrainedModel, text: str, name: str = "the text") -> Split
                 f"{name} has {len(tokens)} tokens, so there is nothing to predict: use a longer one"
             )
         return Split.of(tokens, run.vocabulary, data.level)
+    except UnicodeEncodeError as error:
+        raise SettingsError(f"{name} has {text[error.start]!r} in it, no character") from error
     except MemoryError as error:
         raise does_not_fit(name, text) from error
 

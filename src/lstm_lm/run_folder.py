@@ -22,6 +22,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.fingerprint import settings_of
 from lstm_lm.lock import is_locked, locked
-from lstm_lm.regular_file import read_regular
+from lstm_lm.regular_file import read_json, read_regular
 
 # What runs logged with before that was a setting; conf/logger/tensorboard.yaml has the same.
 TENSORBOARD = {
@@ -193,7 +194,7 @@ class RunFolder:
             SettingsError: if it cannot be read.
         """
         try:
-            summary = json.loads(read_regular(self.summary))
+            summary = read_json(self.summary)
             missing = KNOWN_FROM_THE_START - summary.keys()
         except OSError as error:
             raise DamagedFile(f"{self.summary} cannot be read: {error.strerror}") from error
@@ -217,7 +218,7 @@ class RunFolder:
             SettingsError: if it cannot be read or was changed.
         """
         try:
-            vocabulary = Vocabulary(json.loads(read_regular(self.vocabulary)))
+            vocabulary = Vocabulary(read_json(self.vocabulary))
         except OSError as error:
             raise DamagedFile(f"{self.vocabulary} cannot be read: {error.strerror}") from error
         except (ValueError, TypeError) as error:
@@ -262,7 +263,8 @@ class RunFolder:
 def has_our_keys(file: Path) -> bool:
     try:
         settings = OmegaConf.load(file)
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException):  # OSError: of a mere number
+    # OSError: of a mere number; RecursionError: of brackets within brackets.
+    except (OSError, RecursionError, ValueError, YAMLError, OmegaConfBaseException):
         return False
     return isinstance(settings, DictConfig) and OUR_KEYS <= settings.keys()
 
@@ -272,6 +274,8 @@ def refuse_odd_name(folder: Path) -> None:
     Raises:
         SettingsError: if its path is not UTF-8, so that TensorBoard could not write there.
     """
+    if "\0" in str(folder):
+        raise SettingsError(f"no folder can have the name {str(folder)!r}: choose another")
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError as error:
@@ -324,7 +328,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     """The same from whatever folder it is read."""
 
     def absolute(path: str | None) -> str | None:
-        return None if path is None else str(Path(path).expanduser().absolute())
+        return None if path is None else str(Path(os.path.expanduser(path)).absolute())
 
     data = dataclasses.replace(
         config.data, path=absolute(config.data.path), root=absolute(config.data.root)

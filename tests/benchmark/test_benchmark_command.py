@@ -1,6 +1,7 @@
 """The commands as a user types them, on next to no work. What they measure is not looked at."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,16 @@ def test_sweep(type_command, monkeypatch):
     code, output, errors = type_command("benchmark.py", *command)
     assert (code, errors) == (0, "")
     assert "side by side 32-true / in turn 32-true, training" in output
+    assert len(measured()) == 2
+
+
+def test_what_was_measured_is_written_where_nothing_can_be_printed(type_command, monkeypatch):
+    monkeypatch.setattr(sweep, "run_sweep", lambda *_: sweep.Measured(whole=3.0, training=4.0))
+    command = "sweep --quick --precisions 32-true --json rows.json".split()
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        code, _, errors = type_command("benchmark.py", *command)
+    assert (code, errors) == (0, "warning: cannot print: No space left on device\n")
     assert len(measured()) == 2
 
 

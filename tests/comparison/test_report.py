@@ -2,7 +2,9 @@
 
 import csv
 import hashlib
+import io
 import json
+import sys
 
 import pytest
 import yaml
@@ -224,6 +226,16 @@ def test_a_table_that_is_not_at_a_terminal_is_whole(sweep, capsys, monkeypatch):
     assert rows[0][7:9] == ["3.900", "4.400"]
     assert rows[1][-4:] == ["12,346", "67", "cpu", "(hand-made)"]
     assert "\x1b" not in output
+
+
+def test_a_reader_that_leaves_before_the_table_is_no_error(sweep, monkeypatch):
+    class Left(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Left())
+    with pytest.raises(BrokenPipeError):  # which a program takes for its end
+        print_table(read_results([sweep]))
 
 
 def test_a_narrow_terminal_gets_as_many_columns_as_fit(sweep, capsys, monkeypatch):

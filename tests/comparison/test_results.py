@@ -279,6 +279,7 @@ OTHERS = {
     "number": "3\n",
     "broken": "a: [\n",
     "binary": "\0\1",
+    "brackets": 10_000 * "[",
 }
 
 
@@ -293,7 +294,7 @@ def test_settings_of_other_programs_are_no_runs_and_passed_over_in_one_note(
     (tmp_path / "outputs/multirun/0/config.yaml").write_text(OTHERS["hydra"])
     assert names(read_results([tmp_path / "outputs"])) == ["ours"]
     (note,) = caplog.messages
-    assert note.startswith("note: 8 passed over that have a config.yaml of another program")
+    assert note.startswith("note: 9 passed over that have a config.yaml of another program")
     assert len(runs(tmp_path / "outputs")) == 1
     with pytest.raises(SettingsError, match="has no run in it"):
         read_results([tmp_path / "outputs/multirun/lightning"])

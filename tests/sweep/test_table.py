@@ -1,9 +1,10 @@
 import io
 import logging
+import sys
 
 import pytest
-from rich.console import Console
 
+from lstm_lm.console import Console
 from lstm_lm.sweep.table import LiveTable, Row, as_lines, duration
 
 ROWS = [
@@ -40,6 +41,21 @@ def test_where_not_all_jobs_fit_those_that_run_or_failed_are_shown():
     assert "007" in text and "030" in text
     assert len(text.splitlines()) <= 10
     assert "1 running, 1 failed, 48 completed" in text
+
+
+class Left(io.StringIO):
+    """A pipe whose reader has gone."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+
+def test_a_reader_that_leaves_a_live_table_ends_no_sweep(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys, "stdout", Left())
+    with LiveTable() as table:
+        table.show(ROWS)
+        logging.warning("to nobody")
 
 
 def test_what_is_logged_goes_above_the_live_table():

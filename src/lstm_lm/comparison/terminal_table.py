@@ -1,12 +1,12 @@
 """The table of results for a terminal, or for whatever else standard output is."""
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lstm_lm.comparison.columns import Column, columns
 from lstm_lm.comparison.results import Result
+from lstm_lm.console import Console
 
 UNLIMITED = 10_000  # columns
 LEAST_NAME = 10  # characters, and the room before the next column

@@ -14,6 +14,7 @@ import codecs
 import errno
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Sized
 from dataclasses import dataclass, replace
@@ -157,7 +158,7 @@ def own_file(path: str, known_sha256: str | None) -> Corpus:
     Runs of version 0.2.0 and before learned from the mark as well, and their checksum is that of
     all bytes.
     """
-    if str(Path(path).expanduser().absolute()).startswith(GONE_AFTERWARDS):
+    if str(Path(os.path.expanduser(path)).absolute()).startswith(GONE_AFTERWARDS):
         raise SettingsError(f"{path} is another text the next time: {REMEDIES[errno.ENXIO]}")
     content = read_file(path)
     has_mark = content.startswith(codecs.BOM_UTF8)
@@ -175,12 +176,14 @@ def read_file(path: str, is_read_once: bool = False) -> bytes:
         SettingsError: if that is not possible; says what to do.
     """
     try:
-        return read_regular(Path(path).expanduser(), may_be_pipe=is_read_once)
+        return read_regular(Path(os.path.expanduser(path)), may_be_pipe=is_read_once)
     except OSError as error:
         is_moved = error.errno in (errno.ENOENT, errno.ENOTDIR) and not is_read_once
         remedy = MOVED if is_moved else REMEDIES.get(error.errno or 0)
         reason = f"{error.strerror}: {remedy}" if remedy else error.strerror
         raise SettingsError(f"cannot read {path}: {reason}") from error
+    except ValueError as error:  # of a zero byte
+        raise SettingsError(f"cannot read {path!r}: no file can have this name") from error
 
 
 def one_piece(content: bytes, name: str) -> Corpus:

@@ -30,7 +30,7 @@ class KnownFile:
 def data_root(root: str | None) -> Path:
     """The folder texts are kept in: as set, else $LSTM_LM_DATA, else below the user's cache."""
     if chosen := root or os.environ.get("LSTM_LM_DATA"):
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))
     return cache_folder()
 
 

@@ -1,7 +1,6 @@
 """A job as a process: started, looked at, stopped, and what became of it."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 
 from lstm_lm.errors import DamagedFile
 from lstm_lm.rank_variables import environment_alone
-from lstm_lm.regular_file import read_regular
+from lstm_lm.regular_file import read_json
 from lstm_lm.sweep.gpu_slots import release
 from lstm_lm.sweep.sweep_folder import Job, SweepFolder
 
@@ -96,7 +95,7 @@ class JobProcess:
     def progress(self) -> dict[str, Any]:
         """What the run tells of itself; empty before its first step."""
         try:
-            progress = json.loads(read_regular(self.run_folder.progress))
+            progress = read_json(self.run_folder.progress)
         except (OSError, ValueError):
             return {}
         if self.share_at_start is None:

@@ -21,7 +21,7 @@ from lstm_lm.atomic_file import remove_unfinished, write_whole
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.lightning_parts import ENDING, is_one_of
 from lstm_lm.lock import is_locked, locked
-from lstm_lm.regular_file import read_regular
+from lstm_lm.regular_file import read_json
 from lstm_lm.run_folder import RunFolder
 
 
@@ -90,7 +90,7 @@ class SweepFolder:
             DamagedFile: if it cannot be read.
         """
         try:
-            record = json.loads(read_regular(self.file))
+            record = read_json(self.file)
             jobs = [Job(**job) for job in record.pop("jobs")]
             sweep = Sweep(dict(record.pop("grid")), jobs, **record)
         except OSError as error:

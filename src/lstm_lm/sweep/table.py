@@ -5,9 +5,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+
+from lstm_lm.console import Console
 
 # The most telling first, should they not all fit on the screen.
 STATUSES = "running", "failed", "diverged", "interrupted", "completed", "waiting"
@@ -72,7 +73,8 @@ class LiveTable:
     def __enter__(self) -> "LiveTable":
         if self.console.is_terminal:
             self.live = Live(console=self.console, auto_refresh=False, transient=True)
-            self.live.start()
+            with contextlib.suppress(OSError):
+                self.live.start()
             self.handlers = logging.root.handlers
             logging.root.handlers = [AboveTable(self.console)]
         return self

@@ -31,7 +31,7 @@ def flushed_sizes(folder: Path, writer: SummaryWriter | None) -> dict[str, int]:
 
 
 def event_files(folder: Path) -> set[Path]:
-    return set(folder.glob(PATTERN))
+    return {file for file in folder.glob(PATTERN) if file.is_file()}  # a pipe would be waited for
 
 
 def sizes_at(checkpoint: dict[str, Any] | None) -> dict[str, int]:
@@ -54,7 +54,7 @@ def cut_back(files: set[Path], sizes: dict[str, int], folder: Path) -> None:
             file.unlink()
     for name, size in sizes.items():
         file = folder / name
-        if not file.exists() or file.stat().st_size < size:
+        if not file.is_file() or file.stat().st_size < size:
             log.warning("%s is not whole: the curves have a gap", file)
         else:
             os.truncate(file, size)

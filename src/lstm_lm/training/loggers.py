@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lstm_lm.atomic_file import write_whole
 from lstm_lm.errors import DamagedFile
 from lstm_lm.lightning_parts import TARGET
-from lstm_lm.regular_file import read_regular
+from lstm_lm.regular_file import read_json, read_regular
 
 CSV = "metrics.csv"
 IDS = "loggers.json"
@@ -42,8 +42,10 @@ def with_known_ids(entries: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     file = folder / IDS
     try:
-        ids = json.loads(read_regular(file)) if file.exists() else {}
-    except (OSError, ValueError) as error:
+        ids = dict(read_json(file)) if file.exists() else {}
+    except OSError as error:
+        raise DamagedFile(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError) as error:
         raise DamagedFile(f"{file} is damaged: {error}") from error
     known = {}
     for name, entry in entries.items():
