@@ -257,7 +257,8 @@ class Tries:
                 wrong.append(f"{file.name}: {output[output.rfind('Traceback') :][-1500:]}")
         errors = outputs.get(folder / f"{situation.logs[-1]}.2", "")
         is_heard = not any(part in situation.streams for part in ("2>", "all"))
-        if is_heard and code in (1, 2) and "error: " not in errors:
+        said = errors + (outputs[folder / f"{situation.logs[-1]}.1"] if code == 1 else "")
+        if is_heard and code in (1, 2) and not any(w in said for w in ("error: ", "failed")):
             wrong.append(f"it does not say why it ends with {code}: {errors[-500:]}")
         is_whole = situation.action == "resume" or (situation.action == "start" and code == 0)
         if is_whole and (here / situation.run / "config.yaml").exists():
@@ -377,7 +378,9 @@ def open_streams(encoding: str) -> None:
             setattr(sys, stream, None)
             continue
         how = "backslashreplace" if number == 2 else errors or "strict"
-        setattr(sys, stream, open(number, "w" if number else "r", encoding=name, errors=how))
+        lines = 1 if number == 2 else -1
+        mode = "w" if number else "r"
+        setattr(sys, stream, open(number, mode, lines, encoding=name, errors=how))
 
 
 def run_here(command: Sequence[str]) -> int:

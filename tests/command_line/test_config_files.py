@@ -172,3 +172,11 @@ def test_a_sweep_over_sweeps_is_refused(grid, type_command):
     assert (code, errors.count("\n")) == (2, 1)
     assert "is a sweep itself, over " in errors and "sweep over one such file at a time" in errors
     assert not list(Path.cwd().iterdir())
+
+
+def test_a_sweep_of_which_nothing_is_kept_is_refused(type_command):
+    for typed in "debug=fast", "trainer.fast_dev_run=true":
+        code, _, errors = type_command("train.py", "-m", *SMALL, "seed=1,2", typed)
+        assert (code, errors.count("\n")) == (2, 1)
+        assert "trainer.fast_dev_run keeps nothing" in errors and "leave out debug=fast" in errors
+    assert not list(Path.cwd().iterdir())

@@ -121,7 +121,13 @@ class LocalLauncher(Launcher):
         OmegaConf.set_struct(composed, True)
         if composed.resume is not None:
             raise SettingsError(ONE_RUN)
-        return run_config(composed, overrides, self.config.hydra.job.config_name)
+        config = run_config(composed, overrides, self.config.hydra.job.config_name)
+        if config.trainer.get("fast_dev_run"):
+            raise SettingsError(
+                "trainer.fast_dev_run keeps nothing, and a sweep is what its jobs leave: leave out "
+                "debug=fast, or -m"
+            )
+        return config
 
     def refuse_sweep(self, of_job: DictConfig, overrides: Sequence[str]) -> None:
         """
