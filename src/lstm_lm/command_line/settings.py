@@ -188,8 +188,11 @@ def all_missing(group: type) -> dict[str, Any]:
 
 
 def as_setting(key: str, value: object) -> str:
-    """As it must be typed, for the shell and for Hydra."""
-    if re.fullmatch(r"[\w./+-]+", str(value)):
-        return f"{key}={value}"
-    quoted = str(value).replace("${", "\\${").replace("'", "\\'")
-    return shlex.quote(f"{key}='{quoted}'")
+    """As it must be typed, for the shell and for Hydra, so that the value is read as text."""
+    text = str(value)
+    is_plain = re.fullmatch(r"[\w./+-]+", text, re.ASCII)
+    if is_plain and not re.fullmatch(r"[\d._e+-]+|null|true|false|nan|[+-]?inf", text.lower()):
+        return f"{key}={text}"
+    # Hydra reads backslashes as they are, but before a quote, and the last one is not of the text.
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", f"{as_text(text)}'").removesuffix("\\'")
+    return shlex.quote(f"{key}='{escaped}'")
