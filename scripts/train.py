@@ -7,6 +7,7 @@ Exit codes: 0 completed, 1 failed or diverged, in a sweep any job of it, 2 bad s
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -21,11 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from hydra_plugins.lstm_lm_launcher.launcher import ONE_RUN
+from hydra_plugins.lstm_lm_launcher.launcher import ONE_RUN, refuse_sweep
 from lstm_lm.command_line.compose import register_resolver
 from lstm_lm.command_line.errors import explain
 from lstm_lm.command_line.settings import (
     as_setting,
+    refuse_other_files,
     refuse_unknown_settings,
     register,
     run_config,
@@ -43,7 +45,7 @@ class JobFailed(Exception):
     """A job of a sweep, which has complained already."""
 
 
-USERS_ERRORS = SettingsError, RunFailed, OmegaConfBaseException, OSError
+USERS_ERRORS = SettingsError, RunFailed, HydraException, OmegaConfBaseException, OSError
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -75,6 +77,7 @@ def main(composed: DictConfig) -> float | None:
 
 
 def train_or_resume(composed: DictConfig, output: Path) -> dict[str, Any]:
+    refuse_other_files(HydraConfig.get())
     of_sweep = HydraConfig.get().mode is RunMode.MULTIRUN  # and of a launcher that is not ours
     goes_on = composed.resume is not None and check_resume(composed.resume, output)
     typed = cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task))  # unresolved
@@ -89,6 +92,8 @@ def train_or_resume(composed: DictConfig, output: Path) -> dict[str, Any]:
         changes = typed_settings(typed, before, config_name)
         changes.pop("resume", None)
         return resume(output, changes)
+    if of_sweep:
+        refuse_sweep(HydraConfig.get().sweeper, typed)
     config = run_config(composed, typed, config_name)
     return train_or_go_on(config, output) if of_sweep else train(config, output)
 
@@ -170,9 +175,11 @@ def remove_while_empty(folder: Path) -> None:
 
 
 def say_how_to_go_on(output: Path, has_failed: bool = False) -> None:
+    went_on = any(word.startswith("resume=") for word in sys.argv)  # perhaps with a longer budget
+    typed = shlex.join(sys.argv[1:]) if went_on else as_setting("resume", output)
     with printing():
         if (output / "config.yaml").exists():
-            print(f"to go on     python scripts/train.py {as_setting('resume', output)}")
+            print(f"to go on     python scripts/train.py {typed}")
         elif not has_failed:
             print("stopped before training began")
 

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from lstm_lm.errors import Stopped
+from lstm_lm.training.session import Session
+
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "scripts" / "train.py"
 SMALL = [
@@ -391,3 +394,20 @@ def test_jobs_of_a_sweep_read_and_write_there_too(launcher, train_command):
     assert (code, errors) == (0, "")
     assert len(list(Path("sweep").glob("*/summary.json"))) == 1
     assert sorted(os.listdir()) == ["sweep", "text.txt"]
+
+
+def test_what_is_stopped_before_a_new_state_is_saved_goes_on_with_what_was_typed(
+    train_command, run_folder, monkeypatch
+):
+    def stopped(*_):
+        raise Stopped(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "assemble", stopped)
+        _, output, _ = train_command(
+            "resume=runs/one", "training.steps=30", "samples.prompts=['a b']"
+        )
+    assert "the run is as it was" in output
+    command = output.splitlines()[-1].removeprefix("to go on     python scripts/train.py ")
+    assert train_command(*shlex.split(command))[0] == 0
+    assert summary_of(run_folder)["steps"] == 30

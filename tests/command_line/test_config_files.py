@@ -159,6 +159,40 @@ def test_a_file_of_the_users_own_counts_beside_a_run_to_start_from(type_command,
     assert RunFolder(Path("three")).read_config().model.dropout == 0.3
 
 
+def test_a_file_can_build_on_another_of_the_users(type_command):
+    type_command("train.py", *SMALL, "hydra.run.dir=base")
+    Path("mine.yaml").write_text(
+        "defaults: [/train, _self_]\nmodel: {dropout: 0.25, longest_memory: 9}"
+    )
+    Path("other.yaml").write_text(
+        "defaults: [mine, _self_]\nmodel: {dropout: 0.3}\ninit_from: base"
+    )
+    file = "-cd", ".", "-cn", "other"
+    code, _, errors = type_command("train.py", *file, *SMALL, "hydra.run.dir=two")
+    assert (code, errors) == (0, "")
+    model = RunFolder(Path("two")).read_config().model
+    assert (model.dropout, model.longest_memory, model.hidden_size) == (0.3, 9, 8)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["-cn", "schema"], "-cn schema names no settings of a run: its defaults must begin with"),
+        (["-cn", "bare"], "-cn bare names no settings of a run: its defaults must begin with"),
+        (["-cn", "bare", "data=recall"], "a file that -cn names must begin with train"),
+        (["-cn", "bare", "-m", "seed=1,2"], "the file that -cn names has no seed: its defaults"),
+        (["-cn", "wrong"], "there is no setting model.dropuot; did you mean model.dropout?"),
+    ],
+)
+def test_a_file_of_which_no_run_can_be_made_is_refused(typed, said, type_command):
+    Path("bare.yaml").write_text("model: {dropout: 0.25}")
+    Path("wrong.yaml").write_text("defaults: [train, _self_]\nmodel: {dropuot: 0.25}")
+    logs_nothing = "hydra/job_logging=none", "hydra/hydra_logging=none"
+    code, _, errors = type_command("train.py", "-cd", ".", *typed, *logs_nothing)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert said in errors
+
+
 @pytest.mark.parametrize(
     "grid",
     [
@@ -180,3 +214,17 @@ def test_a_sweep_of_which_nothing_is_kept_is_refused(type_command):
         assert (code, errors.count("\n")) == (2, 1)
         assert "trainer.fast_dev_run keeps nothing" in errors and "leave out debug=fast" in errors
     assert not list(Path.cwd().iterdir())
+
+
+def test_hydras_own_launcher_refuses_a_sweep_over_sweeps(type_command):
+    grid = "hydra/launcher=basic", "experiment=claim_gru_lighter,claim_hyperparameters"
+    code, _, errors = type_command("train.py", "-m", *grid, "hydra.sweep.dir=sweep")
+    assert code == 1 and "is a sweep itself, over model.cell, model.hidden_size, seed" in errors
+    assert not list(Path("sweep").glob("*/config.yaml"))
+
+
+def test_a_sweep_over_such_files_with_all_that_they_sweep_over_typed_is_one(type_command):
+    of_file = "model.cell=gru", "model.hidden_size=8", "seed=1", "training.epochs=1"
+    of_all = "data=python_docs", "experiment=claim_gru_lighter,claim_hyperparameters"
+    typed = *SMALL, *of_file, *of_all, "optimizer.learning_rate=1", "hydra.sweep.dir=sweep"
+    assert type_command("train.py", "-m", *typed)[0] == 0

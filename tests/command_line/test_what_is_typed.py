@@ -1,12 +1,17 @@
 """What is typed to resume a run, and how it is applied to the run's own settings."""
 
+import shlex
 from pathlib import Path
 
 import hydra
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from lstm_lm.command_line.instantiate import typed_entries
-from lstm_lm.command_line.settings import register, typed_settings
+from lstm_lm.command_line.settings import as_setting, register, typed_settings
 from lstm_lm.config import RunConfig
 from lstm_lm.fingerprint import settings_of
 from lstm_lm.run_folder import TENSORBOARD, RunFolder
@@ -116,3 +121,21 @@ def test_a_typed_refusal_is_one_line_before_anything_is_changed(type_command, tm
         assert (code, errors.count("\n")) == (2, 1)
         assert reason in errors
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@given(st.text(min_size=1) | st.text(alphabet="\\'\"${}ax=,[] \n", min_size=1))
+@example("outputs/2026-11-23/10-15-00")
+@example("null")
+@example("True")
+@example("1e3")
+@example("1_000")
+@example("-inf")
+@example("日本/ü")
+@example("\\${x}\\\\'\\")
+@settings(derandomize=True, deadline=None)
+def test_a_folder_of_any_name_is_read_back_as_it_is_to_be_typed(name):
+    (word,) = shlex.split(as_setting("resume", name))
+    read = OverridesParser.create().parse_override(word)
+    config = OmegaConf.structured(RunConfig)
+    OmegaConf.update(config, read.key_or_group, read.value())
+    assert config.resume == name

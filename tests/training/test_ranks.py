@@ -251,7 +251,7 @@ def test_what_cannot_be_shared_out_is_refused(tiny_run, tmp_path, monkeypatch):
 
 def test_slurm_says_which_rank_a_process_is(monkeypatch):
     slurm = {"PROCID": 5, "LOCALID": 1, "NTASKS": 8, "STEP_NUM_TASKS": 8, "JOB_ID": 123456}
-    slurm["NTASKS_PER_NODE"] = 4
+    slurm |= {"NTASKS_PER_NODE": 4, "NODEID": 1}
     for name, value in slurm.items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
     config = DeviceConfig(devices=4, nodes=2)
@@ -261,6 +261,11 @@ def test_slurm_says_which_rank_a_process_is(monkeypatch):
     assert rank_of(DeviceConfig()) == 0  # a run of its own in each task
     with pytest.raises(SettingsError, match="8 processes .* = 2: choose them to make 8"):
         rank_of(DeviceConfig(devices=2))
+    monkeypatch.setenv("SLURM_PROCID", "fifth")
+    monkeypatch.delenv("SLURM_NODEID")
+    forget_what_is_no_number()
+    with pytest.raises(SettingsError, match="=8 says .* SLURM_PROCID, SLURM_NODEID not"):
+        rank_of(config)
 
 
 SCHEDULERS = {

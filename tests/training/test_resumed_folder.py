@@ -1,12 +1,13 @@
 """Whatever fails at a resume before a new state is saved leaves the run's folder as it was."""
 
 import errno
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from lstm_lm.errors import RunFailed, SettingsError, Stopped
+from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
 from lstm_lm.experiment import resume, train
 from lstm_lm.training import session
 from lstm_lm.training.module import LanguageModelModule
@@ -127,6 +128,38 @@ def test_a_run_killed_before_its_first_new_state_has_lost_nothing(completed, mon
     summary = resume(completed, {})
     assert (summary["status"], summary["epochs"]) == ("completed", 1)
     assert len((completed / "metrics.csv").read_text().splitlines()) > 2
+
+
+def test_what_diverged_on_another_device_alone_can_go_on_where_it_was(completed, monkeypatch):
+    summary = json.loads((completed / "summary.json").read_text()) | {"status": "interrupted"}
+    (completed / "summary.json").write_text(json.dumps(summary))
+    before = contents(completed)
+
+    def diverge(*_):
+        raise Diverged("the loss", 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageModelModule, "training_step", diverge)
+        with pytest.raises(Diverged):
+            resume(completed, {"training.epochs": 2, "device.precision": "64-true"})
+    assert contents(completed) == before
+    assert resume(completed, {"training.epochs": 2})["epochs"] == 2
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"a,b\n1,2\n", b"step\nfirst\n", b"step,a\n\n,\n"])
+def test_a_damaged_csv_file_is_named_and_nothing_is_lost(content, completed):
+    (completed / "metrics.csv").write_bytes(content)
+    before = contents(completed)
+    with pytest.raises(RunFailed, match="metrics.csv is damaged: remove it"):
+        resume(completed, CHANGES)
+    assert contents(completed) == before
+
+
+def test_a_csv_file_of_which_rows_are_missing_is_named(completed, caplog):
+    rows = (completed / "metrics.csv").read_text().splitlines()
+    (completed / "metrics.csv").write_text("\n".join(rows[:-1]) + "\n")
+    resume(completed, CHANGES)
+    assert "metrics.csv is not whole" in caplog.text
 
 
 @pytest.mark.parametrize("ends", ["\r\n", "\r", "\u2028", "\x1c\u2029\x85"])

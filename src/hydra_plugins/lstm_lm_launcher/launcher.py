@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
@@ -18,9 +18,11 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lstm_lm.command_line.settings import as_setting, run_config
+from lstm_lm.command_line.settings import as_setting, refuse_other_files, run_config
 from lstm_lm.config import RunConfig, require_not_negative, require_positive
 from lstm_lm.errors import SettingsError
+from lstm_lm.rank_variables import refuse_defaults_of_environment
+from lstm_lm.sweep.job_names import choices
 
 ONE_RUN = (
     "resume= goes on with one run: leave out -m; a sweep goes on when its command is given again "
@@ -87,6 +89,8 @@ class LocalLauncher(Launcher):
                 "hydra.sweeper.max_batch_size would check only some jobs before the first one "
                 "starts: leave it out; hydra.launcher.jobs says how many run at once"
             )
+        refuse_other_files(self.config.hydra)
+        refuse_defaults_of_environment()
         # At once, as it takes seconds to import torch and read the texts.
         log.info("checking the settings and texts of %d jobs", len(job_overrides))
         configs = [self.compose(overrides) for overrides in job_overrides]
@@ -115,7 +119,7 @@ class LocalLauncher(Launcher):
 
     def compose(self, overrides: Sequence[str]) -> RunConfig:
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        self.refuse_sweep(composed.hydra.sweeper, overrides)
+        refuse_sweep(composed.hydra.sweeper, overrides)
         with open_dict(composed):
             del composed["hydra"]
         OmegaConf.set_struct(composed, True)
@@ -129,18 +133,22 @@ class LocalLauncher(Launcher):
             )
         return config
 
-    def refuse_sweep(self, of_job: DictConfig, overrides: Sequence[str]) -> None:
-        """
-        Raises:
-            SettingsError: if a job is a sweep itself, of which it would be only the first job.
-        """
-        swept, of_all = of_job.get("params") or {}, self.config.hydra.sweeper.get("params") or {}
-        if swept != of_all:
-            names = ", ".join(sorted({*swept} - {*of_all} or {*swept}))
-            raise SettingsError(
-                f"{' '.join(overrides)} is a sweep itself, over {names}: sweep over one such file "
-                "at a time"
-            )
+
+def refuse_sweep(sweeper: Any, overrides: Sequence[str]) -> None:
+    """
+    Args:
+        sweeper: of a job, with what that would sweep over.
+        overrides: what was chosen for it.
+
+    Raises:
+        SettingsError: if it is a sweep itself, of which it would be only the first job.
+    """
+    swept = choices(list(sweeper.get("params") or {}))
+    if names := ", ".join(sorted(swept.keys() - choices(overrides).keys())):
+        raise SettingsError(
+            f"{' '.join(overrides)} is a sweep itself, over {names}: sweep over one such file "
+            "at a time"
+        )
 
 
 def command_to_go_on(sweep_dir: Path) -> str:

@@ -10,7 +10,9 @@ from lstm_lm.command_line.settings import nearest, no_such_setting
 
 def explain(error: Exception) -> str:
     """The same for a command line and for :func:`lstm_lm.compose`."""
-    cause = error.__cause__
+    cause = (
+        error.__cause__ or error.__context__
+    )  # of what is in a file, OmegaConf's without a cause
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         return str(no_such_setting(str(cause.full_key)))
     if isinstance(error, MissingConfigException) and error.options:
@@ -28,6 +30,8 @@ def explain(error: Exception) -> str:
     key = re.search(r"full_key: (\S+)", text)
     text = text.removeprefix("SettingsError raised while resolving interpolation: ")
     first_line = text.strip().splitlines()[0]
+    if "No match in the defaults list" in first_line:
+        return f"{first_line} The defaults of a file that -cn names must begin with train"
     if key is None or key[1] in first_line or key[1] == "hydra.run.dir":
         return first_line
     return f"{key[1]}: {first_line}"

@@ -118,8 +118,8 @@ def typed_settings(
     return typed
 
 
-def only_said_in(config_name: str) -> str:
-    """The name of a config with what a main file says, and nothing of what that builds on."""
+def only_said_in(config_name: str, base: Sequence[str] = (ONLY_TYPED,)) -> str:
+    """The name of a config with what a main file says, or others that it builds on, but ours."""
     sources = GlobalHydra.instance().config_loader().get_sources()
     found = [source for source in sources if source.is_config(config_name)]
     if found[0].scheme() != "file":  # of the program's own configs, in which nothing is said
@@ -127,9 +127,27 @@ def only_said_in(config_name: str) -> str:
     said = OmegaConf.load(Path(found[0].path, config_name.removesuffix(".yaml") + ".yaml"))
     content = cast(dict[str, Any], OmegaConf.to_container(said))
     content.pop("hydra", None)
-    others = [entry for entry in content.pop("defaults", []) if entry not in (MAIN, "schema")]
-    ConfigStore.instance().store("said", {"defaults": [ONLY_TYPED, *others], **content})
-    return "said"
+    defaults = list(base)
+    for entry in content.pop("defaults", []):
+        file = entry.lstrip("/") if isinstance(entry, str) else "a group's/file"
+        is_main = "/" not in file and any(source.is_config(file) for source in sources)
+        if file.removesuffix(".yaml") not in (MAIN, "schema"):
+            defaults.append(only_said_in(file, ()) if is_main else entry)
+    name = f"said_in_{Path(config_name).stem}"
+    ConfigStore.instance().store(name, {"defaults": defaults, **content})
+    return name
+
+
+def refuse_other_files(hydra_config: Any) -> None:
+    """
+    Raises:
+        SettingsError: if the file that ``-cn`` names lacks what every run has.
+    """
+    if "data" not in hydra_config.runtime.choices:
+        raise SettingsError(
+            f"-cn {hydra_config.job.config_name} names no settings of a run: its defaults must "
+            f"begin with {MAIN}"
+        )
 
 
 def refuse_unknown_settings(composed: DictConfig) -> None:
@@ -141,6 +159,10 @@ def refuse_unknown_settings(composed: DictConfig) -> None:
 
 
 def no_such_setting(key: str) -> SettingsError:
+    if key in settings():
+        return SettingsError(
+            f"the file that -cn names has no {key}: its defaults must begin with {MAIN}"
+        )
     group, _, entry = key.partition(".")
     if group in LIGHTNINGS and "." not in entry:
         return SettingsError(f"there is no {key} yet: choose it with {group}={entry}")
@@ -190,8 +212,11 @@ def all_missing(group: type) -> dict[str, Any]:
 
 
 def as_setting(key: str, value: object) -> str:
-    """As it must be typed, for the shell and for Hydra."""
-    if re.fullmatch(r"[\w./+-]+", str(value)):
-        return f"{key}={value}"
-    quoted = str(value).replace("${", "\\${").replace("'", "\\'")
-    return shlex.quote(f"{key}='{quoted}'")
+    """As it must be typed, for the shell and for Hydra, so that the value is read as text."""
+    text = str(value)
+    is_plain = re.fullmatch(r"[\w./+-]+", text, re.ASCII)
+    if is_plain and not re.fullmatch(r"[\d._e+-]+|null|true|false|nan|[+-]?inf", text.lower()):
+        return f"{key}={text}"
+    # Hydra reads backslashes as they are, but before a quote, and the last one is not of the text.
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", f"{as_text(text)}'").removesuffix("\\'")
+    return shlex.quote(f"{key}='{escaped}'")

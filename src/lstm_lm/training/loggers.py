@@ -8,6 +8,7 @@ W&B, MLflow    have a run of their own, whose id is kept in the run's folder
 import csv
 import itertools
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from lstm_lm.regular_file import read_json, read_regular
 CSV = "metrics.csv"
 IDS = "loggers.json"
 ARGUMENTS = {"WandbLogger": "id", "MLFlowLogger": "run_id"}
+
+log = logging.getLogger(__name__)
 
 
 def tensorboard_of(loggers: Sequence[Logger]) -> SummaryWriter | None:
@@ -94,6 +97,9 @@ def go_on_with_rows(
     """Write the rows that CSV files had at a checkpoint anew, none without one.
 
     What is there keeps another name until a new state is saved, so nothing is lost before.
+
+    Raises:
+        DamagedFile: if one of them cannot be read.
     """
     counts, last = {}, 0
     if checkpoint is not None:
@@ -105,10 +111,15 @@ def go_on_with_rows(
             os.replace(file, kept)
         if not kept.exists():
             continue
-        with open(kept, newline="") as lines:
-            rows = list(itertools.islice(csv.DictReader(lines), counts.get(name)))
-        for row in rows:
-            step = int(row.pop("step"))
+        try:
+            with open(kept, newline="") as lines:
+                rows = list(itertools.islice(csv.DictReader(lines), counts.get(name)))
+            steps = [int(row.pop("step")) for row in rows]
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise DamagedFile(f"{file} is damaged: remove it, and its curves have a gap") from error
+        if len(rows) < counts.get(name, 0):
+            log.warning("warning: %s is not whole: its curves have a gap", file)
+        for step, row in zip(steps, rows, strict=True):
             if step <= last:  # of a file that this checkpoint does not know
                 logger.experiment.log_metrics({n: value for n, value in row.items() if value}, step)
         logger.save()

@@ -33,6 +33,7 @@ from lstm_lm.config import DeviceConfig
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
 
 PARENT = "LSTM_LM_PARENT"  # the process that starts the others of a run
+OF_SRUN = "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS"  # for each process
 # What is set for the processes that Lightning starts.
 VARIABLES = (
     PARENT,
@@ -59,6 +60,12 @@ def environment_of(config: DeviceConfig) -> ClusterEnvironment:
         )
         started = environment.world_size()
     elif config.ranks > 1 and int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1) > 1:
+        if missing := [name for name in OF_SRUN if name not in os.environ]:
+            raise SettingsError(
+                f"SLURM_STEP_NUM_TASKS={os.environ['SLURM_STEP_NUM_TASKS']} says that srun started "
+                f"several processes, but {', '.join(missing)} not which one this is: start them "
+                "with srun, or unset SLURM_STEP_NUM_TASKS"
+            )
         try:
             environment = SLURMEnvironment(auto_requeue=False)  # it would take its own file
         except RuntimeError as error:  # srun was not told how many on each node

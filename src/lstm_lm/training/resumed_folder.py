@@ -63,16 +63,16 @@ class ResumedFolder:
         """Undo what was written, but for why it can't go on, where that would come again.
 
         Args:
-            diverged_step: where it diverged, if it did.
+            diverged_step: where it diverged, if it would again.
         """
         folder = self.folder
         if not folder.is_ours:
             return
         for file in event_files(folder.path) - self.event_files:
             file.unlink()
-        put_rows_back(loggers, folder.path)
         folder.values = self.summary
         if diverged_step is not None and self.summary["status"] != "completed":
             folder.record(status="diverged", diverged_step=diverged_step)
         else:
             write_whole(folder.summary, self.summary_bytes)
+        put_rows_back(loggers, folder.path)

@@ -275,7 +275,11 @@ class Session:
                 log.info("%s before anything new was saved: the run is as it was", status)
                 if self.writer is not None:
                     self.writer.close()
-                step = self.folder.values["diverged_step"] if status == "diverged" else None
+                # On another device than before it would perhaps not have come to that.
+                comes_again = (
+                    status == "diverged" and self.resumed.before.device == self.config.device
+                )
+                step = self.folder.values["diverged_step"] if comes_again else None
                 self.resumed.put_back(self.loggers, diverged_step=step)
                 return
             if status != "completed":

@@ -1,7 +1,6 @@
 """Lightning's trainer as a run has it: budgets, what is shown, files, and what a user adds."""
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import SettingsError
+from lstm_lm.rank_variables import refuse_defaults_of_environment
 from lstm_lm.run_folder import RunFolder
 from lstm_lm.training.checkpoint import SealedFiles
 from lstm_lm.training.process_group import environment_of, strategy
@@ -86,20 +86,6 @@ def build_trainer(
         raise SettingsError(f"trainer: {first_line(error)}") from error
     leave_out_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
     return trainer
-
-
-def refuse_defaults_of_environment() -> None:
-    """
-    Raises:
-        SettingsError: if Lightning would take arguments from where no record of a run has them.
-    """
-    for name in sorted(os.environ):
-        if name.startswith("PL_TRAINER_"):
-            argument = name.removeprefix("PL_TRAINER_").lower()
-            raise SettingsError(
-                f"{name} in the environment would change the run without a trace: unset it, and "
-                f"type trainer.{argument}={os.environ[name]}"
-            )
 
 
 def has_one(kind: type[Callback], callbacks: Sequence[Callback]) -> bool:
