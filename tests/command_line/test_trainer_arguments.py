@@ -66,6 +66,7 @@ def test_an_argument_that_lightning_has_not_is_refused_wherever_it_comes_from(tm
     with pytest.raises(SettingsError, match="trainer.nonsense: Lightning's Trainer has no such"):
         RunConfig(trainer={"nonsense": 1})
     (tmp_path / "config.yaml").write_text("trainer: {max_epochs: 3}")
+    (tmp_path / "summary.json").touch()  # beside which the settings are a run's
     with pytest.raises(SettingsError, match="is damaged: trainer.max_epochs is set by"):
         RunFolder(tmp_path).read_config()
 
