@@ -258,7 +258,11 @@ class Tries:
         errors = outputs.get(folder / f"{situation.logs[-1]}.2", "")
         is_heard = not any(part in situation.streams for part in ("2>", "all"))
         said = errors + (outputs[folder / f"{situation.logs[-1]}.1"] if code == 1 else "")
-        if is_heard and code in (1, 2) and not any(w in said for w in ("error: ", "failed", "diverged")):
+        if (
+            is_heard
+            and code in (1, 2)
+            and not any(w in said for w in ("error: ", "failed", "diverged"))
+        ):
             wrong.append(f"it does not say why it ends with {code}: {errors[-500:]}")
         is_whole = situation.action == "resume" or (situation.action == "start" and code == 0)
         if is_whole and (here / situation.run / "config.yaml").exists():

@@ -280,3 +280,17 @@ def test_a_checkpoint_that_is_gone_before_it_is_amended_fails_the_run(
     monkeypatch.setattr(experiment, "build_callbacks", lambda *_: [Cleaner()])
     with pytest.raises(RunFailed, match="cannot go on: .*last.ckpt cannot be read: No such file"):
         train(tiny_run("training.validate_every=2"), tmp_path / "run")
+
+
+def remove_records(folder):
+    for name in "config.yaml", "vocabulary.json", "summary.json":
+        (folder / name).unlink()
+
+
+def test_records_that_were_removed_while_it_trained_are_there_at_its_end(
+    removing, tiny_run, tmp_path
+):
+    removing(remove_records, lambda: None)
+    assert train(tiny_run(), tmp_path / "run")["status"] == "completed"
+    removing(lambda _: None, lambda: None)
+    assert resume(tmp_path / "run", {"training.epochs": 4})["epochs"] == 4

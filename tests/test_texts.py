@@ -423,3 +423,17 @@ def test_a_text_that_cleaning_leaves_nothing_of_is_told_so(tmp_path):
         read_splits(config)
     with pytest.raises(SettingsError, match="is empty: there"):
         read_splits(replace(own_text(tmp_path / "text", b""), level=Level.word))
+
+
+@pytest.mark.parametrize("link", ["/dev/stdin", "/proc/self/fd/0", "/tmp/../dev/stdin"])
+def test_a_link_to_what_is_another_text_the_next_time_is_refused(link, tmp_path):
+    (tmp_path / "link").symlink_to(link)
+    (tmp_path / "second").symlink_to("link")
+    config = DataConfig(text=TextName.file, path=str(tmp_path / "second"))
+    with pytest.raises(SettingsError, match="is another text the next time: save the text as a"):
+        read_splits(config)
+
+
+def test_an_empty_name_is_no_file():
+    with pytest.raises(SettingsError, match="cannot read a text: the file's name is empty"):
+        read_splits(DataConfig(text=TextName.file, path=""))

@@ -153,7 +153,7 @@ def split_of_run(
             f"this run was trained on data={data.text}, which --data-root finds: leave out "
             "--text-path"
         )
-    config = replace(data, root=root or data.root, path=path or data.path)
+    config = replace(data, root=root or data.root, path=data.path if path is None else path)
     splits = read_splits(config, run.vocabulary, run.summary["text_sha256"])
     parts = splits.training, splits.validation, splits.test
     return dict(zip(SPLITS, parts, strict=True))[name]

@@ -160,6 +160,13 @@ class RunFolder:
     def write_config(self, config: RunConfig) -> None:
         write_whole(self.config, as_yaml(config).encode())
 
+    def write_missing(self, config: RunConfig, vocabulary: Vocabulary) -> None:
+        """Write again what somebody removed while it trained, and without which it is no run."""
+        if self.is_ours and not self.vocabulary.exists():
+            write_whole(self.vocabulary, vocabulary_json(vocabulary))
+        if self.is_ours and not self.config.exists():
+            self.write_config(config)
+
     def write_where_the_text_is(self, config: RunConfig) -> None:
         """Write that alone of other settings, if the text was moved.
 

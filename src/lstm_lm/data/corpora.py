@@ -16,7 +16,7 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
@@ -158,13 +158,23 @@ def own_file(path: str, known_sha256: str | None) -> Corpus:
     Runs of version 0.2.0 and before learned from the mark as well, and their checksum is that of
     all bytes.
     """
-    if str(Path(os.path.expanduser(path)).absolute()).startswith(GONE_AFTERWARDS):
+    if any(link.startswith(GONE_AFTERWARDS) for link in with_links(path)):
         raise SettingsError(f"{path} is another text the next time: {REMEDIES[errno.ENXIO]}")
     content = read_file(path)
     has_mark = content.startswith(codecs.BOM_UTF8)
     if has_mark and known_sha256 != hashlib.sha256(content).hexdigest():
         content = content.removeprefix(codecs.BOM_UTF8)
     return one_piece(content, path)
+
+
+def with_links(path: str) -> Iterator[str]:
+    """A path, and what it leads to, link by link."""
+    for _ in range(40):  # as many as Linux follows
+        path = os.path.abspath(os.path.expanduser(path))
+        yield path
+        if not os.path.islink(path):
+            return
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
 
 
 def read_file(path: str, is_read_once: bool = False) -> bytes:
@@ -175,6 +185,8 @@ def read_file(path: str, is_read_once: bool = False) -> bytes:
     Raises:
         SettingsError: if that is not possible; says what to do.
     """
+    if not path:
+        raise SettingsError("cannot read a text: the file's name is empty")
     try:
         return read_regular(Path(os.path.expanduser(path)), may_be_pipe=is_read_once)
     except OSError as error:

@@ -28,7 +28,8 @@ def sizes(tokens: int, config: DataConfig) -> Sizes:
     if training < 1:
         shares = sum(size for size in (config.validation_size, config.test_size) if size < 1)
         less = "hold out less, with a smaller data.validation_size or data.test_size"
-        ways = [longer] * (shares < 1) + [less] * (tokens > 3)
+        # Of three tokens no share leaves enough for each part, and shares of all leave nothing.
+        ways = [longer] * (shares < 1) + [less] * (tokens > 3) or [f"{longer} and {less}"]
         raise SettingsError(
             f"a text of {tokens:,} tokens is too short to hold out "
             f"data.validation_size={config.validation_size:g} and "

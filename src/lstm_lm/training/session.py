@@ -284,6 +284,7 @@ class Session:
                 return
             if status != "completed":
                 log.info("%s; %s is saved", status, self.saved())
+            self.folder.write_missing(self.config, self.splits.vocabulary)
             self.folder.values["status"] = status
             # Else nothing is known beside what is there already.
             if is_assembled and self.trainer.global_step > 0:
