@@ -53,7 +53,7 @@ def main(composed: DictConfig) -> float | None:
     """The best validation loss, for whoever searches with Hydra."""
     os.chdir(HydraConfig.get().runtime.cwd)  # where all paths were typed, whatever hydra.job.chdir
     output = Path(HydraConfig.get().runtime.output_dir)
-    output = output.relative_to(Path.cwd()) if Path.cwd() in output.parents else output
+    output = output.relative_to(Path.cwd()) if output.is_relative_to(Path.cwd()) else output
     try:
         summary = train_or_resume(composed, output)
         if "best/step" in summary:  # else this is a process beside the one that reports

@@ -358,7 +358,7 @@ CHDIR = "hydra.job.chdir=true"
 
 
 def test_paths_are_those_of_where_they_were_typed_also_if_hydra_changes_the_folder(
-    train_command, monkeypatch, tmp_path
+    train_command, monkeypatch
 ):
     Path("text.txt").write_text("time traveller " * 1500)
     small = "data=text_file", "data.path=text.txt", *SMALL[1:], "training.steps=20", CHDIR
@@ -371,8 +371,14 @@ def test_paths_are_those_of_where_they_were_typed_also_if_hydra_changes_the_fold
     monkeypatch.chdir("runs/one")
     for steps, more in (30, [CHDIR]), (35, []):
         code, output, _ = train_command("resume=.", f"training.steps={steps}", *more)
-        assert code == 0 and f"run folder   {tmp_path / 'runs/one'}\n" in output
+        assert code == 0 and "run folder   .\n" in output
     assert sorted(os.listdir("..")) == ["one", "two"]
+
+
+def test_a_refused_run_does_not_remove_the_current_folder(train_command):
+    code, _, errors = train_command("data=text_file", "data.path=no.txt", "hydra.run.dir=.")
+    assert code == 2 and "cannot read no.txt" in errors
+    assert Path.cwd().is_dir()
 
 
 def test_a_callback_writes_and_a_refused_run_leaves_where_it_would_without(train_command):
