@@ -9,7 +9,8 @@ import pytest
 
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
 from lstm_lm.experiment import resume, train
-from lstm_lm.training import session
+from lstm_lm.training import checkpoint, session
+from lstm_lm.training.checkpoint import RunCheckpoint
 from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.resumed_folder import ResumedFolder
 
@@ -102,8 +103,7 @@ def test_a_failure_while_it_trains_leaves_all_as_it_was(
         patch.setattr(LanguageModelModule, where, failure)
         with pytest.raises(error):
             resume(completed, CHANGES)
-    if where != "on_save_checkpoint":  # when it is saved, the folder is taken over
-        assert contents(completed) == before
+    assert contents(completed) == before
     assert resume(completed, CHANGES)["epochs"] == 3
 
 
@@ -170,3 +170,17 @@ def test_the_inside_of_any_text_is_drawn(ends, tiny_run, tmp_path, text_file):
     train(tiny_run("training.epochs=1"), tmp_path / "run")
     summary = resume(tmp_path / "run", {"training.epochs": 2, "inside.every_epochs": 1})
     assert summary["status"] == "completed"
+
+
+def test_a_disk_that_is_full_at_the_first_save_leaves_all_as_it_was(completed, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = contents(completed)
+    for module, name in (checkpoint, "save_checkpoint"), (RunCheckpoint, "flush"):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, full)
+            with pytest.raises(RunFailed, match="No space left on device"):
+                resume(completed, CHANGES)
+        assert contents(completed) == before
+    assert resume(completed, CHANGES)["epochs"] == 3

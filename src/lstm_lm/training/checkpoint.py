@@ -17,6 +17,7 @@ a run (Lightning 2.6):
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class RunCheckpoint(ModelCheckpoint):
     the weights and every step up to them are known to be finite.
 
     Args:
-        take_over: called before anything is written.
+        taking_over: a state is saved in its context.
         record: called with the trainer whenever its state was saved.
         sizes: what TensorBoard's files hold by then.
     """
@@ -58,13 +59,13 @@ class RunCheckpoint(ModelCheckpoint):
         folder: RunFolder,
         config: CheckpointConfig,
         signals: StopSignals,
-        take_over: Callable[[], None],
+        taking_over: Callable[[], AbstractContextManager[None]],
         record: Callable[[Trainer], None],
         sizes: Callable[[], dict[str, int]],
     ) -> None:
         super().__init__(folder.checkpoints, "best", MONITOR, save_last=True)
         self.folder, self.config, self.signals = folder, config, signals
-        self.take_over, self.record, self.sizes = take_over, record, sizes
+        self.taking_over, self.record, self.sizes = taking_over, record, sizes
         self.best_step: int | None = None
         self.saved_step: int | None = None
         self.validated_step: int | None = None
@@ -236,9 +237,9 @@ class RunCheckpoint(ModelCheckpoint):
                 raise Diverged(f"weight {name}", step)
         self.is_ended = trainer.should_stop and not is_time_up(trainer)
         with self.signals.while_saving():
-            self.take_over()
-            self.flush(trainer)
-            trainer.save_checkpoint(self.folder.last)
+            with self.taking_over():
+                self.flush(trainer)
+                trainer.save_checkpoint(self.folder.last)
             self.saved_step, self.saved_at = step, time.monotonic()
             self.last_model_path = str(self.folder.last)
             if trainer.is_global_zero:
@@ -255,8 +256,7 @@ class RunCheckpoint(ModelCheckpoint):
         """Let the file of the last step know of a validation and points that came afterwards."""
         if not trainer.is_global_zero or self.saved_step != trainer.global_step:
             return
-        with self.signals.while_saving():
-            self.take_over()
+        with self.signals.while_saving(), self.taking_over():
             self.flush(trainer)
             checkpoint = load_checkpoint(self.folder.last)
             state = checkpoint["callbacks"][self.state_key]

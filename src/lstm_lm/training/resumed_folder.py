@@ -4,15 +4,17 @@ Whatever fails before that, a setting or the machine, leaves settings, figures, 
 curves as they were found. A run that diverges there says so, unless it was completed before.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from lstm_lm.atomic_file import replace_by_link, write_whole
+from lstm_lm.atomic_file import ESCAPE, replace_by_link, whole_or_absent, write_whole
 from lstm_lm.config import RunConfig
 from lstm_lm.resume_rules import without_results
-from lstm_lm.run_folder import RunFolder
+from lstm_lm.run_folder import RunFolder, as_yaml
 from lstm_lm.training.event_files import cut_back, event_files, sizes_at
 from lstm_lm.training.loggers import forget_kept_rows, put_rows_back
 
@@ -42,22 +44,35 @@ class ResumedFolder:
         self.event_files, self.sizes = event_files(folder.path), sizes_at(checkpoint)
         self.is_as_found = True
 
-    def take_over(self, config: RunConfig, loggers: list[Logger], known: dict[str, Any]) -> None:
-        """Let the folder be that of the run as it goes on; of an older one nothing is left.
+    @contextlib.contextmanager
+    def taking_over(
+        self, config: RunConfig, loggers: list[Logger], known: dict[str, Any]
+    ) -> Iterator[None]:
+        """Once a state is saved in this block, the folder is that of the run as it goes on.
 
         Args:
             known: of what it goes on with, for the summary.
         """
         folder = self.folder
         if not (self.is_as_found and folder.is_ours):
+            yield
             return
         if self.path == folder.previous:
             replace_by_link(folder.last, folder.previous)
-        folder.write_config(config)
+        with whole_or_absent(folder.config) as settings:  # a full disk shows itself here
+            settings.write_text(as_yaml(config), encoding="utf-8", errors=ESCAPE)
+            yield
+        self.is_as_found = False
         cut_back(self.event_files, self.sizes, folder.path)
         forget_kept_rows(loggers, folder.path)
         folder.values = without_results(folder.values) | known
-        self.is_as_found = False
+
+    def when_taken_over(self, sizes: dict[str, int]) -> dict[str, int]:
+        """The sizes of TensorBoard's files, without what will be cut off."""
+        if not self.is_as_found:
+            return sizes
+        gone = {file.name for file in self.event_files} - self.sizes.keys()
+        return {n: min(size, self.sizes.get(n, size)) for n, size in sizes.items() if n not in gone}
 
     def put_back(self, loggers: list[Logger], diverged_step: int | None) -> None:
         """Undo what was written, but for why it can't go on, where that would come again.

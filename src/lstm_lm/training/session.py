@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -121,9 +122,9 @@ class Session:
             folder,
             config.checkpoint,
             self.signals,
-            self.take_over,
+            self.taking_over,
             self.record,
-            lambda: flushed_sizes(folder.path, self.writer),
+            self.sizes,
         )
         self.trainer = build_trainer(
             config, self.device, self.loggers, self.all_callbacks(), folder
@@ -141,10 +142,16 @@ class Session:
             **self.splits.unknown,
         }
 
-    def take_over(self) -> None:
-        """Let the folder of a run that goes on be as it is now: it can be trained, and will be."""
-        if self.resumed is not None:
-            self.resumed.take_over(self.config, self.loggers, self.known())
+    def taking_over(self) -> AbstractContextManager[None]:
+        """Of the folder of a run that goes on, by the state that is saved in this context."""
+        if self.resumed is None:
+            return contextlib.nullcontext()
+        return self.resumed.taking_over(self.config, self.loggers, self.known())
+
+    def sizes(self) -> dict[str, int]:
+        """Of TensorBoard's files, once everything is on disk."""
+        sizes = flushed_sizes(self.folder.path, self.writer)
+        return sizes if self.resumed is None else self.resumed.when_taken_over(sizes)
 
     def introduce(self, writer: SummaryWriter) -> None:
         """What TensorBoard shows of a run from its start."""
@@ -187,7 +194,8 @@ class Session:
             figures = final_figures(
                 self.config.data, self.splits, model, self.folder, self.checkpoint
             )
-            self.take_over()
+            with self.taking_over():
+                pass  # all steps were saved before; these figures belong to them
             if writer is not None:  # before the summary says so
                 write_success(writer, figures, trainer.global_step)
             stopped_early = {"stopped_early": True} if self.checkpoint.is_ended else {}
