@@ -98,7 +98,7 @@ def test_a_text_for_which_no_memory_is_left_is_named(tiny_run, tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     as_bytes, *as_tokens, to_evaluate = done.stdout.splitlines()
-    assert as_bytes.startswith(f"cannot read {text}: its 19 MiB need 38 MiB of memory")
+    assert as_bytes.startswith(f"cannot read {text}: its 19 MiB do not fit into the memory that is")
     assert len(as_tokens) == 2
     for line in as_tokens:
         assert line.startswith(f"{text} has 19 MiB, which do not fit as tokens into the ")

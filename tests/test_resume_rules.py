@@ -277,7 +277,7 @@ def test_after_going_back_every_checkpoint_is_good_again(how, tiny_run, tmp_path
             resume(folder, {"training.epochs": 3})
     for name in "last", "previous", "best":
         load_checkpoint(folder / f"checkpoints/{name}.ckpt")
-    resume(folder, {})
+    resume(folder, {"training.epochs": 3})  # typed again, as nothing was saved with it
     train(tiny_run(), tmp_path / "whole")
     assert_same_end(tmp_path / "whole", folder)
 

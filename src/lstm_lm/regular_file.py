@@ -29,7 +29,8 @@ def read_regular(path: Path, may_be_pipe: bool = False) -> bytes:
     if kind in KINDS and not (may_be_pipe and kind == stat.S_IFIFO):
         raise OSError(errno.ENXIO, f"it is {KINDS[kind]}, not a file", str(path))
     size, there_is = found.st_size, memory()
-    reason = "it does not fit into the memory that is left"
+    what = f"its {in_units(size)} do" if size else "it does"
+    reason = f"{what} not fit into the memory that is left"
     try:
         if kind == stat.S_IFIFO:
             return read_pipe(path, there_is / COPIES)
