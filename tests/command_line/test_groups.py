@@ -187,3 +187,37 @@ def test_a_users_own_callback_needs_a_file_and_no_code_here(tmp_path, type_comma
     config = config_of({"callbacks": OmegaConf.to_container(composed.callbacks)})
     greeter, _ = build_callbacks(config, FOLDER, typed_entries(config))
     assert (greeter.words, greeter.when.hour) == (["good", "morning"], 9)
+
+
+BROKEN = """
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
+
+class Tell(Callback):
+    def on_train_batch_end(self, *_):
+        raise ValueError("no such teller")
+
+class Rows(CSVLogger):
+    def log_metrics(self, metrics, step):
+        metrics.nonsense
+"""
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ("callbacks.tell={_target_: broken_parts.Tell}", "ValueError: no such teller"),
+        ("logger.rows={_target_: broken_parts.Rows, save_dir: rows}", "AttributeError: 'dict'"),
+    ],
+)
+def test_an_error_in_a_users_own_part_is_one_line_that_names_it(
+    part, reason, type_command, tmp_path, monkeypatch
+):
+    (tmp_path / "broken_parts.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    small = "data.max_tokens=3000", "data.batch_size=8", "data.num_steps=16", "training.log_every=1"
+    typed = f"+{part}", *small, "model.hidden_size=8", "device=cpu", "hydra.run.dir=run"
+    code, _, errors = type_command("train.py", *typed)
+    assert (code, errors.count("\n")) == (1, 1)
+    assert errors.startswith(f"error: broken_parts raised {reason}")
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "failed"

@@ -10,9 +10,7 @@ from lstm_lm.command_line.settings import nearest, no_such_setting
 
 def explain(error: Exception) -> str:
     """The same for a command line and for :func:`lstm_lm.compose`."""
-    cause = (
-        error.__cause__ or error.__context__
-    )  # of what is in a file, OmegaConf's without a cause
+    cause = error.__cause__ or error.__context__  # the latter for what is wrong in a file
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         return str(no_such_setting(str(cause.full_key)))
     if isinstance(error, MissingConfigException) and error.options:

@@ -121,10 +121,8 @@ def typed_settings(
 def only_said_in(config_name: str, base: Sequence[str] = (ONLY_TYPED,)) -> str:
     """The name of a config with what a main file says, or others that it builds on, but ours."""
     sources = GlobalHydra.instance().config_loader().get_sources()
-    found = [source for source in sources if source.is_config(config_name)]
-    if found[0].scheme() != "file":  # of the program's own configs, in which nothing is said
-        return ONLY_TYPED
-    said = OmegaConf.load(Path(found[0].path, config_name.removesuffix(".yaml") + ".yaml"))
+    source = next(source for source in sources if source.is_config(config_name))
+    said = OmegaConf.load(Path(source.path, config_name.removesuffix(".yaml") + ".yaml"))
     content = cast(dict[str, Any], OmegaConf.to_container(said))
     content.pop("hydra", None)
     defaults = list(base)

@@ -18,10 +18,7 @@ import lightning
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import (
-    MisconfigurationException,
-    SIGTERMException,
-)
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.config import CoreName, RunConfig
@@ -144,7 +141,7 @@ class Session:
 
     def taking_over(self) -> AbstractContextManager[None]:
         """Of the folder of a run that goes on, by the state that is saved in this context."""
-        if self.resumed is None:
+        if self.resumed is None or not self.resumed.is_as_found:
             return contextlib.nullcontext()
         return self.resumed.taking_over(self.config, self.loggers, self.known())
 
@@ -252,21 +249,19 @@ class Session:
             raise RunFailed(f"the run cannot go on: {reason}; {self.saved()} is saved") from error
         except DamagedFile as error:  # while it trains
             raise RunFailed(f"the run cannot go on: {error}; {self.saved()} is saved") from error
-        except (
-            MisconfigurationException,
-            KeyError,
-            MemoryError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
-            better = explained(error)
+        except Exception as error:
+            better = explained(error, {type(part).__module__ for part in self.of_user})
             if better is error:
                 raise
             raise better from error
         finally:
             threading.excepthook = before
             self.close(status)
+
+    @property
+    def of_user(self) -> list[Callback | Logger]:
+        """Parts whose code may be the user's own."""
+        return [*self.callbacks, *self.loggers]
 
     def saved(self) -> str:
         """What there is to go on from: somebody may have removed it meanwhile."""
@@ -312,8 +307,12 @@ def pass_over_disks(thrown: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(thrown)
 
 
-def explained(error: Exception) -> Exception:
-    """What the user can do something about, in one line; anything else as it is."""
+def explained(error: Exception, modules: set[str]) -> Exception:
+    """What the user can do something about, in one line; anything else as it is.
+
+    Args:
+        modules: of callbacks and loggers, which may be the user's own.
+    """
     if is_lost_rank(error):
         return RunFailed(
             "another process of this run ended, so the run cannot go on; what was saved before is "
@@ -325,9 +324,13 @@ def explained(error: Exception) -> Exception:
             f"out of memory ({first_line(error)}): try a smaller data.batch_size, data.num_steps "
             "or model.hidden_size"
         )
-    raised_in = list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals.get("__name__", "")
-    if raised_in.startswith("lightning."):  # arguments that do not go together
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    passed = [frame.f_globals.get("__name__", "") for frame in frames]
+    if passed[-1].startswith("lightning."):  # arguments that do not go together
         return RunFailed(first_line(error))
+    for name in reversed(passed):
+        if name in modules and not name.startswith(("lightning.", "lstm_lm.")):
+            return RunFailed(f"{name} raised {type(error).__name__}: {first_line(error)}")
     return error
 
 
