@@ -26,6 +26,7 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 SCRIPTS = Path(__file__).parent.absolute()
 ODD_MACHINE = SCRIPTS.parent / "tests" / "odd_machine"
@@ -220,7 +221,7 @@ class Tries:
             epochs = "training.epochs=1000" if name == "killed" else "training.epochs=2"
             typed = *SMALL, epochs, "checkpoint.every_steps=3", f"hydra.run.dir={folder}"
             command = ["train.py", *typed, f"data.path={self.plain_text}"]
-            process = self.fork(command, self.root, {}, "", self.root / f"{name}.log")
+            process = fork(Program(command, self.root, self.root / f"{name}.log"))
             while name == "killed" and not (folder / "checkpoints/best.ckpt").exists():
                 time.sleep(0.05)
             if name == "killed":
@@ -238,11 +239,9 @@ class Tries:
             with contextlib.suppress(OSError):  # some names are no names
                 shutil.copytree(self.runs[situation.run_before], here / situation.run)
         command = situation.arguments(text)
-        start = self.start if situation.is_fresh else self.fork
-        how = situation.variables, situation.streams
-        processes = [
-            start(command, here, *how, folder / log, situation.flags) for log in situation.logs
-        ]
+        how = situation.variables, situation.streams, situation.flags
+        programs = [Program(command, here, folder / log, *how) for log in situation.logs]
+        processes = [(start if situation.is_fresh else fork)(program) for program in programs]
         wrong = []
         for process in processes:
             code = wait(process, situation.ends_after or SECONDS)
@@ -258,16 +257,13 @@ class Tries:
         errors = outputs.get(folder / f"{situation.logs[-1]}.2", "")
         is_heard = not any(part in situation.streams for part in ("2>", "all"))
         said = errors + (outputs[folder / f"{situation.logs[-1]}.1"] if code == 1 else "")
-        if (
-            is_heard
-            and code in (1, 2)
-            and not any(w in said for w in ("error: ", "failed", "diverged"))
-        ):
+        says_why = any(word in said for word in ("error: ", "failed", "diverged"))
+        if is_heard and code in (1, 2) and not says_why:
             wrong.append(f"it does not say why it ends with {code}: {errors[-500:]}")
         is_whole = situation.action == "resume" or (situation.action == "start" and code == 0)
         if is_whole and (here / situation.run / "config.yaml").exists():
-            check = ["-c", CHECK, str(here / situation.run)]
-            if wait(self.fork(check, self.root, {}, "", folder / "check")) != 0:
+            words = "-c", CHECK, str(here / situation.run)
+            if wait(fork(Program(words, self.root, folder / "check"))) != 0:
                 wrong.append(f"the run is lost: {(folder / 'check.2').read_text()[-800:]}")
         return situation, code, wrong
 
@@ -289,56 +285,53 @@ class Tries:
                 file.write_bytes(TEXTS[name])
         return file.name
 
-    def start(
-        self,
-        command: Sequence[str],
-        here: Path,
-        variables: dict[str, str],
-        streams: str,
-        logs: Path,
-        flags: Sequence[str] = (),
-    ) -> int:
-        """As a process of its own; its number."""
-        environment = os.environ | variables | {"PYTHONPATH": str(ODD_MACHINE)}
-        before = [os.dup(number) for number in range(3)]
-        try:
-            redirect(streams, logs)
-            return subprocess.Popen(
-                [sys.executable, *flags, str(SCRIPTS / command[0]), *command[1:]],
-                cwd=here,
-                env=environment,
-                start_new_session=True,
-                close_fds=True,
-                stdin=None,
-            ).pid
-        finally:
-            for number, copy in enumerate(before):
-                os.dup2(copy, number)
-                os.close(copy)
 
-    def fork(
-        self,
-        command: Sequence[str],
-        here: Path,
-        variables: dict[str, str],
-        streams: str,
-        logs: Path,
-        flags: Sequence[str] = (),
-    ) -> int:
-        """The same without Python's own start and its flags, ten times as quick."""
-        process = os.fork()
-        if process:
-            return process
-        code = 1
-        try:
-            os.setsid()
-            os.chdir(here)
-            os.environ.update(variables | {"PYTHONPATH": str(ODD_MACHINE)})
-            redirect(streams, logs)
-            open_streams(os.environ.get("PYTHONIOENCODING", "utf-8"))
-            code = run_here(command)
-        finally:
-            os._exit(code)
+class Program(NamedTuple):
+    words: Sequence[str]  # of the command, the script first
+    here: Path
+    logs: Path  # without the ending: what it prints is in .1 and .2
+    variables: dict[str, str] = {}
+    streams: str = ""
+    flags: Sequence[str] = ()  # of Python
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return self.variables | {"PYTHONPATH": str(ODD_MACHINE)}
+
+
+def start(program: Program) -> int:
+    """As a process of its own; its number."""
+    before = [os.dup(number) for number in range(3)]
+    script, *arguments = program.words
+    try:
+        redirect(program.streams, program.logs)
+        return subprocess.Popen(
+            [sys.executable, *program.flags, str(SCRIPTS / script), *arguments],
+            cwd=program.here,
+            env=os.environ | program.environment,
+            start_new_session=True,
+        ).pid
+    finally:
+        for number, copy in enumerate(before):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+def fork(program: Program) -> int:
+    """The same without Python's own start and its flags, ten times as quick."""
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        os.setsid()
+        os.chdir(program.here)
+        os.environ.update(program.environment)
+        redirect(program.streams, program.logs)
+        open_streams(os.environ.get("PYTHONIOENCODING", "utf-8"))
+        code = run_here(program.words)
+    finally:
+        os._exit(code)
 
 
 # Whether a run can be read, and gone on with.
