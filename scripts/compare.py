@@ -1,51 +1,10 @@
 """Compare the runs of a sweep, or of any folders: a table, the best settings, pictures.
 
-python scripts/compare.py outputs/sweeps/2026-11-23/10-15-00
+The program is :mod:`lstm_lm.commands.compare`; ``lstm-lm compare`` is the same.
 """
 
-import argparse
-from pathlib import Path
-
-from lstm_lm.errors import SettingsError
-from lstm_lm.standard_streams import run_program
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "folders",
-        nargs="+",
-        metavar="FOLDER",
-        help="a sweep's, a run's, or one with such folders below it; finished or not",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FOLDER",
-        help="where to write the files (default: the first folder named)",
-    )
-    return parser.parse_args()
-
-
-def main() -> None:
-    arguments = parse()
-    if "" in (*arguments.folders, arguments.output):
-        raise SettingsError("a folder's name is empty; type . for the current folder")
-    folders = [Path(folder) for folder in arguments.folders]
-    output = Path(arguments.output or folders[0])
-    from lstm_lm.comparison.columns import explanation, reasons
-    from lstm_lm.comparison.report import write_report
-    from lstm_lm.comparison.terminal_table import print_table
-
-    report = write_report(folders, output)
-    print_table(report.results)
-    for line in reasons(report.results) + explanation(report.results) + report.notes:
-        print(line)
-    print(f"\n{'table':20}{output / 'summary.md'}, {output / 'summary.csv'}")
-    for title, file in report.pictures.items():
-        print(f"{title:20}{file}")
-    if report.command is not None:
-        print(f"{'best run again':20}{report.command}")
-
+from lstm_lm.commands.compare import main
+from lstm_lm.process import run_program
 
 if __name__ == "__main__":
     run_program(main)

@@ -1,82 +1,10 @@
 """Continue a prompt with a trained model.
 
-python scripts/generate.py outputs/2026-11-23/10-15-00 --prompt "time traveller" --tokens 200
+The program is :mod:`lstm_lm.commands.generate`; ``lstm-lm generate`` is the same.
 """
 
-import argparse
-import logging
-import sys
-from pathlib import Path
-
-from lstm_lm.config import Accelerator, Backend, CoreName
-from lstm_lm.standard_streams import run_program
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument(
-        "core",
-        nargs="?",
-        choices=[f"model.core={name}" for name in CoreName],
-        help="another core than the one it was trained with",
-    )
-    parser.add_argument(
-        "backend",
-        nargs="?",
-        choices=[f"model.backend={name}" for name in Backend],
-        help="of model.core=fused (default: auto)",
-    )
-    parser.add_argument("--prompt", required=True, help="the text to be continued")
-    parser.add_argument("--tokens", type=int, default=200, help="how many to add (default: 200)")
-    parser.add_argument("--temperature", type=float, default=0.8, help="default: 0.8")
-    parser.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens")
-    parser.add_argument(
-        "--top-p", type=float, metavar="P", help="draw from the likeliest tokens that make up P"
-    )
-    parser.add_argument("--greedy", action="store_true", help="always take the likeliest token")
-    parser.add_argument("--samples", type=int, default=1, help="how many continuations")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
-    parser.add_argument("--device", type=Accelerator, choices=list(Accelerator), default="cpu")
-    return parser.parse_intermixed_args()
-
-
-def main() -> None:
-    arguments = parse()
-    from lstm_lm.run import load_run  # torch: not for --help
-
-    logging.basicConfig(format="%(message)s", force=True)
-    run = load_run(
-        arguments.run,
-        arguments.checkpoint,
-        core=arguments.core and arguments.core.removeprefix("model.core="),
-        backend=(arguments.backend or "auto").removeprefix("model.backend="),
-        device=arguments.device,
-    )
-    if run.summary["text_note"]:
-        print(f"learned from {run.summary['text_note']}", file=sys.stderr)
-    steps = run.stream(
-        arguments.prompt,
-        tokens=arguments.tokens,
-        temperature=0 if arguments.greedy else arguments.temperature,
-        top_k=arguments.top_k,
-        top_p=arguments.top_p,
-        samples=arguments.samples,
-        seed=arguments.seed,
-    )
-    if arguments.samples > 1:
-        for number, pieces in enumerate(zip(*steps, strict=True), start=1):
-            print(f"--- {number}\n{''.join(pieces)}")
-        return
-    try:
-        for (piece,) in steps:
-            print(piece, end="", flush=True)
-    except KeyboardInterrupt:
-        print()
-        raise
-    print()
-
+from lstm_lm.commands.generate import main
+from lstm_lm.process import run_program
 
 if __name__ == "__main__":
     run_program(main)

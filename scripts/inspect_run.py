@@ -1,72 +1,10 @@
-"""Look inside a trained model: a text colored by its units, and what it expects after each token.
+"""Look inside a trained model: a text colored by its units, and what it expects next.
 
-python scripts/inspect_run.py outputs/2026-11-23/10-15-00
+The program is :mod:`lstm_lm.commands.inspect`; ``lstm-lm inspect`` is the same.
 """
 
-import argparse
-from pathlib import Path
-
-from lstm_lm.errors import SettingsError
-from lstm_lm.standard_streams import run_program
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("run", type=Path, help="the run's folder")
-    text = parser.add_mutually_exclusive_group()
-    text.add_argument(
-        "--split",
-        choices=["training", "validation", "test"],
-        default="test",
-        help="which part of the run's own text (default: test)",
-    )
-    text.add_argument("--text", metavar="FILE", help="a UTF-8 text of your own instead")
-    parser.add_argument("--skip", type=int, default=0, help="leave out so many tokens first")
-    parser.add_argument("--tokens", type=int, default=1000, help="how many (default: 1000)")
-    parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
-    parser.add_argument("--data-root", metavar="FOLDER", help="where the run's text is kept")
-    parser.add_argument("--text-path", metavar="FILE", help="where the run's own file is now")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="the page (default: inside.html in the folder)"
-    )
-    return parser.parse_args()
-
-
-def main() -> None:
-    arguments = parse()
-    from lstm_lm.atomic_file import write_whole  # torch: not for --help
-    from lstm_lm.evaluation import split_of_file, split_of_run
-    from lstm_lm.inside.page import build_page
-    from lstm_lm.machine import limit_threads
-    from lstm_lm.restore import restore
-
-    if arguments.skip < 0 or arguments.tokens < 2:
-        raise SettingsError("--skip must not be negative, and --tokens at least 2")
-    limit_threads()
-    run = restore(arguments.run, arguments.checkpoint)
-    title = [str(arguments.run)]
-    if arguments.text is not None:
-        title.append(arguments.text)
-        split = split_of_file(run, arguments.text)
-    else:
-        title.append(f"{arguments.split} text")
-        if arguments.split == "test" and run.summary["test_is_validation"]:
-            title.append("which is the validation text")
-        if run.summary["text_note"]:
-            title.append(run.summary["text_note"])
-        split = split_of_run(run, arguments.split, arguments.data_root, arguments.text_path)
-    ids = split.ids[arguments.skip :][: arguments.tokens].long()
-    if len(ids) < 2:
-        raise SettingsError(f"the text has {len(split.ids):,} tokens: --skip leaves too few")
-    output = arguments.output or arguments.run / "inside.html"
-    try:
-        write_whole(output, build_page(run, ", ".join(title), ids))
-    except OSError as error:
-        raise SettingsError(f"cannot write {output}: {error.strerror}") from error
-    print(f"page   {output}")
-    if unknown := int((ids == 0).sum()):
-        print(f"       {unknown:,} of {len(ids):,} tokens are not in the vocabulary, shown as �")
-
+from lstm_lm.commands.inspect import main
+from lstm_lm.process import run_program
 
 if __name__ == "__main__":
     run_program(main)

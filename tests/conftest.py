@@ -13,13 +13,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard import SummaryWriter
 
-from lstm_lm import lock
-from lstm_lm.checkpoint_file import load_checkpoint
+from lstm_lm import files
 from lstm_lm.command_line.settings import register, run_config
 from lstm_lm.config import RunConfig
 from lstm_lm.data import token_cache
 from lstm_lm.machine import bfloat16_of
-from lstm_lm.run_folder import KNOWN_FROM_THE_START, RunFolder
+from lstm_lm.saved.checkpoint_file import load_checkpoint
+from lstm_lm.saved.run_folder import KNOWN_FROM_THE_START, RunFolder
 
 # Before Triton is imported: where there is no GPU its kernels are interpreted.
 if not torch.cuda.is_available():
@@ -202,7 +202,7 @@ def type_command(monkeypatch, capsys, tmp_path):
 def file_system_refuses(monkeypatch):
     """Let what is named as in ``flock:ENOLCK,chmod:EPERM`` fail from then on."""
     refuse = runpy.run_path(str(ODD_MACHINE / "sitecustomize.py"))["refuse"]
-    lock.warn_of_no_locks.cache_clear()
+    files.warn_of_no_locks.cache_clear()
     return lambda wanted: refuse(wanted, monkeypatch.setattr)
 
 

@@ -27,8 +27,8 @@ from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
 from lstm_lm.evaluation import evaluate
 from lstm_lm.experiment import train
-from lstm_lm.fingerprint import what_is_trained
 from lstm_lm.model.language_model import LanguageModel
+from lstm_lm.saved.fingerprint import what_is_trained
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 in_any_folder = settings(
@@ -231,7 +231,14 @@ def test_any_settings_are_refused_in_one_line(type_command, typed):
 
 
 def test_programs_end_in_good_order_in_odd_situations():
-    command = [sys.executable, str(SCRIPTS / "try_anything.py"), "--tries", "24", "--seed", "5"]
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("try_anything.py")),
+        "--tries",
+        "24",
+        "--seed",
+        "5",
+    ]
     tried = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert (tried.returncode, tried.stderr) == (0, ""), tried.stdout
     assert "24 tries with seed 5" in tried.stdout

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lstm_lm.experiment import train
-from lstm_lm.run_folder import RunFolder
+from lstm_lm.saved.run_folder import RunFolder
 
 SCRIPT = Path(__file__).parents[1] / "scripts/compare.py"
 

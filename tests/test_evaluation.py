@@ -7,7 +7,7 @@ import torch
 
 from lstm_lm import evaluation
 from lstm_lm.config import ModelConfig
-from lstm_lm.data import windows
+from lstm_lm.data import batches
 from lstm_lm.data.generated import Floor
 from lstm_lm.data.splits import Split
 from lstm_lm.evaluation import AboveFloor, Score, evaluate
@@ -36,7 +36,7 @@ def nats_by_hand(model, ids):
 
 @pytest.mark.parametrize("steps", [1, 7, 49, 1000])
 def test_every_token_but_the_first_counts_once(model, steps, monkeypatch):
-    monkeypatch.setattr(windows, "LARGEST_LOGITS", steps * VOCABULARY)
+    monkeypatch.setattr(batches, "LARGEST_LOGITS", steps * VOCABULARY)
     text = split()
     score = evaluate(model, text)
     assert score.nats == pytest.approx(nats_by_hand(model, text.ids), rel=1e-12)

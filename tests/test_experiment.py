@@ -11,15 +11,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.testing import assert_close
 
 from lstm_lm.config import Backend, Order, Schedule
-from lstm_lm.data import windows
+from lstm_lm.data import batches
 from lstm_lm.data.splits import read_splits
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
 from lstm_lm.evaluation import evaluate, split_of_run
 from lstm_lm.experiment import train
-from lstm_lm.fingerprint import fingerprint
 from lstm_lm.generation import generate
 from lstm_lm.model.language_model import LanguageModel
-from lstm_lm.restore import restore
+from lstm_lm.saved.fingerprint import fingerprint
+from lstm_lm.saved.load_model import restore
 from lstm_lm.training import samples, session
 from lstm_lm.training.module import LanguageModelModule
 
@@ -203,12 +203,12 @@ def test_the_state_is_carried_exactly_where_batches_are_consecutive(
 
 
 def test_validation_carries_the_state_along_each_row(small_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(windows, "LARGEST_LOGITS", 1000)  # several batches
+    monkeypatch.setattr(batches, "LARGEST_LOGITS", 1000)  # several batches
     config = small_run("data.evaluation_rows=3", "training.epochs=1")
     train(config, tmp_path / "run")
     run = restore(tmp_path / "run", "last")
     ids = read_splits(config.data, run.vocabulary).validation.ids.long()
-    inputs, targets = windows.as_rows(ids, 3)
+    inputs, targets = batches.as_rows(ids, 3)
     logits, _ = run.model(inputs)  # the whole rows at once
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
     ((_, loss),) = curve(tmp_path / "run", "validation/loss")

@@ -42,13 +42,14 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector
 from torch.testing import assert_close
 
-from lstm_lm.checkpoint_file import load_checkpoint
-from lstm_lm.data import windows
+from lstm_lm.data import batches
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.errors import Stopped
 from lstm_lm.evaluation import evaluate
-from lstm_lm.experiment import resume, train
+from lstm_lm.experiment import train
 from lstm_lm.model.language_model import detach
+from lstm_lm.resume import resume
+from lstm_lm.saved.checkpoint_file import load_checkpoint
 from lstm_lm.training import session
 from lstm_lm.training.module import LanguageModelModule
 
@@ -324,7 +325,7 @@ def test_overfit_batches_are_the_same_in_every_epoch_and_learned_by_heart(assert
 
 
 def test_limits_count_batches(assert_resumes_exactly, monkeypatch):
-    monkeypatch.setattr(windows, "LARGEST_LOGITS", 256)  # a few tokens in each batch of validation
+    monkeypatch.setattr(batches, "LARGEST_LOGITS", 256)  # a few tokens in each batch of validation
     run = assert_resumes_exactly(
         lambda **more: plain(
             limit_train_batches=5,
@@ -606,7 +607,7 @@ def test_test_scores_every_token_of_the_test_text(fit):
 
 
 def test_predict_gives_log_probabilities_of_the_next_token(fit, monkeypatch):
-    monkeypatch.setattr(windows, "LARGEST_LOGITS", 256)  # several batches
+    monkeypatch.setattr(batches, "LARGEST_LOGITS", 256)  # several batches
     run = fit(lambda **more: plain(max_epochs=1, **more))
     parts = plain(logger=False).predict(run.module, run.data)
     assert len(parts) > 5

@@ -11,9 +11,9 @@ import pytest
 
 from lstm_lm.errors import RunFailed, SettingsError
 from lstm_lm.experiment import train
-from lstm_lm.memory import in_units, memory
-from lstm_lm.model import size
-from lstm_lm.restore import restore
+from lstm_lm.machine import in_units, memory
+from lstm_lm.model import language_model
+from lstm_lm.saved.load_model import restore
 from lstm_lm.training.module import LanguageModelModule
 
 
@@ -66,7 +66,7 @@ from pathlib import Path
 from lstm_lm.config import DataConfig, Level, TextName
 from lstm_lm.data.splits import read_splits
 from lstm_lm.evaluation import split_of_text
-from lstm_lm.restore import restore
+from lstm_lm.saved.load_model import restore
 
 path, run = sys.argv[1], restore(Path(sys.argv[2]), "last")
 taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -122,11 +122,11 @@ def test_a_model_larger_than_memory_is_refused_before_it_is_made(setting, tiny_r
 
 
 def test_what_the_optimizer_keeps_is_counted(tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(size, "memory", lambda: 50_000)  # weights of about 12,000 bytes
+    monkeypatch.setattr(language_model, "memory", lambda: 50_000)  # weights of about 12,000 bytes
     train(tiny_run("training.steps=1"), tmp_path / "sgd")
     with pytest.raises(SettingsError, match="but there are only 48.83 KiB"):
         train(tiny_run("optimizer.name=adam", "model.hidden_size=24"), tmp_path / "adam")
-    monkeypatch.setattr(size, "memory", lambda: 1000)
+    monkeypatch.setattr(language_model, "memory", lambda: 1000)
     with pytest.raises(SettingsError, match="with a vocabulary of .* it needs"):
         restore(tmp_path / "sgd", "last")
 

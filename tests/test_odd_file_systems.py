@@ -13,11 +13,11 @@ import pytest
 from lightning import Callback
 
 from lstm_lm import experiment, run, runs
-from lstm_lm.atomic_file import write_whole
 from lstm_lm.errors import RunFailed, SettingsError, Stopped
-from lstm_lm.experiment import resume, train
-from lstm_lm.lock import is_locked, locked, waiting_for
-from lstm_lm.run_folder import RunFolder
+from lstm_lm.experiment import train
+from lstm_lm.files import is_locked, locked, waiting_for, write_whole
+from lstm_lm.resume import resume
+from lstm_lm.saved.run_folder import RunFolder
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 ODD_MACHINE = Path(__file__).parent / "odd_machine"

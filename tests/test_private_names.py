@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = [path for part in ("src", "scripts") for path in sorted((ROOT / part).rglob("*.py"))]
+FILES = [
+    path
+    for part in ("src", "scripts", "benchmarks")
+    for path in sorted((ROOT / part).rglob("*.py"))
+]
 # Operators without which a product takes twice as long on some processors, and a product of lists
 # that PyTorch's own optimizers use; each in one file.
 EXCEPTIONS = {

@@ -37,7 +37,7 @@ def scripts(name):
 def folder(tmp_path_factory):
     """An empty folder that looks like the checkout, so that nothing is left in the real one."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("scripts", "conf", "README.md"):
+    for name in ("scripts", "benchmarks", "conf", "README.md"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 
@@ -101,7 +101,9 @@ def test_comparing_commands(command, folder, run_folder):
     assert "best run again      python scripts/train.py -cd " in output
 
 
-@pytest.mark.parametrize("command", [slow_if("cores" in c, c) for c in scripts("benchmark")])
+@pytest.mark.parametrize(
+    "command", [slow_if("cores" in c, c) for c in COMMANDS if "-m benchmarks" in c]
+)
 def test_measuring_commands(command, folder):
     tiny = f"{command} --quick --shapes tiny --threads 1"
     assert "are medians over the rounds" in run(tiny, folder)

@@ -13,7 +13,8 @@ import torch
 from lightning import LightningModule, seed_everything
 
 from lstm_lm.errors import Stopped
-from lstm_lm.experiment import resume, train
+from lstm_lm.experiment import train
+from lstm_lm.resume import resume
 from lstm_lm.training import checkpoint
 from lstm_lm.training.checkpoint import RunCheckpoint
 from lstm_lm.training.module import LanguageModelModule

@@ -345,7 +345,7 @@ def test_two_at_once_and_a_kill(tmp_path):
 
 def test_kills_at_random_moments_change_nothing(tmp_path):
     # The README tells of a longer run of the same script.
-    command = [sys.executable, str(ROOT / "scripts/kill_and_resume.py"), "--kills", "2"]
+    command = [sys.executable, str(ROOT / "benchmarks/kill_and_resume.py"), "--kills", "2"]
     command += ["--cases", "lstm", "--", "training.epochs=4"]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}

@@ -16,18 +16,18 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lstm_lm import atomic_file
-from lstm_lm.checkpoint_file import load_checkpoint, save_checkpoint, seal
+from lstm_lm import files, process
 from lstm_lm.errors import DamagedFile, RunFailed, SettingsError, Stopped
 from lstm_lm.evaluation import evaluate, split_of_run
-from lstm_lm.experiment import resume, train
-from lstm_lm.lock import is_locked, locked
-from lstm_lm.restore import restore
-from lstm_lm.run_folder import RunFolder
-from lstm_lm.training import stop_signals
+from lstm_lm.experiment import train
+from lstm_lm.files import is_locked, locked
+from lstm_lm.process import StopSignals
+from lstm_lm.resume import resume
+from lstm_lm.saved.checkpoint_file import load_checkpoint, save_checkpoint, seal
+from lstm_lm.saved.load_model import restore
+from lstm_lm.saved.run_folder import RunFolder
 from lstm_lm.training.checkpoint import RunCheckpoint
 from lstm_lm.training.module import LanguageModelModule
-from lstm_lm.training.stop_signals import StopSignals
 
 
 def contents(folder):
@@ -294,8 +294,8 @@ def test_a_save_that_fails_leaves_two_different_checkpoints(tiny_run, tmp_path, 
             raise OSError(28, "No space left on device", str(path))
         flush(path)
 
-    flush = atomic_file.flush_to_disk
-    monkeypatch.setattr("lstm_lm.checkpoint_file.flush_to_disk", no_space)
+    flush = files.flush_to_disk
+    monkeypatch.setattr("lstm_lm.saved.checkpoint_file.flush_to_disk", no_space)
     with pytest.raises(RunFailed, match="cannot go on: No space left on device"):
         train(tiny_run("checkpoint.every_steps=5"), folder)
     steps = [
@@ -464,7 +464,7 @@ def test_a_folder_that_cannot_be_written_is_refused(cut_run, monkeypatch):
     def read_only(path, *_):
         raise OSError(30, "Read-only file system", str(path))
 
-    monkeypatch.setattr("lstm_lm.lock.os.open", read_only)
+    monkeypatch.setattr("lstm_lm.files.os.open", read_only)
     with pytest.raises(SettingsError, match="cannot write to .*cut: Read-only file system"):
         resume(folder, {})
 
@@ -474,9 +474,9 @@ def test_a_folder_that_cannot_be_written_is_refused(cut_run, monkeypatch):
 
 def test_a_second_process_is_refused_while_the_first_lives(cut_run, tiny_run, monkeypatch):
     folder = cut_run()
-    monkeypatch.setattr("lstm_lm.lock.PATIENCE", 0.1)
+    monkeypatch.setattr("lstm_lm.files.PATIENCE", 0.1)
     hold = (
-        "import sys, time; from pathlib import Path; from lstm_lm.lock import locked\n"
+        "import sys, time; from pathlib import Path; from lstm_lm.files import locked\n"
         "with locked(Path(sys.argv[1])) as got_it: print(got_it, flush=True), time.sleep(60)"
     )
     command = [sys.executable, "-c", hold, str(folder / ".lock")]
@@ -614,7 +614,7 @@ def test_a_run_that_cannot_even_begin_to_go_on_keeps_its_figures(cut_run, monkey
 
 def test_slurm_is_asked_to_run_the_job_again(tiny_run, tmp_path, monkeypatch):
     commands = []
-    monkeypatch.setattr(stop_signals.subprocess, "run", lambda *call, **_: commands.append(call))
+    monkeypatch.setattr(process.subprocess, "run", lambda *call, **_: commands.append(call))
     monkeypatch.setenv("SLURM_JOB_ID", "77")
 
     def training_step(self, batch, batch_index):
@@ -632,7 +632,7 @@ def test_slurm_is_asked_to_run_the_job_again(tiny_run, tmp_path, monkeypatch):
     assert load_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 8
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "70")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    assert stop_signals.slurm_job() == "70_3"
+    assert process.slurm_job() == "70_3"
     assert resume(tmp_path / "run", {})["status"] == "completed"
 
 

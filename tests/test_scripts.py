@@ -13,7 +13,7 @@ from hydra._internal import hydra as hydra_runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lstm_lm.data import corpora, splits
-from lstm_lm.run_folder import RunFolder
+from lstm_lm.saved.run_folder import RunFolder
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 

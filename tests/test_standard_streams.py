@@ -15,7 +15,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 PROGRAM = """
 import logging, subprocess, sys
 from lstm_lm.errors import RunFailed, SettingsError
-from lstm_lm.standard_streams import printing, run_program
+from lstm_lm.process import printing, run_program
 def main():
     with open("result.txt", "w") as result:
         print("printed")
@@ -78,7 +78,7 @@ def test_what_is_printed_to_closed_streams_lands_in_no_file(closed, shell, tmp_p
 def test_a_full_disk_is_an_error_of_a_program_that_is_there_to_print(
     more, code, said, unbuffered, shell, tmp_path
 ):
-    source = f"from lstm_lm.standard_streams import *\ndef main():\n    {more}\nrun_program(main)"
+    source = f"from lstm_lm.process import *\ndef main():\n    {more}\nrun_program(main)"
     done = shell("> /dev/full", sys.executable, "-c", source, PYTHONUNBUFFERED=unbuffered)
     assert (done.returncode, done.stderr) == (code, said)
     both = shell("> /dev/full 2>&1", sys.executable, "-c", source, PYTHONUNBUFFERED=unbuffered)
@@ -102,7 +102,7 @@ def test_what_an_encoding_lacks_is_escaped_wherever_it_is_printed(encoding, shel
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(shell):
-    source = "from lstm_lm.standard_streams import *\ndef main():\n    while True: print('more')"
+    source = "from lstm_lm.process import *\ndef main():\n    while True: print('more')"
     command = sys.executable, "-c", f"{source}\nrun_program(main)"
     done = shell("| head -n 1; exit ${PIPESTATUS[0]}", *command)
     assert (done.returncode, done.stdout.count(b"\n")) == (0, 1)

@@ -10,23 +10,21 @@ from pathlib import Path
 import pytest
 
 import lstm_lm
-from lstm_lm.comparison.contenders import contenders
-from lstm_lm.comparison.differences import texts_apart
-from lstm_lm.comparison.records import runs
-from lstm_lm.comparison.report import write_report
-from lstm_lm.comparison.results import read_results
-from lstm_lm.comparison.seed_plot import seed_plot
 from lstm_lm.config import Cleaning, DataConfig, Level, TextName
+from lstm_lm.data.batches import TrainingBatches
 from lstm_lm.data.data_module import TextDataModule
-from lstm_lm.data.held_out import sizes
-from lstm_lm.data.splits import read_splits
-from lstm_lm.data.windows import TrainingBatches
+from lstm_lm.data.splits import read_splits, sizes
 from lstm_lm.errors import SettingsError
 from lstm_lm.evaluation import split_of_file
-from lstm_lm.experiment import resume, train
-from lstm_lm.restore import restore
-from lstm_lm.run_folder import RunFolder
-from lstm_lm.sweep.sweep_folder import Job, Sweep, SweepFolder
+from lstm_lm.experiment import train
+from lstm_lm.report.differences import contenders, texts_apart
+from lstm_lm.report.pictures.means import seed_plot
+from lstm_lm.report.report import runs, write_report
+from lstm_lm.resume import resume
+from lstm_lm.saved.load_model import restore
+from lstm_lm.saved.results import read_results
+from lstm_lm.saved.run_folder import RunFolder
+from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder
 
 BOM = "\ufeff"
 LATIN, CYRILLIC = "abcdefgh \n", "абвгдежз \n"

@@ -8,9 +8,10 @@ import tempfile
 
 import pytest
 
-from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.errors import RunFailed, SettingsError
-from lstm_lm.experiment import resume, train
+from lstm_lm.experiment import train
+from lstm_lm.resume import resume
+from lstm_lm.saved.checkpoint_file import load_checkpoint
 
 SETTINGS = "training.epochs=2", "checkpoint.every_steps=5", "model.dropout=0.2"
 

@@ -3,34 +3,41 @@
     compose, train, load_run, runs        what scripts and notebooks use
     LanguageModelModule, TextDataModule   for a Trainer of Lightning's
 
-    config        every setting of a run, typed and checked
-    data          a text → tokens → ids → batches
-    model         ids → embedding → cores → logits; the cores live here
-    evaluation    how well a model predicts a text
-    generation    continue a prompt
-    inside        what gates and units do
-    training      loss, carried state, optimizer, and what is watched meanwhile
-    run_folder    what a run leaves behind, and how it is read back
-    experiment    config → run
-    run           runs as Python sees them
-    sweep         grid → jobs, each a run in a process of its own
-    comparison    folders of runs → table, best run, pictures
-    command_line  what was typed → config, and the loggers and callbacks it names; one-line errors
-    benchmark     speed, as ratios
+    api              runs in Python: train, load_run, Run
+    commands         the programs: parse, call, print
+    command_line     what was typed → config, and the loggers and callbacks it names
+    experiment       config → a run's folder
+    resume           the rules of resuming, and doing it
+    sweep            grid → jobs, each a run in a process of its own
+    training         the LightningModule and what hangs on it
+    evaluation       how well a model predicts a text
+    generation       continue a prompt
+    inside           what units and gates do
+    report           numbers of many runs; report.pictures draws them
+    saved            what runs and sweeps leave on disk, and reading it back
+    data             text → tokens → ids → batches
+    model            ids → embedding → cores → logits; model.fused: the same equations, fast
+    config           every setting, typed and checked
+    lightning_parts  Lightning's loggers, callbacks and Trainer arguments, by name
+    machine          devices, precisions, cores, memory
+    process          streams, exit codes, signals, parents
+    files            whole or absent; locks; the cache folder
+    errors           how a run can end
 
-``data`` and ``model`` never import each other.
+A part imports only from those below it; ``pyproject.toml`` has the layers. ``data`` and ``model``
+never import each other.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from lstm_lm.rank_variables import forget_what_is_no_number
+from lstm_lm.process import forget_what_is_no_number
 
 if TYPE_CHECKING:
+    from lstm_lm.api import Run, load_run, train
     from lstm_lm.command_line.compose import compose
-    from lstm_lm.comparison.records import runs
     from lstm_lm.data.data_module import TextDataModule
-    from lstm_lm.run import Run, load_run, train
+    from lstm_lm.report.report import runs
     from lstm_lm.training.module import LanguageModelModule
 
 forget_what_is_no_number()  # before Lightning is imported
@@ -48,12 +55,12 @@ __all__ = [
 # Imported when first asked for, as PyTorch and Lightning take seconds.
 HOMES = {
     "LanguageModelModule": "lstm_lm.training.module",
-    "Run": "lstm_lm.run",
+    "Run": "lstm_lm.api",
     "TextDataModule": "lstm_lm.data.data_module",
     "compose": "lstm_lm.command_line.compose",
-    "load_run": "lstm_lm.run",
-    "runs": "lstm_lm.comparison.records",
-    "train": "lstm_lm.run",
+    "load_run": "lstm_lm.api",
+    "runs": "lstm_lm.report.report",
+    "train": "lstm_lm.api",
 }
 
 

@@ -17,8 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lstm_lm.errors import SettingsError
-from lstm_lm.lightning_parts import TARGET
-from lstm_lm.trainer_arguments import refuse_impossible
+from lstm_lm.lightning_parts import TARGET, refuse_impossible
 
 T = TypeVar("T")
 
@@ -62,7 +61,7 @@ class VocabularySource(StrEnum):
 
 
 class Order(StrEnum):
-    """How batches go through the training text; see :mod:`lstm_lm.data.windows`."""
+    """How batches go through the training text; see :mod:`lstm_lm.data.batches`."""
 
     consecutive = auto()
     random = auto()
@@ -102,7 +101,7 @@ class ResetGate(StrEnum):
 
 
 class StartValues(StrEnum):
-    """How weights are drawn; see :mod:`lstm_lm.model.start_values`."""
+    """How weights are drawn; see :mod:`lstm_lm.model.initialization`."""
 
     torch = auto()
     d2l = auto()
@@ -132,7 +131,7 @@ class Accelerator(StrEnum):
 LARGEST = 3e38  # about what a float32 can hold
 BACKENDS = Backend.torch, Backend.cpp, Backend.triton  # what auto can stand for
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
-AUTO = "auto"  # what suits the machine; see lstm_lm.auto_settings
+AUTO = "auto"  # what suits the machine; see lstm_lm.model.auto_settings
 
 
 @dataclass
@@ -370,7 +369,7 @@ class SamplesConfig:
 
 @dataclass
 class InsideConfig:
-    """Gates, cells, norms and gradient flow in TensorBoard; see :mod:`lstm_lm.training.inside`."""
+    """Gates, cells, norms and gradient flow in TensorBoard; see :mod:`lstm_lm.inside`."""
 
     every_epochs: int | None = None  # null: not looked at
 

@@ -12,14 +12,14 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from lstm_lm.config import TextName
+from lstm_lm.data.batches import as_rows, evaluation_steps
 from lstm_lm.data.corpora import decode, does_not_fit, read_file
 from lstm_lm.data.generated import Floor
 from lstm_lm.data.splits import Split, read_splits
 from lstm_lm.data.tokenized import Tokenized
-from lstm_lm.data.windows import as_rows, evaluation_steps
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel
-from lstm_lm.restore import TrainedModel
+from lstm_lm.saved.load_model import TrainedModel
 
 SPLITS = "training", "validation", "test"
 ROWS = 64  # stretches scored side by side where the state is reset

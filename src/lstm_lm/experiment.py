@@ -12,35 +12,24 @@ from typing import Any
 import torch
 from lightning import seed_everything
 
-from lstm_lm.auto_settings import settle, without_auto
-from lstm_lm.checkpoint_file import load_newest
 from lstm_lm.command_line.instantiate import build_callbacks, build_loggers, typed_entries
 from lstm_lm.config import CoreName, DeviceConfig, OptimizerName, RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.vocabulary import Vocabulary, say_unknown
 from lstm_lm.errors import SettingsError
-from lstm_lm.fingerprint import fingerprint, settings_of
-from lstm_lm.init_from import run_to_start_from, start_from
-from lstm_lm.machine import choose_device, cores, device_name, limit_threads, precision_here
+from lstm_lm.generation import encode_prompts
+from lstm_lm.machine import choose_device, cores, device_name, limit_threads
+from lstm_lm.model.auto_settings import settle
 from lstm_lm.model.fused.kernels import refuse_impossible
-from lstm_lm.model.language_model import count_parameters
-from lstm_lm.model.size import refuse_too_large
-from lstm_lm.prompts import encode_prompts
-from lstm_lm.resume_rules import (
-    nothing_to_do,
-    refuse_another_checkpoint,
-    refuse_another_run,
-    refuse_another_schedule,
-    refuse_first_version,
-    refuse_lost_checkpoints,
-)
-from lstm_lm.run_folder import RunFolder, refuse_odd_name, with_absolute_paths
+from lstm_lm.model.language_model import count_parameters, refuse_too_large
+from lstm_lm.process import StopSignals
+from lstm_lm.saved.fingerprint import fingerprint
+from lstm_lm.saved.load_model import TrainedModel, run_to_start_from, weights_sha256
+from lstm_lm.saved.run_folder import RunFolder, refuse_odd_name
 from lstm_lm.training.loggers import with_known_ids
 from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.process_group import as_rank, local_rank_of, rank_of
-from lstm_lm.training.resumed_folder import ResumedFolder
 from lstm_lm.training.session import Session
-from lstm_lm.training.stop_signals import StopSignals
 from lstm_lm.training.trainer import build_trainer, first_line
 
 MUCH = 0.1  # of a text; words of WikiText-2 come to 0.06
@@ -89,77 +78,6 @@ def train_into(config: RunConfig, output: Path) -> dict[str, Any]:
         return session.folder.values
 
 
-def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
-    """Go on in a run's folder as if it had never stopped; return its summary.
-
-    Args:
-        changes: settings to be different from now on, by their dotted names; ``auto``, where it
-            is about the machine, is what the run has.
-
-    Raises:
-        SettingsError: if there is no run that can go on, or the changes would make it another
-            one; nothing is changed then.
-        RunFailed, Stopped: as :func:`train` does.
-    """
-    refuse_odd_name(output)
-    folder, changes = RunFolder(output), without_auto(changes)
-    # Before the lock, which would make a folder of a mistyped name.
-    rank = rank_of(folder.read_config(changes).device)
-    folder.is_ours = rank == 0
-    with as_rank(rank), StopSignals() as signals, folder.held():
-        before, config = folder.read_config(), folder.read_config(changes)
-        summary = folder.read_summary()
-        refuse_first_version(folder, summary)
-        refuse_another_run(folder, before, config, summary)
-        if config.trainer.get("fast_dev_run"):
-            raise SettingsError("trainer.fast_dev_run keeps nothing: leave out resume=")
-        vocabulary = folder.read_vocabulary(summary["vocabulary_sha256"])
-        path, checkpoint, source = None, None, None
-        if folder.last.exists() or folder.previous.exists():
-            path, checkpoint = load_newest(folder.last, folder.previous)
-            refuse_another_checkpoint(path, checkpoint, summary)
-        else:
-            refuse_lost_checkpoints(folder, summary)
-        if checkpoint is None and config.init_from is not None:
-            source = run_to_start_from(config)
-        torch.set_num_threads(summary["threads"])  # sums are rounded in another order with others
-        if summary["threads"] > cores():
-            log.warning(
-                "warning: this run computes with %d threads as before, but there are only %d cores",
-                summary["threads"],
-                cores(),
-            )
-        typed = typed_entries(config, changes)
-        session = prepare(config, folder, signals, typed, vocabulary, summary["text_sha256"])
-        if source is not None:
-            start_from(source, session, summary["started_from"])
-        if checkpoint is not None:
-            if nothing_to_do(before, config, checkpoint, summary):
-                if summary.get("stopped_early"):
-                    goes_on = "A callback, such as EarlyStopping, has ended it."
-                else:
-                    goes_on = "A larger training.epochs (or steps, or minutes) goes on."
-                done = f"{summary['epochs']} epochs, {summary['steps']:,} steps"
-                log.info("%s is complete, with %s: nothing to do. %s", output, done, goes_on)
-                folder.write_where_the_text_is(config)
-                return summary
-            refuse_another_schedule(before, config, checkpoint)
-        precision_here(config.device.precision, session.device.type)  # or it is refused
-        signals.heed()
-        resumed = ResumedFolder(folder, before, path, checkpoint, summary)
-        folder.values = dict(summary)
-        announce(session, checkpoint, summary)
-        session.run(resumed)
-    return folder.values
-
-
-def train_or_go_on(config: RunConfig, output: Path) -> dict[str, Any]:
-    """As :func:`train`, or as :func:`resume` if the folder has this run already."""
-    if not RunFolder(output).holds_a_run():
-        return train(config, output)
-    return resume(output, settings_of(with_absolute_paths(config)))
-
-
 def prepare(
     config: RunConfig,
     folder: RunFolder,
@@ -206,6 +124,15 @@ def share_threads(config: DeviceConfig) -> None:
     """Let the processes of one computer share its cores, unless they were shared out already."""
     if config.devices > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, cores() // config.devices))
+
+
+def start_from(source: TrainedModel, session: Session, expected: str | None = None) -> str:
+    """Copy the weights of a run; their checksum, which must be as expected."""
+    session.module.model.load_state_dict(source.model.state_dict())
+    sha256 = weights_sha256(source)
+    if expected not in (None, sha256):
+        raise SettingsError("init_from: the best weights there are no longer those of then")
+    return sha256
 
 
 def known_before(session: Session, started_from: str | None) -> dict[str, Any]:

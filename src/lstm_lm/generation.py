@@ -1,11 +1,15 @@
-"""Continue a prompt, one token at a time."""
+"""Continue a prompt, one token at a time; and the prompts of a run's settings, in ids."""
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lstm_lm.config import RunConfig
+from lstm_lm.data.splits import Splits
+from lstm_lm.data.text import tokenize_prompt
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel
 
@@ -95,3 +99,25 @@ def draw(
     # ring at these rates, each is the first to ring with its rate's probability.
     waiting = torch.empty_like(probabilities).exponential_(generator=generator)
     return (probabilities / waiting).argmax(dim=-1)
+
+
+DEFAULT_PROMPT = 16  # tokens of the validation text
+
+log = logging.getLogger(__name__)
+
+
+def encode_prompts(config: RunConfig, splits: Splits) -> list[list[int]]:
+    """The prompts in ids; without any, the validation text's beginning.
+
+    Raises:
+        SettingsError: if one of them has no token.
+    """
+    encoded = []
+    for prompt in config.samples.prompts:
+        tokens = tokenize_prompt(prompt, config.data.level, config.data.cleaning)
+        if not tokens:
+            raise SettingsError(f"samples.prompts: {prompt!r} has no token to start from")
+        if unknown := splits.vocabulary.unknown(tokens):
+            log.warning("samples.prompts: %s are not in the vocabulary", unknown)
+        encoded.append(splits.vocabulary.encode(tokens))
+    return encoded or [splits.validation.ids[:DEFAULT_PROMPT].tolist()]

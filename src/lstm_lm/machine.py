@@ -1,10 +1,16 @@
-"""What this machine has: devices, precisions that they compute natively, and cores."""
+"""What this machine has: devices, the precisions they compute natively, cores and memory.
+
+Cores and memory are those that this process may use: containers limit both by control groups.
+"""
 
 import ctypes
+import math
 import os
 import platform
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +18,6 @@ from typing import NamedTuple
 import torch
 
 from lstm_lm.config import AUTO, Accelerator
-from lstm_lm.control_groups import group_folders
 from lstm_lm.errors import SettingsError
 
 # What a CPU has that computes bfloat16 natively: one of these.
@@ -214,3 +219,44 @@ def keep_freed_memory() -> None:
     if set_option is not None:
         for option in M_MMAP_THRESHOLD, M_TRIM_THRESHOLD:
             set_option(option, largest)
+
+
+def memory(root: Path = Path("/")) -> float:
+    """Bytes this process may use: less than there are in a container, or under ``ulimit -v``."""
+    limits = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
+    limits += [limit_of(folder, is_second) for folder, is_second in group_folders("memory", root)]
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return min([*limits, math.inf if soft == resource.RLIM_INFINITY else soft])
+
+
+def limit_of(group: Path, is_second: bool) -> float:
+    try:
+        text = (group / ("memory.max" if is_second else "memory.limit_in_bytes")).read_text()
+        return math.inf if text.strip() == "max" else int(text)
+    except (OSError, ValueError):  # no such limit, or not one that can be read
+        return math.inf
+
+
+def in_units(size: float) -> str:
+    """``900 GiB``"""
+    power = min(4, int(math.log2(max(size, 1)) / 10))
+    return f"{size / 2 ** (10 * power):,.4g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+
+
+def group_folders(controller: str, root: Path) -> Iterator[tuple[Path, bool]]:
+    """Of its groups and all above them, and whether each is of the second version.
+
+    Args:
+        controller: of what they set limits, ``cpu`` or ``memory``.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        for mount in {controller, controllers} if controllers else {""}:
+            for group in (Path(path), *Path(path).parents):
+                yield root / "sys/fs/cgroup" / mount / str(group).lstrip("/."), not controllers

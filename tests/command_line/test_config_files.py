@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from lstm_lm.config import DataConfig, RunConfig, SamplesConfig, from_plain
-from lstm_lm.fingerprint import settings_of
-from lstm_lm.run_folder import RunFolder, as_yaml, config_of
+from lstm_lm.saved.fingerprint import settings_of
+from lstm_lm.saved.run_folder import RunFolder, as_yaml, config_of
 
 SMALL = [
     "data.max_tokens=3000",

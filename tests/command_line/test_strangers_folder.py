@@ -7,7 +7,7 @@ import pytest
 
 from lstm_lm.command_line.instantiate import build_callbacks, build_loggers, typed_entries
 from lstm_lm.errors import DamagedFile, SettingsError
-from lstm_lm.run_folder import RunFolder
+from lstm_lm.saved.run_folder import RunFolder
 
 CALLBACKS = "lightning.pytorch.callbacks"
 FOLDER = Path("run")
@@ -51,11 +51,11 @@ HOSTILE = {
     "by position": f"{{_target_: {CALLBACKS}.Timer, _args_: [1]}}",
     "a module's module": f"{{_target_: {CALLBACKS}.timer.os.system, command: touch mark}}",
     "a class of a module's": f"{{_target_: {CALLBACKS}.timer.timedelta}}",
-    "no callback of ours": "{_target_: lstm_lm.training.budget.Budget}",
+    "no callback of ours": "{_target_: lstm_lm.training.optimization.Budget}",
     "a name alone": "{_target_: eval}",
     "beside Lightning": f"{{_target_: {CALLBACKS}_hostile.Hostile}}",
     "relative": f"{{_target_: {CALLBACKS}...hostile.Hostile}}",
-    "a command of ours": "{_target_: lstm_lm.sweep.job.main}",
+    "a command of ours": "{_target_: lstm_lm.commands.sweep_job.main}",
 }
 
 

@@ -7,9 +7,9 @@ from lightning import Trainer
 
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import SettingsError
-from lstm_lm.fingerprint import settings_of
-from lstm_lm.run_folder import RunFolder, config_of
-from lstm_lm.trainer_arguments import GOVERNED, REFUSED, WITHOUT_EFFECT, names, passed_on
+from lstm_lm.lightning_parts import GOVERNED, REFUSED, WITHOUT_EFFECT, names, passed_on
+from lstm_lm.saved.fingerprint import settings_of
+from lstm_lm.saved.run_folder import RunFolder, config_of
 
 
 def test_the_names_are_those_of_lightnings_trainer():

@@ -1,6 +1,7 @@
 import pytest
 
-from lstm_lm.sweep.job_names import choices, differing, job_name
+from lstm_lm.command_line.settings import choices
+from lstm_lm.sweep.job_names import differing, job_name
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_without_optuna_one_line_says_what_to_install(search_command, monkeypatc
 
 
 def test_a_second_search_in_the_same_folder_is_refused(search_command, tmp_path):
-    from lstm_lm.lock import locked
+    from lstm_lm.files import locked
 
     (tmp_path / "sweep").mkdir()
     with locked(tmp_path / "sweep/.optuna.lock"):
@@ -252,7 +252,7 @@ def jobs_that_run(folder):
     return [
         process
         for process in Path("/proc").glob("[0-9]*")
-        if "lstm_lm.sweep.job" in command_line(process)
+        if "lstm_lm.commands.sweep_job" in command_line(process)
         and Path(os.readlink(process / "cwd")) == folder
     ]
 

@@ -7,9 +7,9 @@ from lstm_lm import machine
 from lstm_lm.errors import SettingsError
 from lstm_lm.experiment import train
 from lstm_lm.machine import Bfloat16
-from lstm_lm.run_folder import config_of
+from lstm_lm.saved.run_folder import config_of
+from lstm_lm.saved.sweep_folder import SweepFolder
 from lstm_lm.sweep.plan import fingerprints, known_sweep, plan, settle_all
-from lstm_lm.sweep.sweep_folder import SweepFolder
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from lstm_lm.sweep import processes
+from lstm_lm.process import StopSignals
+from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder
+from lstm_lm.sweep import job_process
 from lstm_lm.sweep.gpu_slots import GpuSlots
-from lstm_lm.sweep.processes import Places
+from lstm_lm.sweep.job_process import Places
 from lstm_lm.sweep.runner import Runner
-from lstm_lm.sweep.sweep_folder import Job, Sweep, SweepFolder
-from lstm_lm.training.stop_signals import StopSignals
 
 # Notes what the job sees, works for a while, and ends with the code that its number stands for.
 WORK = """
@@ -30,7 +30,7 @@ sys.exit(1 if number == "7" else 2 if number == "8" else 0)
 @pytest.fixture
 def run_jobs(tmp_path, monkeypatch):
     """Run jobs on devices such as ``cpu`` or ``gpu2``; the jobs, and what they noted."""
-    monkeypatch.setattr(processes, "COMMAND", (sys.executable, "-c", WORK))
+    monkeypatch.setattr(job_process, "COMMAND", (sys.executable, "-c", WORK))
 
     def run(*devices, first=0, places=2, gpus=(), per_gpu=1, retries=0):
         folder = SweepFolder(tmp_path)

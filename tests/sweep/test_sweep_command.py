@@ -123,7 +123,7 @@ def test_a_sweep_that_is_done_can_be_widened_and_made_longer(sweep_command, tmp_
 
 
 def test_a_second_sweep_in_the_same_folder_is_refused(sweep_command, tmp_path):
-    from lstm_lm.sweep.sweep_folder import SweepFolder
+    from lstm_lm.saved.sweep_folder import SweepFolder
 
     with SweepFolder(tmp_path / "sweep").held():
         code, _, errors = sweep_command("seed=1,2")
@@ -161,7 +161,7 @@ class Sweep:
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 command = (process / "cmdline").read_text().split("\0")
-                if "lstm_lm.sweep.job" in command and self.is_ours(process):
+                if "lstm_lm.commands.sweep_job" in command and self.is_ours(process):
                     found[int(process.name)] = int(command[-2])
         return found
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from lstm_lm.console import Console
+from lstm_lm.report.tables import Console
 from lstm_lm.sweep.table import LiveTable, Row, as_lines, duration
 
 ROWS = [

@@ -10,7 +10,7 @@ import torch
 from lightning import seed_everything
 from torch.testing import assert_close
 
-from lstm_lm.data.windows import epoch_generator
+from lstm_lm.data.batches import epoch_generator
 from lstm_lm.experiment import train
 from lstm_lm.model.language_model import LanguageModel
 

@@ -7,11 +7,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
 
-from lstm_lm.comparison.curves import read_events
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import Diverged, Stopped
-from lstm_lm.experiment import resume, train
-from lstm_lm.fingerprint import flatten, settings_of, what_is_trained
+from lstm_lm.experiment import train
+from lstm_lm.resume import resume
+from lstm_lm.saved.event_files import read_events
+from lstm_lm.saved.fingerprint import flatten, settings_of, what_is_trained
 from lstm_lm.training.hparams import setting_types
 from lstm_lm.training.module import LanguageModelModule
 

@@ -7,14 +7,15 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.errors import Diverged
 from lstm_lm.evaluation import split_of_run
-from lstm_lm.experiment import resume, train
+from lstm_lm.experiment import train
 from lstm_lm.inside.gradient_flow import gradient_flow, places_to_flow_from
 from lstm_lm.inside.trace import trace
-from lstm_lm.restore import restore
-from lstm_lm.training.inside import STRETCH, Inside
+from lstm_lm.resume import resume
+from lstm_lm.saved.checkpoint_file import load_checkpoint
+from lstm_lm.saved.load_model import restore
+from lstm_lm.training.inside_callback import STRETCH, Inside
 
 
 def read(folder):

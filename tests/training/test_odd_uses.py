@@ -9,11 +9,12 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from lstm_lm.checkpoint_file import load_checkpoint, save_checkpoint
 from lstm_lm.command_line.instantiate import build_callbacks, build_loggers
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.errors import DamagedFile, SettingsError
-from lstm_lm.experiment import resume, train
+from lstm_lm.experiment import train
+from lstm_lm.resume import resume
+from lstm_lm.saved.checkpoint_file import load_checkpoint, save_checkpoint
 from lstm_lm.training.module import LanguageModelModule, as_batch
 from lstm_lm.training.trainer import leave_out_empty_hooks
 

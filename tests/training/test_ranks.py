@@ -15,11 +15,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
-from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.config import DeviceConfig
 from lstm_lm.errors import SettingsError
-from lstm_lm.experiment import resume, train
-from lstm_lm.rank_variables import forget_what_is_no_number
+from lstm_lm.experiment import train
+from lstm_lm.process import forget_what_is_no_number
+from lstm_lm.resume import resume
+from lstm_lm.saved.checkpoint_file import load_checkpoint
 from lstm_lm.training.process_group import environment_of, local_rank_of, rank_of
 
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
-from lstm_lm.experiment import resume, train
+from lstm_lm.experiment import train
+from lstm_lm.resume import resume
 from lstm_lm.training import checkpoint, session
 from lstm_lm.training.checkpoint import RunCheckpoint
 from lstm_lm.training.module import LanguageModelModule

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
@@ -18,16 +17,18 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lstm_lm.command_line.settings import as_setting, refuse_other_files, run_config
+from lstm_lm import process
+from lstm_lm.command_line.settings import (
+    ONE_RUN,
+    as_setting,
+    outcome,
+    refuse_other_files,
+    refuse_sweep,
+    run_config,
+)
 from lstm_lm.config import RunConfig, require_not_negative, require_positive
 from lstm_lm.errors import SettingsError
-from lstm_lm.rank_variables import refuse_defaults_of_environment
-from lstm_lm.sweep.job_names import choices
-
-ONE_RUN = (
-    "resume= goes on with one run: leave out -m; a sweep goes on when its command is given again "
-    "with hydra.sweep.dir=<its folder>"
-)
+from lstm_lm.process import refuse_defaults_of_environment
 
 log = logging.getLogger("lstm_lm.launcher")  # of the package that scripts/train.py lets speak
 
@@ -46,10 +47,6 @@ ConfigStore.instance().store(
 
 
 class LocalLauncher(Launcher):
-    # Hydra hands nothing back to the script.
-    sweep_dir: ClassVar[Path | None] = None
-    all_completed: ClassVar[bool] = True
-
     # For a sweeper that searches.
     searched: Sequence[str] = ()  # settings that all its jobs have: folders are named by them
     more_to_come = False  # than the jobs of this call, so the report can wait
@@ -61,8 +58,7 @@ class LocalLauncher(Launcher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         self.hydra_context, self.config = hydra_context, config
-        LocalLauncher.sweep_dir = Path(str(config.hydra.sweep.dir))
-        LocalLauncher.all_completed = True
+        outcome.sweep_dir, outcome.all_completed = Path(str(config.hydra.sweep.dir)), True
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -107,7 +103,7 @@ class LocalLauncher(Launcher):
             searched=self.searched,
             more_to_come=self.more_to_come,
         )
-        LocalLauncher.all_completed &= None not in losses
+        outcome.all_completed &= None not in losses
         return [
             JobReturn(
                 overrides=overrides,
@@ -134,24 +130,6 @@ class LocalLauncher(Launcher):
         return config
 
 
-def refuse_sweep(sweeper: Any, overrides: Sequence[str]) -> None:
-    """
-    Args:
-        sweeper: of a job, with what that would sweep over.
-        overrides: what was chosen for it.
-
-    Raises:
-        SettingsError: if it is a sweep itself, of which it would be only the first job.
-    """
-    swept = choices(list(sweeper.get("params") or {}))
-    if names := ", ".join(sorted(swept.keys() - choices(overrides).keys())):
-        raise SettingsError(
-            f"{' '.join(overrides)} is a sweep itself, over {names}: sweep over one such file "
-            "at a time"
-        )
-
-
 def command_to_go_on(sweep_dir: Path) -> str:
     typed = [word for word in sys.argv[1:] if not word.startswith("hydra.sweep.dir=")]
-    command = shlex.join(["python", *sys.argv[:1], *typed])
-    return f"{command} {as_setting('hydra.sweep.dir', sweep_dir)}"
+    return f"{process.train_command} {shlex.join(typed)} {as_setting('hydra.sweep.dir', sweep_dir)}"

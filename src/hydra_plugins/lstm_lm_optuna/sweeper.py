@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hydra_plugins.lstm_lm_optuna.study import Study, distribution, values_to_check
 from lstm_lm.config import require_positive
 from lstm_lm.errors import SettingsError
-from lstm_lm.lock import locked
+from lstm_lm.files import locked
 
 log = logging.getLogger("lstm_lm.search")  # of the package that scripts/train.py lets speak
 

@@ -20,8 +20,8 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from lstm_lm.command_line.errors import explain
 from lstm_lm.command_line.settings import (
+    explain,
     refuse_unknown_settings,
     register,
     run_config,
@@ -29,7 +29,7 @@ from lstm_lm.command_line.settings import (
 )
 from lstm_lm.config import ComposedConfig, RunConfig
 from lstm_lm.errors import SettingsError
-from lstm_lm.fingerprint import settings_of
+from lstm_lm.saved.fingerprint import settings_of
 
 PACKAGE = Path(__file__).parents[1]
 ONE_AT_A_TIME = threading.RLock()

@@ -1,27 +1,44 @@
-"""From what Hydra composed, and what was typed for it, to the config of a run."""
+"""What was typed, and what Hydra composed of it, to the config of a run; errors in one line."""
 
 import difflib
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field, fields, is_dataclass, make_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from lstm_lm.config import Accelerator, Backend, RunConfig, TextName, as_text, change, plain
 from lstm_lm.errors import SettingsError
-from lstm_lm.fingerprint import flatten, settings_of
-from lstm_lm.lightning_parts import refuse_missing_packages
-from lstm_lm.trainer_arguments import names, passed_on
+from lstm_lm.lightning_parts import names, passed_on, refuse_missing_packages
+from lstm_lm.saved.fingerprint import flatten, settings_of
 
 LIGHTNINGS = "logger", "callbacks"  # groups of which a run has what its files say
 MAIN, ONLY_TYPED = "train", "only_what_is_typed"  # configs
 GROUPS = "data", "device", *LIGHTNINGS, "sweep", "experiment", "debug"
+
+ONE_RUN = (
+    "resume= goes on with one run: leave out -m; a sweep goes on when its command is given again "
+    "with hydra.sweep.dir=<its folder>"
+)
+
+
+@dataclass
+class SweepOutcome:
+    """What Hydra's launcher has done, as Hydra hands nothing back to the program."""
+
+    sweep_dir: Path | None = None
+    all_completed: bool = True
+
+
+outcome = SweepOutcome()
 
 
 def register() -> None:
@@ -70,7 +87,7 @@ def run_config(
         for key, value in typed.items():
             change(composed, key, value)
     if composed.init_from is not None:
-        from lstm_lm.run_folder import RunFolder  # torch: not for --help
+        from lstm_lm.saved.run_folder import RunFolder  # torch: not for --help
 
         folder = RunFolder(Path(composed.init_from))
         # The source's backend was chosen for its machine.
@@ -218,3 +235,53 @@ def as_setting(key: str, value: object) -> str:
     # Hydra reads backslashes as they are, but before a quote, and the last one is not of the text.
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", f"{as_text(text)}'").removesuffix("\\'")
     return shlex.quote(f"{key}='{escaped}'")
+
+
+def explain(error: Exception) -> str:
+    """The same for a command line and for :func:`lstm_lm.compose`."""
+    cause = error.__cause__ or error.__context__  # the latter for what is wrong in a file
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+        return str(no_such_setting(str(cause.full_key)))
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return f"there is no {group}={choice}; {nearest(choice, list(error.options))}"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"cannot read {error.override!r}: settings are given as key=value, a value with "
+            "special characters as \"key='value'\""
+        )
+    if "Ambiguous value" in str(error):
+        value = str(error).partition("'")[2].partition("'")[0]
+        return f"{value} gives several values: -m trains with each of them"
+    text = str(cause if isinstance(cause, OmegaConfBaseException) else error)
+    key = re.search(r"full_key: (\S+)", text)
+    text = text.removeprefix("SettingsError raised while resolving interpolation: ")
+    first_line = text.strip().splitlines()[0]
+    if "No match in the defaults list" in first_line:
+        return f"{first_line} The defaults of a file that -cn names must begin with train"
+    if key is None or key[1] in first_line or key[1] == "hydra.run.dir":
+        return first_line
+    return f"{key[1]}: {first_line}"
+
+
+def refuse_sweep(sweeper: Any, overrides: Sequence[str]) -> None:
+    """
+    Args:
+        sweeper: of a job, with what that would sweep over.
+        overrides: what was chosen for it.
+
+    Raises:
+        SettingsError: if it is a sweep itself, of which it would be only the first job.
+    """
+    swept = choices(list(sweeper.get("params") or {}))
+    if names := ", ".join(sorted(swept.keys() - choices(overrides).keys())):
+        raise SettingsError(
+            f"{' '.join(overrides)} is a sweep itself, over {names}: sweep over one such file "
+            "at a time"
+        )
+
+
+def choices(overrides: Sequence[str]) -> dict[str, str]:
+    """What is chosen for each setting or group: ``["model.core=scratch"]`` → by its name."""
+    pairs = (override.lstrip("+").partition("=") for override in overrides)
+    return {key: value for key, _, value in pairs}

@@ -26,8 +26,8 @@ from lstm_lm.data.download import KnownFile, data_root, fetch, read_known
 from lstm_lm.data.generated import Floor, generate_text
 from lstm_lm.data.held_out import sizes
 from lstm_lm.errors import SettingsError
-from lstm_lm.memory import in_units, memory
-from lstm_lm.regular_file import read_regular
+from lstm_lm.files import read_regular
+from lstm_lm.machine import in_units, memory
 
 TIME_MACHINE = KnownFile(
     "timemachine.txt",

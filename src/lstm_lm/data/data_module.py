@@ -8,10 +8,10 @@ from lightning import LightningDataModule, Trainer
 from torch import Tensor
 
 from lstm_lm.config import DataConfig, RunConfig, TextName, from_plain
+from lstm_lm.data.batches import Batch, EvaluationBatches, TrainingBatches, rows_of_rank
 from lstm_lm.data.corpora import find_corpus
 from lstm_lm.data.splits import Split, Splits, read_splits
 from lstm_lm.data.vocabulary import Vocabulary
-from lstm_lm.data.windows import Batch, EvaluationBatches, TrainingBatches, rows_of_rank
 from lstm_lm.errors import SettingsError
 
 

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from lstm_lm.atomic_file import write_whole
 from lstm_lm.errors import SettingsError
-from lstm_lm.regular_file import read_regular
-from lstm_lm.user_cache import cache_folder
+from lstm_lm.files import cache_folder, read_regular, write_whole
 
 # Some mirrors refuse clients that do not look like a browser.
 USER_AGENT = "Mozilla/5.0 (compatible; lstm_lm)"

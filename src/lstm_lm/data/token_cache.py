@@ -21,11 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lstm_lm.atomic_file import whole_or_absent
 from lstm_lm.config import Cleaning, Level
 from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.errors import SettingsError
-from lstm_lm.user_cache import cache_folder
+from lstm_lm.files import cache_folder, whole_or_absent
 
 # Characters. Cutting WikiText-2 into words takes 0.3 s, and reading them back 0.02 s; below this
 # less than 0.05 s could be saved. Single characters are numbered about as fast as they are read.

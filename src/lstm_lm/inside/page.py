@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lstm_lm.config import Level
-from lstm_lm.data.windows import evaluation_steps
+from lstm_lm.data.batches import evaluation_steps
 from lstm_lm.inside.readable import as_read, readable_units
 from lstm_lm.inside.trace import trace
 from lstm_lm.model.language_model import LanguageModel
-from lstm_lm.restore import TrainedModel
+from lstm_lm.saved.load_model import TrainedModel
 
 GUESSES = 5
 UNITS = 8

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lstm_lm.model.core import HiddenState, LSTMState
-from lstm_lm.model.start_values import drop_second_bias
+from lstm_lm.model.initialization import drop_second_bias
 
 
 class BuiltinLSTM(nn.LSTM):

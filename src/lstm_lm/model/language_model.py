@@ -1,4 +1,4 @@
-"""The language model around the cores, and the one place where a core is chosen."""
+"""The language model around the cores; where a core is chosen; how much memory a model takes."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lstm_lm.config import Cell, CoreName, ModelConfig, StartValues
+from lstm_lm.config import Cell, CoreName, ModelConfig, RunConfig, StartValues
+from lstm_lm.errors import SettingsError
+from lstm_lm.machine import in_units, memory
 from lstm_lm.model.builtin import BuiltinGRU, BuiltinLSTM, BuiltinRNN
 from lstm_lm.model.core import CoreState, HiddenState, LSTMState, WindowState
 from lstm_lm.model.fused.cores import FusedGRU, FusedLSTM, FusedRNN
+from lstm_lm.model.initialization import FORGET, set_bias, start_as_chapter, start_to_remember
 from lstm_lm.model.products import linear
 from lstm_lm.model.scratch_gru import ScratchGRU
 from lstm_lm.model.scratch_lstm import ScratchLSTM
 from lstm_lm.model.scratch_rnn import ScratchRNN
-from lstm_lm.model.start_values import FORGET, set_bias, start_as_chapter, start_to_remember
 from lstm_lm.model.transformer import CausalTransformer
 
 State = tuple[CoreState, ...]  # one per layer
@@ -139,3 +141,29 @@ def build_core(config: ModelConfig, input_size: int) -> nn.Module:
 def count_parameters(model: nn.Module) -> int:
     """How many numbers training changes."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+MATRICES = {Cell.lstm: 4, Cell.gru: 3, Cell.rnn: 1, Cell.transformer: 1}  # of each layer, at least
+
+
+def refuse_too_large(config: RunConfig, vocabulary_size: int, copies: int = 1) -> None:
+    """
+    Args:
+        copies: of each weight, with what else is kept of it.
+
+    Raises:
+        SettingsError: if that is more than there is. Linux would hand it out all the same, and end
+            the process without a word when it is used.
+    """
+    model, hidden = config.model, config.model.hidden_size
+    inputs = model.embedding_size or vocabulary_size
+    weights = MATRICES[model.cell] * hidden * (inputs + (2 * model.num_layers - 1) * hidden)
+    weights += vocabulary_size * (hidden + (model.embedding_size or 0))
+    needed = copies * weights * (8 if config.device.precision == "64-true" else 4)
+    there_is = memory()
+    if needed > there_is:
+        raise SettingsError(
+            f"the model does not fit into memory: with a vocabulary of {vocabulary_size:,} it "
+            f"needs {in_units(needed)}, but there are only {in_units(there_is)}: choose a smaller "
+            "model.hidden_size, model.num_layers or model.embedding_size"
+        )

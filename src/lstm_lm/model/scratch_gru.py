@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lstm_lm.config import ResetGate
 from lstm_lm.model.core import HiddenState
-from lstm_lm.model.start_values import start_as_torch
+from lstm_lm.model.initialization import start_as_torch
 
 
 class ScratchGRU(nn.Module):

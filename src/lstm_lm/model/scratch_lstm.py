@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lstm_lm.model.core import LSTMState
-from lstm_lm.model.start_values import start_as_torch
+from lstm_lm.model.initialization import start_as_torch
 
 
 class ScratchLSTM(nn.Module):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lstm_lm.model.core import HiddenState
-from lstm_lm.model.start_values import start_as_torch
+from lstm_lm.model.initialization import start_as_torch
 
 
 class ScratchRNN(nn.Module):

@@ -13,7 +13,7 @@ import torch
 
 from lstm_lm.config import Accelerator
 from lstm_lm.errors import SettingsError
-from lstm_lm.lock import acquire, is_locked
+from lstm_lm.files import acquire, is_locked
 
 
 def visible_gpus() -> list[str]:

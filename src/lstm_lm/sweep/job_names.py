@@ -17,12 +17,6 @@ LONGEST = 100  # characters
 LONGEST_IN_BYTES = 200  # of UTF-8; file systems allow 255
 
 
-def choices(overrides: Sequence[str]) -> dict[str, str]:
-    """What is chosen for each setting or group: ``["model.core=scratch"]`` → by its name."""
-    pairs = (override.lstrip("+").partition("=") for override in overrides)
-    return {key: value for key, _, value in pairs}
-
-
 def differing(jobs: Sequence[dict[str, str]]) -> dict[str, list[str]]:
     """The settings in which jobs differ, each with all its values in order.
 

@@ -7,18 +7,19 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from lstm_lm.auto_settings import NAMES, settle, with_backend
+from lstm_lm.command_line.settings import choices
 from lstm_lm.config import AUTO, DataConfig, RunConfig
+from lstm_lm.data.batches import TrainingBatches
 from lstm_lm.data.splits import Splits, read_splits
 from lstm_lm.data.vocabulary import Vocabulary
-from lstm_lm.data.windows import TrainingBatches
 from lstm_lm.errors import DamagedFile, SettingsError
-from lstm_lm.fingerprint import fingerprint, settings_of, trained_of
-from lstm_lm.prompts import encode_prompts
-from lstm_lm.run_folder import RunFolder, config_of, with_absolute_paths
+from lstm_lm.generation import encode_prompts
+from lstm_lm.model.auto_settings import NAMES, settle, with_backend
+from lstm_lm.saved.fingerprint import fingerprint, settings_of, trained_of
+from lstm_lm.saved.run_folder import RunFolder, config_of, with_absolute_paths
+from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder, identity
 from lstm_lm.sweep.gpu_slots import uses_gpu
-from lstm_lm.sweep.job_names import choices, differing, job_name
-from lstm_lm.sweep.sweep_folder import Job, Sweep, SweepFolder, identity
+from lstm_lm.sweep.job_names import differing, job_name
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def fingerprints(configs: Sequence[RunConfig]) -> list[str]:
         vocabulary, started_from = None, None
         if config.init_from is not None:
             # Lightning, which takes a second longer to import than all that a sweep needs.
-            from lstm_lm.init_from import run_to_start_from, weights_sha256
+            from lstm_lm.saved.load_model import run_to_start_from, weights_sha256
 
             key = f"{config.init_from} {config.model} {config.data.level}"
             if key not in weights:

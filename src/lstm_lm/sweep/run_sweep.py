@@ -5,18 +5,18 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from lstm_lm.comparison.columns import reasons
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.machine import cores
-from lstm_lm.run_folder import refuse_odd_name
+from lstm_lm.process import StopSignals
+from lstm_lm.report.tables import reasons
+from lstm_lm.saved.run_folder import refuse_odd_name
+from lstm_lm.saved.sweep_folder import Job, SweepFolder
 from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu, visible_gpus
+from lstm_lm.sweep.job_process import Places
 from lstm_lm.sweep.plan import fingerprints, is_done, known_sweep, plan, settle_all
-from lstm_lm.sweep.processes import Places
 from lstm_lm.sweep.runner import Runner
-from lstm_lm.sweep.sweep_folder import Job, SweepFolder
 from lstm_lm.sweep.table import as_lines
-from lstm_lm.training.stop_signals import StopSignals
 
 ENDED = "completed", "diverged"  # and not to be tried again
 
@@ -98,7 +98,7 @@ def processes_at_once(configs: Sequence[RunConfig], gpus: Sequence[str], per_gpu
 
 def report_on(path: Path) -> None:
     """Write table and pictures of all the sweep's jobs into its folder."""
-    from lstm_lm.comparison.report import write_report  # matplotlib: not before it is needed
+    from lstm_lm.report.report import write_report  # matplotlib: not before it is needed
 
     try:
         report = write_report([path], path)

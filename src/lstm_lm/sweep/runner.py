@@ -5,13 +5,12 @@ import time
 from collections.abc import Sequence
 from functools import reduce
 
-from lstm_lm.lock import is_locked
+from lstm_lm.files import is_locked
+from lstm_lm.process import StopSignals
+from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder
 from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu
-from lstm_lm.sweep.processes import NO_PLACE, JobProcess, Places
-from lstm_lm.sweep.rows import row_of_folder, row_of_process
-from lstm_lm.sweep.sweep_folder import Job, Sweep, SweepFolder
-from lstm_lm.sweep.table import LiveTable, Row
-from lstm_lm.training.stop_signals import StopSignals
+from lstm_lm.sweep.job_process import NO_PLACE, JobProcess, Places
+from lstm_lm.sweep.table import LiveTable, Row, row_of_folder, row_of_process
 
 LOOK_EVERY = 0.2  # seconds
 

@@ -28,14 +28,14 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import distributed
 
-from lstm_lm.atomic_file import replace_by_copy
-from lstm_lm.checkpoint_file import load_checkpoint, save_checkpoint
 from lstm_lm.config import CheckpointConfig
 from lstm_lm.errors import DamagedFile, Diverged
-from lstm_lm.run_folder import RunFolder
+from lstm_lm.files import replace_by_copy
+from lstm_lm.process import StopSignals
+from lstm_lm.saved.checkpoint_file import load_checkpoint, save_checkpoint
+from lstm_lm.saved.run_folder import RunFolder
 from lstm_lm.training.loggers import rows_written
 from lstm_lm.training.module import OWN, LanguageModelModule
-from lstm_lm.training.stop_signals import StopSignals
 
 MONITOR = "validation/loss"
 

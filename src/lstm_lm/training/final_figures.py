@@ -4,15 +4,15 @@ import logging
 import math
 from typing import Any
 
-from lstm_lm.atomic_file import replace_by_copy
-from lstm_lm.checkpoint_file import load_checkpoint
 from lstm_lm.config import DataConfig
 from lstm_lm.data.splits import Splits
 from lstm_lm.errors import DamagedFile, Diverged
 from lstm_lm.evaluation import Score, evaluate, perplexity
+from lstm_lm.files import replace_by_copy
 from lstm_lm.model.language_model import LanguageModel
-from lstm_lm.restore import put_weights
-from lstm_lm.run_folder import RunFolder
+from lstm_lm.saved.checkpoint_file import load_checkpoint
+from lstm_lm.saved.load_model import put_weights
+from lstm_lm.saved.run_folder import RunFolder
 from lstm_lm.training.checkpoint import RunCheckpoint
 
 log = logging.getLogger(__name__)

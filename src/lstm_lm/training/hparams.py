@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from lstm_lm.config import PRECISIONS, RunConfig
-from lstm_lm.fingerprint import flatten, what_is_trained
+from lstm_lm.saved.fingerprint import flatten, what_is_trained
 
 # What the summary has exactly in the end, and its tag, where that is not the same: a curve has it.
 FINAL_FIGURES = {

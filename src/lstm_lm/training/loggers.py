@@ -17,10 +17,9 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 
-from lstm_lm.atomic_file import write_whole
 from lstm_lm.errors import DamagedFile
+from lstm_lm.files import read_json, read_regular, write_whole
 from lstm_lm.lightning_parts import TARGET
-from lstm_lm.regular_file import read_json, read_regular
 
 CSV = "metrics.csv"
 IDS = "loggers.json"

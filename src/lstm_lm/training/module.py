@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from lstm_lm.config import ModelConfig, OptimizerConfig, RunConfig, from_plain, to_plain
+from lstm_lm.data.batches import Batch, TrainingBatches, rows_of_rank
 from lstm_lm.data.data_module import position_in
-from lstm_lm.data.windows import Batch, TrainingBatches, rows_of_rank
 from lstm_lm.model.language_model import (
     LanguageModel,
     State,
@@ -26,9 +26,13 @@ from lstm_lm.model.language_model import (
     only_rows,
     to_plain_state,
 )
-from lstm_lm.training.budget import share_of_budget
 from lstm_lm.training.metrics import TrainingMetrics, in_all_units
-from lstm_lm.training.optimization import build_optimizer, build_schedule, clip_by_global_norm
+from lstm_lm.training.optimization import (
+    build_optimizer,
+    build_schedule,
+    clip_by_global_norm,
+    share_of_budget,
+)
 from lstm_lm.training.random_states import random_states, seed_rank, set_random_states
 
 OWN = "lstm_lm"  # the key of what this module adds to a checkpoint

@@ -11,11 +11,10 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from lstm_lm.atomic_file import ESCAPE, replace_by_link, whole_or_absent, write_whole
 from lstm_lm.config import RunConfig
-from lstm_lm.resume_rules import without_results
-from lstm_lm.run_folder import RunFolder, as_yaml
-from lstm_lm.training.event_files import cut_back, event_files, sizes_at
+from lstm_lm.files import ESCAPE, replace_by_link, whole_or_absent, write_whole
+from lstm_lm.saved.event_files import cut_back, event_files, sizes_at
+from lstm_lm.saved.run_folder import RunFolder, as_yaml
 from lstm_lm.training.loggers import forget_kept_rows, put_rows_back
 
 
@@ -91,3 +90,9 @@ class ResumedFolder:
         else:
             write_whole(folder.summary, self.summary_bytes)
         put_rows_back(loggers, folder.path)
+
+
+def without_results(summary: dict[str, Any]) -> dict[str, Any]:
+    """What stays true of a run that goes on."""
+    results = {"diverged_step", "reset_every", "stopped_early"}
+    return {n: v for n, v in summary.items() if "/" not in n and n not in results}

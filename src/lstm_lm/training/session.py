@@ -27,21 +27,19 @@ from lstm_lm.data.splits import Splits
 from lstm_lm.errors import DamagedFile, Diverged, RunFailed, Stopped
 from lstm_lm.evaluation import perplexity
 from lstm_lm.machine import device_name, keep_freed_memory
-from lstm_lm.run_folder import RunFolder
-from lstm_lm.training.budget import epochs_done
+from lstm_lm.process import StopSignals
+from lstm_lm.saved.event_files import flushed_sizes
+from lstm_lm.saved.run_folder import RunFolder
+from lstm_lm.training.callbacks import FloorLine, Progress, Samples
 from lstm_lm.training.checkpoint import RunCheckpoint
-from lstm_lm.training.event_files import flushed_sizes
 from lstm_lm.training.final_figures import final_figures
-from lstm_lm.training.floor import FloorLine
 from lstm_lm.training.hparams import write_failure, write_start, write_success
-from lstm_lm.training.inside import INSIDE_CHARTS, Inside
+from lstm_lm.training.inside_callback import INSIDE_CHARTS, Inside
 from lstm_lm.training.loggers import go_on_with_rows, keep_ids, tensorboard_of
 from lstm_lm.training.module import LanguageModelModule
+from lstm_lm.training.optimization import epochs_done
 from lstm_lm.training.process_group import environment_for_ranks, is_lost_rank
-from lstm_lm.training.progress import Progress
 from lstm_lm.training.resumed_folder import ResumedFolder
-from lstm_lm.training.samples import Samples
-from lstm_lm.training.stop_signals import StopSignals
 from lstm_lm.training.trainer import build_trainer, first_line
 
 # TensorBoard shows these curves together.

@@ -16,11 +16,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import SettingsError
-from lstm_lm.rank_variables import refuse_defaults_of_environment
-from lstm_lm.run_folder import RunFolder
+from lstm_lm.process import refuse_defaults_of_environment
+from lstm_lm.saved.run_folder import RunFolder
+from lstm_lm.training.callbacks import ProgressBar
 from lstm_lm.training.checkpoint import SealedFiles
 from lstm_lm.training.process_group import environment_of, strategy
-from lstm_lm.training.progress import ProgressBar
 
 # They are about other projects' loaders, short epochs, and Lightning's own use of PyTorch.
 EXPECTED_WARNINGS = (

@@ -23,10 +23,8 @@ from typing import Any
 import ninja
 import torch
 
-from lstm_lm.atomic_file import replace_by_copy, write_whole
 from lstm_lm.errors import SettingsError
-from lstm_lm.lock import waiting_for
-from lstm_lm.user_cache import cache_folder
+from lstm_lm.files import cache_folder, replace_by_copy, waiting_for, write_whole
 
 SOURCES = Path(__file__).parent / "cpp"
 MARCH = "LSTM_LM_CPP_MARCH"
@@ -34,7 +32,7 @@ MARCH = "LSTM_LM_CPP_MARCH"
 COMPILE = """
 import os, signal, sys
 from torch.utils.cpp_extension import load
-from lstm_lm.child_process import when_parent_is_gone
+from lstm_lm.process import when_parent_is_gone
 when_parent_is_gone(lambda: os.killpg(0, signal.SIGTERM))
 folder, source, *flags = sys.argv[1:]
 import torch

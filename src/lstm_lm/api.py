@@ -1,0 +1,302 @@
+"""Runs as Python sees them: trained, read back, used, gone on with."""
+
+import contextlib
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from lstm_lm.config import (
+    Accelerator,
+    Backend,
+    ComposedConfig,
+    CoreName,
+    DeviceConfig,
+    Level,
+    RunConfig,
+    checked_again,
+)
+from lstm_lm.data.text import spell, tokenize_prompt
+from lstm_lm.errors import SettingsError, Stopped
+from lstm_lm.evaluation import Score, evaluate, split_of_file, split_of_run, split_of_text
+from lstm_lm.generation import generate
+from lstm_lm.machine import choose_device, limit_threads
+from lstm_lm.saved.load_model import TrainedModel, restore
+from lstm_lm.saved.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import lstm_lm.training.module  # Lightning: not to use a model
+
+E = TypeVar("E", bound=StrEnum)
+
+# PyTorch's random state belongs to the process, and a run draws from it.
+TRAINING = threading.RLock()
+FOLDERS_OF_SEVERAL: list[Path] = []  # of runs that several processes trained in this program
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run(TrainedModel):
+    """A run as its folder was when it was trained or read back, with one checkpoint's weights.
+
+    ``folder``, ``config``, ``summary`` (status and figures), ``vocabulary``, and the ``model``, in
+    evaluation mode.
+    """
+
+    def __repr__(self) -> str:
+        done = f"{self.summary['epochs']} epochs, {self.summary['steps']:,} steps"
+        return f"<Run {self.folder}: {self.summary['status']}, {done}>"
+
+    @cached_property
+    def module(self) -> "lstm_lm.training.module.LanguageModelModule":
+        """The model as a ``Trainer`` takes it; its weights are those of ``model``."""
+        from lstm_lm.training.module import LanguageModelModule
+
+        module = LanguageModelModule.from_config(self.config, vocabulary_size=len(self.vocabulary))
+        module.model = self.model
+        return module.eval()
+
+    def evaluate(
+        self,
+        text: str | None = None,
+        *,
+        file: str | Path | None = None,
+        split: str = "test",
+        reset_every: int | None = None,
+        data_root: str | None = None,
+        text_path: str | Path | None = None,
+    ) -> Score:
+        """How well the model predicts a text, every token but the first.
+
+        Args:
+            text: one of your own.
+            file: the same, in UTF-8.
+            split: without either, which part of the run's text: training, validation or test.
+            reset_every: tokens after which the state starts from zero again.
+            data_root: the folder texts are kept in, if not the one that the run used.
+            text_path: where the run's own file is, if not where it was.
+
+        Raises:
+            SettingsError: if the text cannot be had or has nothing to predict.
+        """
+        if text is not None:
+            part = split_of_text(self, text)
+        elif file is not None:
+            part = split_of_file(self, str(file))
+        else:
+            part = split_of_run(
+                self, split, data_root, None if text_path is None else str(text_path)
+            )
+        return evaluate(self.model, part, reset_every)
+
+    def generate(
+        self,
+        prompt: str,
+        tokens: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> str:
+        """The prompt as the model reads it, and how the model goes on; see :meth:`stream`."""
+        steps = self.stream(prompt, tokens, temperature, top_k, top_p, seed=seed)
+        return "".join(piece for (piece,) in steps)
+
+    def stream(
+        self,
+        prompt: str,
+        tokens: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        samples: int = 1,
+        seed: int = 0,
+    ) -> Iterator[list[str]]:
+        """The prompt as the model reads it, then piece by piece what is added to each sample.
+
+        Args:
+            tokens: how many to add.
+            temperature: below 1 sharpens what the model expects, above 1 flattens it, 0 always
+                takes the likeliest token.
+            top_k: draw only from so many likeliest tokens.
+            top_p: draw only from the likeliest tokens that together have this probability.
+
+        Raises:
+            SettingsError: if the prompt is empty or a number is out of range.
+        """
+        if tokens < 0:
+            raise SettingsError(f"tokens must not be negative, not {tokens}")
+        data = self.config.data
+        read = tokenize_prompt(prompt, data.level, data.cleaning)
+        ids = self.vocabulary.encode(read)
+        following = generate(self.model, ids, temperature, top_k, top_p, samples, seed)
+        if unknown := self.vocabulary.unknown(read):
+            names = ", ".join(map(repr, unknown))
+            log.warning("warning: not in the vocabulary, taken as <unk>: %s", names)
+        steps = (self.vocabulary.decode(ids) for ids in islice(following, tokens))
+        return spelled(read, steps, samples, data.level)
+
+    def resume(self, overrides: Sequence[str] = ()) -> "Run":
+        """Go on in the run's folder as if it had never stopped; the run as it is then.
+
+            run.resume(["training.epochs=20"])
+
+        Args:
+            overrides: what is to be different from now on, as on the command line; nothing of what
+                is trained.
+
+        Raises:
+            SettingsError, RunFailed, KeyboardInterrupt: as :func:`train` does.
+        """
+        from lstm_lm.command_line.compose import compose_changes
+        from lstm_lm.resume import resume
+
+        folder = RunFolder(self.folder)
+        changes = compose_changes(overrides, folder.read_config())
+        device = folder.read_config(changes).device
+        with training_alone(self.folder, device):
+            resume(self.folder, changes)
+            return load_run(self.folder, device=device.accelerator)
+
+
+def train(config: RunConfig, output: str | Path | None = None) -> Run:
+    """Train one model in a folder of its own; the run, with its best weights.
+
+    It works in any thread; where several ask for a run, one is trained after the other. Of the
+    processes of ``device=ddp`` only the first returns, the others end.
+
+    Args:
+        config: what :func:`lstm_lm.compose` returns.
+        output: the folder; else the one that ``hydra.run.dir`` named, else
+            ``outputs/<date>/<time>``.
+
+    Raises:
+        SettingsError: before anything is trained or written, if the run cannot be done.
+        RunFailed: if it cannot go on; :class:`lstm_lm.errors.Diverged` is one.
+        KeyboardInterrupt: after Ctrl-C, with the newest state saved.
+    """
+    from lstm_lm.experiment import train as train_in
+
+    named = config.output if isinstance(config, ComposedConfig) else None
+    folder = Path(output or named or new_folder())
+    if config.resume is not None:
+        there = str(folder) if config.resume == "auto" else config.resume
+        raise SettingsError(
+            f"train begins a new run: lstm_lm.load_run({there!r}).resume() goes on with one"
+        )
+    config = checked_again(config)
+    if config.trainer.get("fast_dev_run"):
+        raise SettingsError(
+            "trainer.fast_dev_run keeps no run: use scripts/train.py debug=fast, or "
+            "lightning.Trainer(fast_dev_run=True).fit(module, data)"
+        )
+    with training_alone(folder, config.device):
+        train_in(config, folder)
+        return load_run(folder, device=config.device.accelerator)  # which draws numbers, too
+
+
+def load_run(
+    folder: str | Path,
+    checkpoint: str = "best",
+    *,
+    core: str | None = None,
+    backend: str = Backend.auto,
+    device: str = Accelerator.cpu,
+) -> Run:
+    """A run read back from its folder, to be used or gone on with.
+
+    Args:
+        checkpoint: whose weights, ``best`` or ``last``.
+        core: the core to run it on, if not the one it was trained with.
+        backend: of the fused core.
+        device: ``cpu``, ``gpu`` or ``auto``.
+
+    Raises:
+        SettingsError: if the folder is no run's, or something in it is missing or damaged.
+    """
+    limit_threads()
+    trained = restore(
+        Path(folder),
+        checkpoint,
+        None if core is None else choice(CoreName, "core", core),
+        choice(Backend, "backend", backend),
+        choose_device(choice(Accelerator, "device", device)),
+    )
+    return Run(**vars(trained))
+
+
+@contextlib.contextmanager
+def training_alone(folder: Path, device: DeviceConfig) -> Iterator[None]:
+    """One run at a time; Ctrl-C, after which all is saved, is again what Python makes of it."""
+    from lstm_lm.training.process_group import rank_of
+
+    with TRAINING:
+        if device.ranks > 1:
+            refuse_more_processes(device)
+            FOLDERS_OF_SEVERAL.append(folder)
+        try:
+            yield
+            if rank_of(device) > 0:
+                raise SystemExit(0)
+        except Stopped as error:
+            if error.signal is not signal.SIGINT:
+                raise
+            is_saved = (folder / "checkpoints/last.ckpt").exists()
+            raise KeyboardInterrupt(
+                f"lstm_lm.load_run({str(folder)!r}, checkpoint='last').resume() goes on"
+                if is_saved
+                else "stopped before a step was saved"
+            ) from error
+
+
+def refuse_more_processes(device: DeviceConfig) -> None:
+    """Each starts the whole program anew and joins the first run that it comes to.
+
+    Raises:
+        SettingsError: where that is not this one.
+    """
+    if hasattr(sys, "ps1"):
+        raise SettingsError(
+            f"device.devices={device.devices} starts this program once more for each process, "
+            "which a notebook cannot: write a script, or use device.devices=1"
+        )
+    if FOLDERS_OF_SEVERAL:
+        raise SettingsError(
+            f"several processes have trained {FOLDERS_OF_SEVERAL[0]} in this program already: "
+            "train another run in another program, or use device.devices=1"
+        )
+
+
+def new_folder() -> Path:
+    return Path(f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S-%f}")
+
+
+def choice(kind: type[E], name: str, value: str) -> E:
+    """
+    Raises:
+        SettingsError: if it is none of the kind's.
+    """
+    if value not in list(kind):
+        raise SettingsError(f"{name} must be one of {', '.join(kind)}, not {value}")
+    return kind(value)
+
+
+def spelled(
+    prompt: list[str], steps: Iterable[list[str]], samples: int, level: Level
+) -> Iterator[list[str]]:
+    """The prompt, then what each step's tokens add to it."""
+    yield [spell(prompt, level)] * samples
+    before = prompt[-1:] * samples
+    for tokens in steps:
+        pairs = zip(before, tokens, strict=True)
+        yield [spell([one, other], level)[len(spell([one], level)) :] for one, other in pairs]
+        before = tokens

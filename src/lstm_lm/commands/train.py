@@ -1,0 +1,238 @@
+"""Train one model, or with ``-m`` many side by side. ``--help`` lists every setting.
+
+Exit codes: 0 completed, 1 failed or diverged, in a sweep any job of it, 2 bad settings,
+130 Ctrl-C, 143 SIGTERM.
+"""
+
+import contextlib
+import logging
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from lstm_lm import process
+from lstm_lm.command_line.compose import conf_folder, register_resolver
+from lstm_lm.command_line.settings import (
+    ONE_RUN,
+    as_setting,
+    explain,
+    outcome,
+    refuse_other_files,
+    refuse_sweep,
+    refuse_unknown_settings,
+    register,
+    run_config,
+    typed_settings,
+)
+from lstm_lm.data.vocabulary import say_unknown
+from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
+from lstm_lm.files import is_locked
+from lstm_lm.process import STOPPING, complain, printing, run_program, slow_imports
+from lstm_lm.saved.fingerprint import settings_of
+
+
+class JobFailed(Exception):
+    """A job of a sweep, which has complained already."""
+
+
+USERS_ERRORS = SettingsError, RunFailed, HydraException, OmegaConfBaseException, OSError
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
+def train_composed(composed: DictConfig) -> float | None:
+    """The best validation loss, for whoever searches with Hydra."""
+    os.chdir(HydraConfig.get().runtime.cwd)  # where all paths were typed, whatever hydra.job.chdir
+    output = Path(HydraConfig.get().runtime.output_dir)
+    output = output.relative_to(Path.cwd()) if output.is_relative_to(Path.cwd()) else output
+    try:
+        summary = train_or_resume(composed, output)
+        if "best/step" in summary:  # else this is a process beside the one that reports
+            with printing():
+                report(summary, output)
+        return summary.get("best/validation/loss")
+    except Stopped:
+        for number in STOPPING:  # all is saved, and this process will end
+            signal.signal(number, signal.SIG_IGN)
+        say_how_to_go_on(output)
+        raise
+    except USERS_ERRORS as error:
+        code = refuse(error)
+        if isinstance(error, RunFailed) and not isinstance(error, Diverged):
+            say_how_to_go_on(output, has_failed=True)
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise JobFailed from error  # another launcher goes on with the next one
+        raise SystemExit(code) from error
+    finally:
+        remove_while_empty(output)  # Hydra has made it before it was known whether it is needed
+
+
+def train_or_resume(composed: DictConfig, output: Path) -> dict[str, Any]:
+    refuse_other_files(HydraConfig.get())
+    of_sweep = HydraConfig.get().mode is RunMode.MULTIRUN  # and of a launcher that is not ours
+    goes_on = composed.resume is not None and check_resume(composed.resume, output)
+    typed = cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task))  # unresolved
+    config_name = str(HydraConfig.get().job.config_name)
+    with slow_imports():  # here, as --help needs no torch
+        from lstm_lm.experiment import train
+        from lstm_lm.resume import resume, train_or_go_on
+        from lstm_lm.saved.run_folder import RunFolder
+
+    if goes_on:
+        refuse_unknown_settings(composed)
+        before = settings_of(RunFolder(output).read_config())
+        changes = typed_settings(typed, before, config_name)
+        changes.pop("resume", None)
+        return resume(output, changes)
+    if of_sweep:
+        refuse_sweep(HydraConfig.get().sweeper, typed)
+    config = run_config(composed, typed, config_name)
+    return train_or_go_on(config, output) if of_sweep else train(config, output)
+
+
+def check_resume(resume: str, output: Path) -> bool:
+    """Whether there is a run to go on with in the output folder."""
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        raise SettingsError(ONE_RUN)
+    typed = [key.lstrip("+") for key in HydraConfig.get().overrides.hydra]
+    is_named = any(key.startswith("hydra.run.dir=") for key in typed)
+    if resume == "auto" and not is_named:
+        raise SettingsError("resume=auto needs hydra.run.dir=<the run's folder, or where to begin>")
+    is_started = "LOCAL_RANK" in os.environ  # by Lightning, which names it, too
+    if resume != "auto" and is_named and not is_started:
+        raise SettingsError(f"resume={resume} names the folder already: leave out hydra.run.dir")
+    return resume != "auto" or (output / "config.yaml").is_file()
+
+
+def refuse(error: Exception) -> int:
+    """Say what is wrong; the exit code to leave with."""
+    from_hydra = isinstance(error, HydraException)  # some of which are OSErrors, too
+    is_plain = isinstance(error, (SettingsError, RunFailed, OSError)) and not from_hydra
+    code = 1 if is_plain and not isinstance(error, SettingsError) else 2
+    return complain(error if is_plain else explain(error), code)
+
+
+def report(summary: dict[str, Any], output: Path) -> None:
+    rows = {
+        "train": "while the weights moved, last epoch",
+        "validation": "final weights",
+        "best/validation": f"best weights, step {summary['best/step']:,}",
+        "test": "best weights",
+    }
+    if "reset_every" in summary:
+        rows["test/reset"] = f"best weights, state reset every {summary['reset_every']} tokens"
+    print(f"\n{'':12}{'perplexity':>12}{'bits per character':>20}")
+    for key, weights in rows.items():
+        name = key.removeprefix("best/").split("/")[0]
+        bits = summary.get(f"{key}/bits_per_character")
+        shown = "" if bits is None else f"{bits:.4f}"
+        print(f"{name:12}{summary[f'{key}/perplexity']:>12.4f}{shown:>20}  {weights}")
+    if summary["test_is_validation"]:
+        print("The validation text doubles as test text.")
+    if unknown := say_unknown(summary):
+        print(f"Not in the vocabulary, and counted as <unk>: {unknown}.")
+    if summary["text_note"]:
+        print(summary["text_note"])
+    print(
+        f"{summary['tokens_per_second']:,.0f} tokens per second, "
+        f"{summary['seconds']:.0f} seconds in all\n\n"
+        f"run folder   {output}"
+    )
+    if any(output.glob("events.out.tfevents.*")):
+        logs = next((above for above in output.parents if above.name == "outputs"), output.parent)
+        print(f"curves       tensorboard --logdir {logs}")
+    print()
+
+
+def forget_if_unused(sweep_dir: Path | None) -> None:
+    """Remove what is written before it is known whether there will be a sweep."""
+    with contextlib.suppress(OSError):
+        if sweep_dir is not None and not (sweep_dir / "sweep.json").exists():
+            (sweep_dir / "multirun.yaml").unlink(missing_ok=True)
+            if is_locked(sweep_dir / ".optuna.lock") is False:
+                (sweep_dir / "optuna.log").unlink(missing_ok=True)
+                (sweep_dir / ".optuna.lock").unlink(missing_ok=True)
+            if is_locked(sweep_dir / ".lock") is False:
+                (sweep_dir / ".lock").unlink(missing_ok=True)
+            remove_while_empty(sweep_dir)
+
+
+def remove_while_empty(folder: Path) -> None:
+    """Remove an empty folder and, below the current one, the parents that it leaves empty."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+        if not folder.is_absolute():
+            for parent in list(folder.parents)[:-1]:
+                parent.rmdir()
+
+
+def say_how_to_go_on(output: Path, has_failed: bool = False) -> None:
+    went_on = any(word.startswith("resume=") for word in sys.argv)  # perhaps with a longer budget
+    typed = shlex.join(sys.argv[1:]) if went_on else as_setting("resume", output)
+    with printing():
+        if (output / "config.yaml").exists():
+            print(f"to go on     {process.train_command} {typed}")
+        elif not has_failed:
+            print("stopped before training began")
+
+
+def stop(number: int, _: Any) -> None:
+    raise Stopped(number)
+
+
+def main() -> int:
+    for number in signal.SIGTERM, signal.SIGINT:  # until training listens to them
+        signal.signal(number, stop)
+    if "${" in os.getcwd():
+        raise SettingsError(
+            f"the current folder is {os.getcwd()}, and Hydra would look up what is in ${{…}}: "
+            "start this in another folder"
+        )
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits with 1
+    logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
+    register()
+    HydraConfig.instance().cfg = None  # of an earlier run in this process
+    outcome.sweep_dir, outcome.all_completed = None, True
+    register_resolver()
+    for name in ("lstm_lm", "hydra"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    try:
+        with logging_redirect_tqdm():
+            train_composed()
+    except JobFailed:
+        return 1
+    except SettingsError as error:
+        return refuse(error)
+    except (HydraException, OmegaConfBaseException) as error:
+        return refuse(error)
+    except ValueError as error:  # as Hydra raises for some command lines
+        if HydraConfig.initialized():
+            raise  # it was understood, so this is no mistake of the user's
+        return refuse(error)
+    except RuntimeError as error:
+        if "slurm" not in str(error):
+            raise
+        return refuse(SettingsError(str(error)))
+    except OSError as error:
+        if error.filename is None:
+            raise  # of what Hydra prints
+        return complain(f"cannot write to {error.filename}: {error.strerror}", 2)
+    finally:
+        forget_if_unused(outcome.sweep_dir)
+        with printing():  # what was logged
+            pass
+    return 0 if outcome.all_completed else 1
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,263 @@
+"""This process: its streams and exit code, the signals that end it, its parent, its environment.
+
+    a stream that is closed from the start    is /dev/null
+    an encoding that lacks a character        has it as an escape
+    a reader that has gone                    is no error
+    a disk that is full                       is one; of a run, which is done, only a warning
+
+Signals that end a run are Ctrl-C, SIGTERM, the terminal's end (SIGHUP), and SIGUSR1 by which SLURM
+warns before a job's time is up. They are deferred until the current step or file is finished. A
+second Ctrl-C stops at once, without saving; only a file that is being written is finished.
+
+A child process does not outlive its parent: the parent holds the other end of the child's standard
+input, and its end means that the parent is gone.
+"""
+
+import atexit
+import contextlib
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from types import FrameType
+from typing import Any
+
+from lstm_lm.errors import RunFailed, SettingsError, Stopped
+from lstm_lm.files import ESCAPE
+
+# How ``train`` is called here, for commands that are shown; ``lstm-lm`` sets its own.
+train_command = "python scripts/train.py"
+
+
+def when_parent_is_gone(act: Callable[[], None]) -> None:
+    """Call ``act`` then, in a thread of its own."""
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        act()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+@contextlib.contextmanager
+def slow_imports() -> Iterator[None]:
+    """Nothing disturbs the imports in this context: signals wait, garbage is not looked for.
+
+    A signal could break an import, or be lost in it. Of the million objects that come into being
+    nearly all stay; Python would search them for garbage again and again, now and while the run
+    gets ready. Without, the first step of a run comes after 2.3 instead of 3.1 seconds.
+    """
+    # Else each of several processes says that all parameters are used; see training.process_group.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # else all of them would be searched at once now
+        atexit.register(gc.unfreeze)  # else Triton complains in the end that nobody let go of it
+        gc.enable()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+
+
+NUMBERS = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT"),
+    *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"),
+    "JSM_NAMESPACE_RANK",
+)
+
+log = logging.getLogger(__name__)
+
+
+def forget_what_is_no_number() -> None:
+    for name in NUMBERS:
+        value = os.environ.get(name, "0")
+        if not value.isdecimal():
+            del os.environ[name]
+            if value:
+                log.warning("warning: %s=%s in the environment is no number: left out", name, value)
+
+
+def environment_alone() -> dict[str, str]:
+    """The environment for a process that belongs to no others."""
+    return {name: value for name, value in os.environ.items() if name not in NUMBERS}
+
+
+def refuse_defaults_of_environment() -> None:
+    """
+    Raises:
+        SettingsError: if Lightning would take arguments from where no record of a run has them.
+    """
+    for name in sorted(os.environ):
+        if name.startswith("PL_TRAINER_"):
+            argument = name.removeprefix("PL_TRAINER_").lower()
+            raise SettingsError(
+                f"{name} in the environment would change the run without a trace: unset it, and "
+                f"type trainer.{argument}={os.environ[name]}"
+            )
+
+
+def run_program(main: Callable[[], int | None]) -> None:
+    """Call a program's main function, and end with the exit code that it returns or stands for."""
+    prepare_streams()
+    logging.basicConfig(format="%(message)s")
+    code: int | str | None
+    try:
+        code = main()
+        sys.stdout.flush()
+    except SystemExit as end:
+        code = end.code
+    except KeyboardInterrupt:
+        code = 130
+    except SettingsError as error:
+        code = complain(error, 2)
+    except RunFailed as error:
+        code = complain(error, 1)
+    except BrokenPipeError:
+        code = 0
+    except OSError as error:
+        lacks_name = error.filename is None  # as for what is printed
+        code = complain(f"cannot write: {error.strerror}" if lacks_name else error, 1)
+    give_up_what_is_lost()
+    sys.exit(code or 0)
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[None]:
+    """What is printed may be lost: the reader has gone, or a disk is full; what was done is not."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            complain(f"cannot print: {error.strerror}", 0, "warning")
+        give_up_what_is_lost()
+
+
+def prepare_streams() -> None:
+    logging.raiseExceptions = False
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Else the next file to be opened gets its number, and all that is printed.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))
+    for stream in sys.stdout, sys.stderr:
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=ESCAPE)
+
+
+def give_up_what_is_lost() -> None:
+    """Else Python would complain at its end of what could not be printed."""
+    for stream in sys.stdout, sys.stderr:
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def complain(error: object, code: int, kind: str = "error") -> int:
+    """Say what is wrong, if anybody listens; the exit code to leave with."""
+    with contextlib.suppress(OSError):
+        print(f"{kind}: {error}", file=sys.stderr)
+    return code
+
+
+class StopSignals:
+    """While this context lasts, signals wait until :meth:`heed` raises :class:`Stopped`."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.shared = False  # with other ranks, which stop after the same step
+        self.agreed: int | None = None
+        self.interrupted = False  # by Ctrl-C
+        self.waiting = True
+        self.saving = False
+        self.before: dict[int, Any] = {}
+
+    @property
+    def to_heed(self) -> int | None:
+        return self.agreed if self.shared else self.received
+
+    def __enter__(self) -> "StopSignals":
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+            numbers.append(signal.SIGHUP)
+        if slurm_job() is not None:
+            numbers.append(signal.SIGUSR1)
+        if threading.current_thread() is threading.main_thread():  # others cannot listen
+            self.before = {number: signal.getsignal(number) for number in numbers}
+        self.listen()
+        return self
+
+    def listen(self) -> None:
+        for number in self.before:
+            signal.signal(number, self)
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        if isinstance(error, Stopped) and error.signal is signal.SIGUSR1:
+            requeue()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        insists = number == signal.SIGINT and self.interrupted
+        self.interrupted |= number == signal.SIGINT
+        self.received = self.received or number  # what came first decides how it ends
+        if not self.saving and (insists or not self.waiting):
+            raise Stopped(self.received)
+        again = "; again to stop at once" if number == signal.SIGINT else ""
+        log.info("%s: stopping after this step%s", signal.Signals(number).name, again)
+
+    def heed(self) -> None:
+        """Stop here, if a signal has come."""
+        if self.to_heed is not None:
+            raise Stopped(self.to_heed)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let signals end what is long and leaves nothing half done."""
+        self.heed()
+        self.waiting = False
+        try:
+            yield
+        finally:
+            self.waiting = True
+
+    @contextmanager
+    def while_saving(self) -> Iterator[None]:
+        """Let signals wait, also the second Ctrl-C."""
+        self.saving = True
+        try:
+            yield
+        finally:
+            self.saving = False
+
+
+def slurm_job() -> str | None:
+    """The id of the SLURM job that this process is, as ``scontrol`` takes it."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    if array is not None:
+        return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', 0)}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def requeue() -> None:
+    """Ask SLURM to run this job again."""
+    command = ["scontrol", "requeue", str(slurm_job())]
+    try:
+        subprocess.run(command, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        log.warning("%s failed, so the job is not requeued: %s", " ".join(command), error)

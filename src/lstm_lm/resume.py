@@ -1,0 +1,203 @@
+"""The rules of resuming, what a resumed run may change, and resuming itself."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lstm_lm.command_line.instantiate import typed_entries
+from lstm_lm.config import RunConfig, Schedule
+from lstm_lm.errors import DamagedFile, SettingsError
+from lstm_lm.experiment import announce, prepare, start_from, train
+from lstm_lm.machine import cores, precision_here
+from lstm_lm.model.auto_settings import without_auto
+from lstm_lm.process import StopSignals
+from lstm_lm.saved.checkpoint_file import load_newest
+from lstm_lm.saved.fingerprint import fingerprint, settings_of, what_is_trained
+from lstm_lm.saved.load_model import run_to_start_from
+from lstm_lm.saved.run_folder import RunFolder, refuse_odd_name, with_absolute_paths
+from lstm_lm.training.process_group import as_rank, rank_of
+from lstm_lm.training.resumed_folder import ResumedFolder
+
+log = logging.getLogger(__name__)
+
+
+def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    """Go on in a run's folder as if it had never stopped; return its summary.
+
+    Args:
+        changes: settings to be different from now on, by their dotted names; ``auto``, where it
+            is about the machine, is what the run has.
+
+    Raises:
+        SettingsError: if there is no run that can go on, or the changes would make it another
+            one; nothing is changed then.
+        RunFailed, Stopped: as :func:`train` does.
+    """
+    refuse_odd_name(output)
+    folder, changes = RunFolder(output), without_auto(changes)
+    # Before the lock, which would make a folder of a mistyped name.
+    rank = rank_of(folder.read_config(changes).device)
+    folder.is_ours = rank == 0
+    with as_rank(rank), StopSignals() as signals, folder.held():
+        before, config = folder.read_config(), folder.read_config(changes)
+        summary = folder.read_summary()
+        refuse_first_version(folder, summary)
+        refuse_another_run(folder, before, config, summary)
+        if config.trainer.get("fast_dev_run"):
+            raise SettingsError("trainer.fast_dev_run keeps nothing: leave out resume=")
+        vocabulary = folder.read_vocabulary(summary["vocabulary_sha256"])
+        path, checkpoint, source = None, None, None
+        if folder.last.exists() or folder.previous.exists():
+            path, checkpoint = load_newest(folder.last, folder.previous)
+            refuse_another_checkpoint(path, checkpoint, summary)
+        else:
+            refuse_lost_checkpoints(folder, summary)
+        if checkpoint is None and config.init_from is not None:
+            source = run_to_start_from(config)
+        torch.set_num_threads(summary["threads"])  # sums are rounded in another order with others
+        if summary["threads"] > cores():
+            log.warning(
+                "warning: this run computes with %d threads as before, but there are only %d cores",
+                summary["threads"],
+                cores(),
+            )
+        typed = typed_entries(config, changes)
+        session = prepare(config, folder, signals, typed, vocabulary, summary["text_sha256"])
+        if source is not None:
+            start_from(source, session, summary["started_from"])
+        if checkpoint is not None:
+            if nothing_to_do(before, config, checkpoint, summary):
+                if summary.get("stopped_early"):
+                    goes_on = "A callback, such as EarlyStopping, has ended it."
+                else:
+                    goes_on = "A larger training.epochs (or steps, or minutes) goes on."
+                done = f"{summary['epochs']} epochs, {summary['steps']:,} steps"
+                log.info("%s is complete, with %s: nothing to do. %s", output, done, goes_on)
+                folder.write_where_the_text_is(config)
+                return summary
+            refuse_another_schedule(before, config, checkpoint)
+        precision_here(config.device.precision, session.device.type)  # or it is refused
+        signals.heed()
+        resumed = ResumedFolder(folder, before, path, checkpoint, summary)
+        folder.values = dict(summary)
+        announce(session, checkpoint, summary)
+        session.run(resumed)
+    return folder.values
+
+
+def train_or_go_on(config: RunConfig, output: Path) -> dict[str, Any]:
+    """As :func:`train`, or as :func:`resume` if the folder has this run already."""
+    if not RunFolder(output).holds_a_run():
+        return train(config, output)
+    return resume(output, settings_of(with_absolute_paths(config)))
+
+
+def refuse_first_version(folder: RunFolder, summary: dict[str, Any]) -> None:
+    """
+    Raises:
+        SettingsError: if the run was trained before its checkpoints were Lightning's.
+    """
+    if "lstm_lm" not in (summary["versions"] or {}):
+        raise SettingsError(
+            f"{folder.path} was trained by lstm_lm 0.1.0, from whose checkpoints this version "
+            f"cannot go on: start a new run, with init_from={folder.path} from its best weights"
+        )
+
+
+def refuse_another_run(
+    folder: RunFolder, before: RunConfig, config: RunConfig, summary: dict[str, Any]
+) -> None:
+    """
+    Raises:
+        SettingsError: if the settings make it another run; names those that do.
+    """
+    known = fingerprint(before, summary["text_sha256"], summary["started_from"])
+    if known != summary["fingerprint"]:
+        raise DamagedFile(
+            f"{folder.config} is not what this run was started with: it was edited, or written "
+            "by another version of lstm_lm"
+        )
+    old, new = (what_is_trained(c) | {"init_from": c.init_from} for c in (before, config))
+    changed = [
+        f"{name} from {old.get(name, 'unset')} to {new.get(name, 'unset')}"
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    ]
+    if changed:
+        raise SettingsError(
+            f"a run that goes on cannot change {', '.join(changed)}: start a new run; with "
+            f"init_from={folder.path} it begins with these weights, as far as their shape allows"
+        )
+    if summary["status"] == "diverged" and before.device == config.device:
+        step = summary.get("diverged_step", 0)
+        raise SettingsError(
+            f"{folder.path} diverged at step {step:,}, and would again: start "
+            "a new run with a smaller optimizer.learning_rate or optimizer.clip_norm"
+        )
+
+
+def refuse_another_checkpoint(
+    path: Path, checkpoint: dict[str, Any], summary: dict[str, Any]
+) -> None:
+    """
+    Raises:
+        DamagedFile: if the checkpoint is not one of this run.
+    """
+    try:
+        fingerprint_there = checkpoint["callbacks"]["RunCheckpoint"]["fingerprint"]
+    except (KeyError, TypeError) as error:
+        raise DamagedFile(f"{path} is no checkpoint of a run of lstm_lm's") from error
+    if fingerprint_there != summary["fingerprint"]:
+        raise DamagedFile(f"{path} is a checkpoint of another run")
+
+
+def refuse_lost_checkpoints(folder: RunFolder, summary: dict[str, Any]) -> None:
+    """
+    Raises:
+        DamagedFile: if a run that had saved its state has no checkpoint to go on from.
+    """
+    if summary["status"] == "completed" or folder.best.exists():
+        raise DamagedFile(
+            f"{folder.checkpoints} has neither last.ckpt nor previous.ckpt, so nothing to go on "
+            "from: start a new run"
+        )
+
+
+def nothing_to_do(
+    before: RunConfig, config: RunConfig, checkpoint: dict[str, Any], summary: dict[str, Any]
+) -> bool:
+    """Whether all steps and figures that are asked for are there."""
+    has_figures = before.data.reset_every == config.data.reset_every
+    if summary["status"] != "completed" or not has_figures:
+        return False
+    timers = [state for name, state in checkpoint["callbacks"].items() if name.startswith("Timer")]
+    seconds = max((state["time_elapsed"].get("train", 0.0) for state in timers), default=0.0)
+    budget = config.training
+    used = (
+        (budget.epochs, summary["epochs"]),
+        (budget.steps, checkpoint["global_step"]),
+        (budget.minutes, seconds / 60),
+    )
+    is_used_up = any(limit is not None and done >= limit for limit, done in used)
+    # By a callback, such as EarlyStopping.
+    is_ended = summary.get("stopped_early", False)
+    return is_used_up or is_ended
+
+
+def refuse_another_schedule(
+    before: RunConfig, config: RunConfig, checkpoint: dict[str, Any]
+) -> None:
+    """
+    Raises:
+        SettingsError: if another budget would change learning rates of the steps already done.
+    """
+    old, new = ((c.training.epochs, c.training.steps, c.training.minutes) for c in (before, config))
+    schedule = config.optimizer.schedule
+    if schedule is not Schedule.constant and old != new:
+        raise SettingsError(
+            f"optimizer.schedule={schedule} spreads over the whole budget, so another one would "
+            f"change learning rates that were already used in the {checkpoint['global_step']:,} "
+            "steps done: start a new run, for instance from the weights of this one with init_from"
+        )

@@ -1,0 +1,144 @@
+"""A job as a process: started, looked at, stopped, and what became of it."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, NamedTuple
+
+from lstm_lm.errors import DamagedFile
+from lstm_lm.files import read_json
+from lstm_lm.process import environment_alone
+from lstm_lm.saved.sweep_folder import Job, SweepFolder
+from lstm_lm.sweep.gpu_slots import release
+
+COMMAND = (
+    sys.executable,
+    "-P",
+    "-m",
+    "lstm_lm.commands.sweep_job",
+)  # without modules of the current folder
+BAD_SETTINGS = 2  # as an exit code
+LAST_WORDS = 4096  # bytes of its log that are looked at for why a job failed
+
+
+class Places(NamedTuple):
+    """What a job takes of the CPU."""
+
+    processes: int
+    cores: int
+
+    def plus(self, other: "Places") -> "Places":
+        return Places(self.processes + other.processes, self.cores + other.cores)
+
+    def fits_into(self, limits: "Places") -> bool:
+        return self.processes <= limits.processes and self.cores <= limits.cores
+
+
+NO_PLACE = Places(0, 0)
+
+
+class JobProcess:
+    """
+    Args:
+        places: what it takes of the CPU; nothing on a GPU.
+        gpus: those it works on, each with the lock to hand on.
+    """
+
+    def __init__(self, folder: SweepFolder, job: Job, places: Places, gpus: dict[str, int]) -> None:
+        self.run_folder = folder.run_folder(job)
+        self.job = job
+        self.places = places
+        self.started = time.monotonic()
+        self.share_at_start: float | None = None
+        self.is_stopping = False
+        environment = environment_alone() | {
+            "OMP_NUM_THREADS": str(job.threads),
+            "MKL_NUM_THREADS": str(job.threads),
+            "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+        }
+        try:
+            self.run_folder.path.mkdir(exist_ok=True)
+            self.run_folder.progress.unlink(missing_ok=True)  # of a process that was killed
+            with open(self.run_folder.log, "ab") as log:
+                self.log_start = log.tell()
+                self.process = subprocess.Popen(
+                    [*COMMAND, str(folder.path), str(job.number)],
+                    stdin=subprocess.PIPE,  # see child_process
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    pass_fds=list(gpus.values()),
+                    start_new_session=True,  # Ctrl-C is for the sweep, which stops its jobs itself
+                )
+        finally:
+            release(gpus)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def stop(self) -> None:
+        """Let the job save and end."""
+        if not self.is_stopping:
+            self.is_stopping = True
+            self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process now; its run stays as it was saved last."""
+        self.is_stopping = True
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def progress(self) -> dict[str, Any]:
+        """What the run tells of itself; empty before its first step."""
+        try:
+            progress = read_json(self.run_folder.progress)
+        except (OSError, ValueError):
+            return {}
+        if self.share_at_start is None:
+            self.share_at_start = progress["share"]
+        return progress
+
+    def outcome(self) -> tuple[str, str | None]:
+        """The job's status once the process has ended, and why it failed."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        code = self.process.wait()
+        with contextlib.suppress(OSError):
+            self.run_folder.progress.unlink(missing_ok=True)
+        if code == 0:
+            return "completed", None
+        if code > 128 or (code < 0 and self.is_stopping):
+            return "interrupted", None
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+            return "failed", f"ended by {name}{hint}"
+        with contextlib.suppress(DamagedFile):
+            if self.run_folder.read_summary()["status"] == "diverged":
+                return "diverged", self.last_words()
+        return "failed", self.last_words()
+
+    @property
+    def is_worth_a_retry(self) -> bool:
+        """Whether it failed of something that may not come again."""
+        return self.job.status == "failed" and self.process.returncode != BAD_SETTINGS
+
+    def last_words(self) -> str:
+        try:
+            with open(self.run_folder.log, "rb") as log:
+                log.seek(max(self.log_start, os.path.getsize(self.run_folder.log) - LAST_WORDS))
+                lines = log.read().decode(errors="replace").split("\n")
+        except OSError as error:
+            lines = [f"{self.run_folder.log} cannot be read: {error.strerror}"]
+        nothing = f"it ended with code {self.process.returncode} and said nothing"
+        last = next((line for line in reversed(lines) if line.strip()), nothing)
+        return last.strip().removeprefix("error: ")

@@ -1,0 +1,198 @@
+"""What a run shows while it trains: progress, samples, and the gap to the floor of generated texts.
+
+Progress is a bar in a terminal, a line after each validation anywhere, and a small file for
+whoever watches from outside, such as a sweep.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import textwrap
+import time
+from itertools import islice
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.utils.tensorboard import SummaryWriter
+
+from lstm_lm.config import RunConfig
+from lstm_lm.data.batches import as_rows
+from lstm_lm.data.splits import Split
+from lstm_lm.data.text import spell
+from lstm_lm.data.vocabulary import Vocabulary
+from lstm_lm.evaluation import AboveFloor, perplexity, token_losses
+from lstm_lm.files import UNFINISHED
+from lstm_lm.generation import generate
+from lstm_lm.model.language_model import LanguageModel
+from lstm_lm.saved.run_folder import RunFolder
+from lstm_lm.training.metrics import in_all_units
+from lstm_lm.training.module import LanguageModelModule
+from lstm_lm.training.optimization import epochs_done, share_of_budget
+
+TELL_EVERY = 1.0  # seconds
+
+log = logging.getLogger(__name__)
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's, with the newest perplexities."""
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)
+        for name in "train/perplexity", "validation/perplexity":
+            if name in trainer.callback_metrics:
+                shown[name] = float(trainer.callback_metrics[name])
+        return shown
+
+
+class Progress(Callback):
+    def __init__(self, folder: RunFolder, module: LanguageModelModule) -> None:
+        self.folder = folder
+        self.module = module
+        self.told_at = -TELL_EVERY
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if time.monotonic() - self.told_at >= TELL_EVERY:
+            self.tell(trainer)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        latest = trainer.callback_metrics
+        log.info(
+            "epoch %.4g  step %s  train perplexity %.4g  validation perplexity %.4g  "
+            "%.4f bits per character  %s tokens per second",
+            epochs_done(trainer),
+            f"{trainer.global_step:,}",
+            self.train_perplexity or math.nan,
+            latest["validation/perplexity"],
+            latest["validation/bits_per_character"],
+            f"{self.module.metrics.tokens_per_second or 0:,.0f}",
+        )
+        if trainer.state.fn is TrainerFn.FITTING:
+            self.tell(trainer)
+
+    def on_train_end(self, *_: Any) -> None:
+        self.close()
+
+    def on_exception(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.folder.progress.unlink()
+
+    @property
+    def train_perplexity(self) -> float | None:
+        """While the weights moved, over the epoch."""
+        loss = self.module.metrics.epoch_loss
+        return None if loss is None else perplexity(loss)
+
+    def tell(self, trainer: Trainer) -> None:
+        """Replace the file. It need not survive the machine, nor does its absence matter."""
+        self.told_at = time.monotonic()
+        latest = trainer.callback_metrics
+        progress = {
+            "share": share_of_budget(trainer)(trainer.global_step),  # of the budget
+            "epoch": epochs_done(trainer),
+            "train/perplexity": self.train_perplexity,
+            "validation/perplexity": float(shown)
+            if (shown := latest.get("validation/perplexity")) is not None
+            else None,
+            "tokens_per_second": self.module.metrics.tokens_per_second,
+        }
+        with contextlib.suppress(OSError):
+            unfinished = self.folder.path / f".progress{UNFINISHED}"
+            unfinished.write_text(json.dumps(progress))
+            os.replace(unfinished, self.folder.progress)
+
+
+class FloorLine(Callback):
+    """Draws the floor beside the validation curve, and the gap to it, overall and of memory.
+
+    Scores the validation text in rows as validation itself does, while the model is still in
+    evaluation mode. A row's first string began in the row before, of which the model knows
+    nothing; its gaps are left out.
+    """
+
+    def __init__(
+        self, model: LanguageModel, validation: Split, rows: int, writer: SummaryWriter
+    ) -> None:
+        self.model = model
+        self.validation = validation
+        self.rows = min(rows, validation.predictions)
+        self.writer = writer
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        if self.validation.floor is None:
+            return
+        ids = self.validation.ids.to(next(self.model.parameters()).device)
+        losses = token_losses(self.model, *as_rows(ids, self.rows))
+        above = AboveFloor.of(losses, self.validation.floor, self.rows)
+        per_token = self.validation.characters / self.validation.predictions
+        shown = in_all_units("floor", above.floor, per_token)
+        shown["validation/gap"] = above.gap
+        if above.memory_gap is not None:
+            shown["validation/memory_gap"] = above.memory_gap
+        for name, value in shown.items():
+            self.writer.add_scalar(name, value, trainer.global_step)
+
+
+COLUMNS = 96
+
+
+class Samples(Callback):
+    """Continues the prompts while the model is still in evaluation mode after a validation.
+
+    Draws from a random state of its own, so training is not changed.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        prompts: list[list[int]],
+        vocabulary: Vocabulary,
+        model: LanguageModel,
+        writer: SummaryWriter | None,
+    ) -> None:
+        self.config = config.samples
+        self.seed = config.seed
+        self.prompts = prompts
+        self.vocabulary = vocabulary
+        self.model = model
+        self.writer = writer
+        self.level = config.data.level
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        for number, prompt in enumerate(self.prompts, start=1):
+            text = wrap(self.continue_prompt(prompt))
+            log.info("%s", textwrap.indent(text, "  | ", lambda _: True))
+            if self.writer is not None:
+                # Four blanks make it preformatted text in TensorBoard's Markdown.
+                preformatted = textwrap.indent(text, "    ")
+                self.writer.add_text(f"sample {number}", preformatted, trainer.global_step)
+
+    def continue_prompt(self, prompt: list[int]) -> str:
+        following = generate(self.model, prompt, self.config.temperature, seed=self.seed)
+        ids = prompt + [id_ for (id_,) in islice(following, self.config.tokens)]
+        return spell(self.vocabulary.decode(ids), self.level)
+
+
+def wrap(text: str) -> str:
+    """The same with no line too long to be read; blanks stay as the model put them."""
+    lines = (
+        textwrap.wrap(line, COLUMNS, replace_whitespace=False, drop_whitespace=False) or [""]
+        for line in text.split("\n")
+    )
+    return "\n".join(part for line in lines for part in line)

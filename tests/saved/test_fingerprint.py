@@ -1,0 +1,71 @@
+"""Which of Lightning's arguments, loggers and callbacks make another run."""
+
+import pytest
+
+from lstm_lm.config import DataConfig, ModelConfig, RunConfig
+from lstm_lm.errors import SettingsError
+from lstm_lm.resume import refuse_another_run
+from lstm_lm.saved.fingerprint import fingerprint, what_is_trained
+from lstm_lm.saved.run_folder import RunFolder
+
+
+def test_without_any_it_is_as_it_always_was():
+    assert fingerprint(RunConfig(), "text") == "e5ad4bd58a42fde7"
+    config = RunConfig(
+        data=DataConfig(batch_size=4, reserved_tokens=["a"]), model=ModelConfig(hidden_size=7)
+    )
+    assert fingerprint(config, "text", "weights") == "85fec330e848e327"
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        "logger=[tensorboard,csv]",
+        "logger=none",
+        "callbacks=[early_stopping,lr_monitor,rich_model_summary]",
+        "+callbacks.x._target_=lightning.pytorch.callbacks.timer.Timer",
+        "trainer.profiler=simple",
+        "trainer.strategy=ddp",
+        "trainer.num_sanity_val_steps=2",
+        "trainer.accumulate_grad_batches=null",
+        "debug=anomaly",
+    ],
+)
+def test_what_only_watches_makes_no_other_run(same, compose):
+    assert what_is_trained(compose(same)) == what_is_trained(compose())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "trainer.accumulate_grad_batches=2",
+        "trainer.limit_val_batches=2",
+        "trainer.val_check_interval=0.5",
+        "debug=fast",
+        "callbacks=weight_averaging",
+        "callbacks=[lr_monitor,gradient_accumulation_schedule]",
+        "+callbacks.x._target_=my.EarlyStopping",
+    ],
+)
+def test_what_changes_training_or_the_best_weights_does(other, compose):
+    assert fingerprint(compose(other), "text") != fingerprint(compose(), "text")
+
+
+def test_a_resumed_run_names_what_would_make_it_another(compose, tmp_path):
+    before = compose("trainer.accumulate_grad_batches=2")
+    summary = {
+        "text_sha256": "text",
+        "started_from": None,
+        "fingerprint": fingerprint(before, "text"),
+        "status": "interrupted",
+    }
+    folder = RunFolder(tmp_path)
+    for typed, named in (
+        ("callbacks=none", "trainer.accumulate_grad_batches from 2 to unset"),
+        ("trainer.accumulate_grad_batches=3", "trainer.accumulate_grad_batches from 2 to 3"),
+        ("callbacks=weight_averaging", "callbacks.weight_averaging.decay from unset to 0.999"),
+    ):
+        with pytest.raises(SettingsError, match=named):
+            refuse_another_run(folder, before, compose(typed), summary)
+    extended = compose("trainer.accumulate_grad_batches=2", "callbacks=early_stopping")
+    refuse_another_run(folder, before, extended, summary)
