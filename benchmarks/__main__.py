@@ -3,7 +3,6 @@
     cores      a whole training step, on every core that can run here
     loop       a run with all that belongs to it, against a bare loop in PyTorch
     generate   text written token by token, on every core that can run here
-    inside     a look inside a run, against an epoch of its training
     sweep      many small models side by side, one thread each, against in turn, with all threads
 
 python -m benchmarks cores
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import cores, generate, inside, loop, sweep
+from benchmarks import cores, generate, loop, sweep
 from benchmarks.chart import write_chart
 from benchmarks.device import describe_machine, in_one_line, native, prepare
 from benchmarks.interleaved import QUICK, THOROUGH, Busyness
@@ -34,7 +33,6 @@ TITLES = {
     "cores": "A whole training step: how many times as fast",
     "loop": "A run, and a bare loop that does the same: how many times as long",
     "generate": "Text written token by token: how many times as fast",
-    "inside": "A look inside a run: as a share of an epoch of its training",
     "sweep": "Many small models: how many times as many tokens in the same time",
 }
 LEGEND = (
@@ -85,9 +83,6 @@ def measurements(
     if rounds is not None:
         effort = dataclasses.replace(effort, rounds=rounds)
     threads = arguments.threads
-    if arguments.what == "inside":
-        yield from inside.measure(threads, device, effort, busyness)
-        return
     shapes = [SHAPES[name] for name in arguments.shapes]
     match arguments.what:
         case "loop":
@@ -114,8 +109,8 @@ def parse() -> argparse.Namespace:
     )
     parser.set_defaults(device="cpu", precisions=None)
     commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    of_cores, of_loop, of_generate, of_inside, of_sweep = every = [
-        commands.add_parser(name) for name in ("cores", "loop", "generate", "inside", "sweep")
+    of_cores, of_loop, of_generate, of_sweep = every = [
+        commands.add_parser(name) for name in ("cores", "loop", "generate", "sweep")
     ]
     for command in every:
         command.add_argument("--quick", action="store_true", help="too little to be trusted")
@@ -133,9 +128,9 @@ def parse() -> argparse.Namespace:
         of_characters = [n for n, s in SHAPES.items() if s.vocabulary_size <= MOST_CHARACTERS]
         possible = of_characters if command is of_loop else list(SHAPES)
         command.add_argument("--shapes", nargs="+", choices=possible)
-    for command in of_cores, of_loop, of_generate, of_inside:
+    for command in of_cores, of_loop, of_generate:
         command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-        default = "1" if command in (of_loop, of_inside) else "1, and as many as there are cores"
+        default = "1" if command is of_loop else "1, and as many as there are cores"
         command.add_argument("--threads", nargs="+", type=threads, help=f"(default: {default})")
     of_cores.add_argument("--cells", nargs="+", choices=list(BLOCKS), default=[Cell.lstm])
     of_sweep.add_argument("--jobs", type=positive, default=8, help="of each sweep (default: 8)")
@@ -145,7 +140,7 @@ def parse() -> argparse.Namespace:
         arguments.shapes = ["small"] if arguments.quick else SHAPES_OF[arguments.what]
     if arguments.what != "sweep" and arguments.threads is None:
         few, many = 1, count_cores()
-        arguments.threads = [few] if arguments.what in ("loop", "inside") else sorted({few, many})
+        arguments.threads = [few] if arguments.what == "loop" else sorted({few, many})
         if arguments.device == "cuda":
             arguments.threads = [many]
     return arguments

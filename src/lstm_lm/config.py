@@ -1,8 +1,8 @@
-"""Every setting of a run: its type, its default and the range it must lie in.
+"""Every setting of a run: its type, default and range, and what it changes.
 
 Hydra merges ``conf/`` and the command line into :class:`RunConfig`, so an unknown key or a
 value of the wrong type is refused before anything runs; ranges are checked when the objects
-are made. The classes are not frozen only because Hydra could not apply overrides to them.
+are made. The classes are not frozen, because Hydra must be able to override fields.
 """
 
 import dataclasses
@@ -11,7 +11,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
-from typing import Any, TypeVar, cast
+from functools import cache
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -134,11 +136,30 @@ PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 AUTO = "auto"  # what suits the machine; see lstm_lm.model.auto_settings
 
 
+class Effect(StrEnum):
+    """What a setting changes; stands beside each field that changes less than what is trained."""
+
+    training = auto()  # what is trained: it belongs to the fingerprint
+    cost = auto()  # how long, on what or from which file it is trained
+    nothing = auto()  # where things lie, and what is written meanwhile
+
+
+def changes(effect: Effect, default: Any) -> Any:
+    """A field whose setting changes only so much."""
+    return field(default=default, metadata={"effect": effect})
+
+
+def group(kind: type, effect: Effect = Effect.training) -> Any:
+    """A field with a group of settings, none of which changes more."""
+    return field(default_factory=kind, metadata={"effect": effect})
+
+
 @dataclass
 class DataConfig:
     text: TextName = TextName.python_docs
-    path: str | None = None  # of the user's own UTF-8 text, for text=file
-    root: str | None = None  # where texts are kept; else $LSTM_LM_DATA, else a cache folder
+    path: str | None = changes(Effect.cost, None)  # of the user's own UTF-8 text, for text=file
+    # Where texts are kept; null: $LSTM_LM_DATA, else a cache folder.
+    root: str | None = changes(Effect.nothing, None)
     level: Level = Level.character
     cleaning: Cleaning = Cleaning.none
     # Below 1 a share of the tokens, from 1 on a number of them, taken from the text's end.
@@ -149,12 +170,12 @@ class DataConfig:
     max_tokens: int | None = None  # use no more than the text's first; generate so many
     vocabulary_from: VocabularySource = VocabularySource.training
     minimum_count: int = 1  # rarer tokens become <unk>
-    reserved_tokens: list[str] = field(default_factory=list)  # given the ids after <unk>
     order: Order = Order.consecutive
     batch_size: int = 32  # windows per batch, over all processes
     num_steps: int = 35  # tokens per window
     evaluation_rows: int = 32  # rows the validation text is cut into while training
-    reset_every: int | None = None  # tokens; also report final figures with the state reset so
+    # Tokens; also report final figures with the state reset so.
+    reset_every: int | None = changes(Effect.nothing, None)
     # Of generated texts; see lstm_lm.data.generated.
     text_seed: int = 0
     lag: int = 10  # of recall: how many symbols lie between one and its recall
@@ -197,7 +218,7 @@ class DataConfig:
 class ModelConfig:
     cell: Cell = Cell.lstm
     core: CoreName = CoreName.builtin
-    backend: Backend = Backend.auto  # of the fused core
+    backend: Backend = changes(Effect.cost, Backend.auto)  # of the fused core
     hidden_size: int = 256
     num_layers: int = 1
     embedding_size: int | None = 64  # null: one-hot input
@@ -318,10 +339,11 @@ class OptimizerConfig:
 class TrainingConfig:
     """How long to train (whichever budget is used up first) and how often to look."""
 
-    epochs: int | None = 10
-    steps: int | None = None
-    minutes: float | None = None  # of wall time from the first step on, validation included
-    log_every: int = 50  # steps
+    epochs: int | None = changes(Effect.cost, 10)
+    steps: int | None = changes(Effect.cost, None)
+    # Of wall time from the first step on, validation included.
+    minutes: float | None = changes(Effect.cost, None)
+    log_every: int = changes(Effect.nothing, 50)  # steps
     validate_every: int = 1  # epochs
 
     def __post_init__(self) -> None:
@@ -401,21 +423,23 @@ class DeviceConfig:
 @dataclass
 class RunConfig:
     seed: int = 0
-    resume: str | None = None  # a run's folder to go on in; auto: hydra.run.dir, if it has a run
-    init_from: str | None = None  # the folder of a run whose best weights to start from
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    samples: SamplesConfig = field(default_factory=SamplesConfig)
-    inside: InsideConfig = field(default_factory=InsideConfig)
-    device: DeviceConfig = field(default_factory=DeviceConfig)
+    # A run's folder to resume; auto: hydra.run.dir, if it has a run.
+    resume: str | None = changes(Effect.nothing, None)
+    # The folder of a run whose best weights to start from; their checksum is in the fingerprint.
+    init_from: str | None = changes(Effect.cost, None)
+    data: DataConfig = group(DataConfig)
+    model: ModelConfig = group(ModelConfig)
+    optimizer: OptimizerConfig = group(OptimizerConfig)
+    training: TrainingConfig = group(TrainingConfig)
+    checkpoint: CheckpointConfig = group(CheckpointConfig, Effect.nothing)
+    samples: SamplesConfig = group(SamplesConfig, Effect.nothing)
+    inside: InsideConfig = group(InsideConfig, Effect.nothing)
+    device: DeviceConfig = group(DeviceConfig, Effect.cost)
     # Lightning's: loggers and callbacks, each by a name of its own with its _target_ and arguments,
     # and what Trainer is given besides. They have neither types nor defaults here.
-    logger: dict[str, Any] = field(default_factory=dict)
-    callbacks: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = group(dict, Effect.nothing)
+    callbacks: dict[str, Any] = group(dict)
+    trainer: dict[str, Any] = group(dict)
 
     def __post_init__(self) -> None:
         self.logger = plain("logger", self.logger)
@@ -442,6 +466,53 @@ class ComposedConfig(RunConfig):
     """The config of a run, and the folder that ``hydra.run.dir`` named for it."""
 
     output: str | None = None  # null: a new one below outputs/
+
+
+class Setting(NamedTuple):
+    name: str  # dotted
+    type: Any
+    effect: Effect
+
+
+@cache
+def all_settings(kind: Any = RunConfig) -> tuple[Setting, ...]:
+    """Every setting below a class of settings; Lightning's groups are one setting each."""
+    found: list[Setting] = []
+    for each in dataclasses.fields(kind):
+        effect = each.metadata.get("effect", Effect.training)
+        if not dataclasses.is_dataclass(each.type):
+            found.append(Setting(each.name, each.type, effect))
+            continue
+        inner: Any = each.type
+        for below in all_settings(inner):
+            less = below.effect if effect is Effect.training else effect
+            found.append(Setting(f"{each.name}.{below.name}", below.type, less))
+    return tuple(found)
+
+
+def settings_of(config: Any, prefix: str = "") -> dict[str, Any]:
+    """All settings of a config by their dotted names."""
+    kind: Any = type(config)
+    names = [setting.name for setting in all_settings(kind)]
+    return {prefix + name: attrgetter(name)(config) for name in names}
+
+
+@cache
+def effect_of(name: str) -> Effect:
+    """What a setting changes, or an entry of one of Lightning's groups, by its dotted name."""
+    effects = {setting.name: setting.effect for setting in all_settings()}
+    return effects.get(name) or effects.get(name.partition(".")[0], Effect.training)
+
+
+def flatten(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """The values in nested dictionaries, by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def checked_again(config: RunConfig) -> RunConfig:

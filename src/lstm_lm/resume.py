@@ -7,14 +7,14 @@ from typing import Any
 import torch
 
 from lstm_lm.command_line.instantiate import typed_entries
-from lstm_lm.config import RunConfig, Schedule
+from lstm_lm.config import RunConfig, Schedule, settings_of
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.experiment import announce, prepare, start_from, train
 from lstm_lm.machine import cores, precision_here
 from lstm_lm.model.auto_settings import without_auto
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.checkpoint_file import load_newest
-from lstm_lm.saved.fingerprint import fingerprint, settings_of, what_is_trained
+from lstm_lm.saved.fingerprint import fingerprint, what_is_trained
 from lstm_lm.saved.load_model import run_to_start_from
 from lstm_lm.saved.run_folder import RunFolder, refuse_odd_name, with_absolute_paths
 from lstm_lm.training.process_group import as_rank, rank_of

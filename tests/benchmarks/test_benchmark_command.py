@@ -77,15 +77,6 @@ def test_loop(type_command):
     assert row["ratio"] > 0 and row["tokens_per_second"] > 0 and "milliseconds" in row
 
 
-def test_inside(type_command):
-    command = "inside --quick --rounds 1 --threads 1 --json rows.json".split()
-    code, output, errors = type_command(BENCHMARKS, *command)
-    assert (code, errors) == (0, "")
-    assert "look / epoch, in time" in output
-    look, flow = measured()
-    assert 0 < look["ratio"] < 1 and 0 < flow["ratio"] < 1
-
-
 def test_generate(type_command):
     command = ["generate", *TINY, "--json", "rows.json", "--chart", "chart.png"]
     code, output, errors = type_command(BENCHMARKS, *command)

@@ -9,8 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lstm_lm.config import DataConfig, RunConfig, SamplesConfig, from_plain
-from lstm_lm.saved.fingerprint import settings_of
+from lstm_lm.config import DataConfig, RunConfig, SamplesConfig, from_plain, settings_of
 from lstm_lm.saved.run_folder import RunFolder, as_yaml, config_of
 
 SMALL = [

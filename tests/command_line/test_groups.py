@@ -7,9 +7,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from lstm_lm.command_line.instantiate import build_callbacks, build_loggers, typed_entries
+from lstm_lm.config import settings_of
 from lstm_lm.errors import SettingsError
 from lstm_lm.lightning_parts import PACKAGES
-from lstm_lm.saved.fingerprint import settings_of
 from lstm_lm.saved.run_folder import TENSORBOARD, RunFolder, config_of
 
 CONF = Path(__file__).parents[2] / "conf"

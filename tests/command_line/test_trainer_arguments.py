@@ -5,10 +5,9 @@ import inspect
 import pytest
 from lightning import Trainer
 
-from lstm_lm.config import RunConfig
+from lstm_lm.config import RunConfig, settings_of
 from lstm_lm.errors import SettingsError
 from lstm_lm.lightning_parts import GOVERNED, REFUSED, WITHOUT_EFFECT, names, passed_on
-from lstm_lm.saved.fingerprint import settings_of
 from lstm_lm.saved.run_folder import RunFolder, config_of
 
 

@@ -12,8 +12,7 @@ from omegaconf import OmegaConf
 
 from lstm_lm.command_line.instantiate import typed_entries
 from lstm_lm.command_line.settings import as_setting, register, typed_settings
-from lstm_lm.config import RunConfig
-from lstm_lm.saved.fingerprint import settings_of
+from lstm_lm.config import RunConfig, settings_of
 from lstm_lm.saved.run_folder import TENSORBOARD, RunFolder
 
 SCHEDULE = "gradient_accumulation_schedule"  # with numbers for keys

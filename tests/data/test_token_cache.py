@@ -66,10 +66,9 @@ def test_splits_are_the_same_with_what_was_kept(level, cleaning, source, root, m
         cleaning=cleaning,
         vocabulary_from=source,
         minimum_count=3,
-        reserved_tokens=["<pad>"],
     )
     first, second = read_splits(config), read_splits(config)
-    other_settings = replace(config, minimum_count=1, max_tokens=150, reserved_tokens=[])
+    other_settings = replace(config, minimum_count=1, max_tokens=150)
     with_kept = read_splits(other_settings)
     monkeypatch.setattr(token_cache, "WORTH_KEEPING", 10**9)
     for settings, found in [(config, first), (config, second), (other_settings, with_kept)]:

@@ -11,11 +11,6 @@ def test_commonest_come_first_and_ties_keep_the_order_of_first_occurrence():
     assert vocabulary.tokens == ("<unk>", "a", "c", "b", "d")
 
 
-def test_reserved_tokens_follow_the_unknown_one_and_are_not_listed_twice():
-    vocabulary = Vocabulary.from_counts(Counter(["<bos>", "a"]), reserved=["<pad>", "<bos>"])
-    assert vocabulary.tokens == ("<unk>", "<pad>", "<bos>", "a")
-
-
 def test_rare_tokens_are_unknown():
     vocabulary = Vocabulary.from_counts(Counter("a a b".split()), minimum_count=2)
     assert vocabulary.encode("a b".split()) == [1, 0]

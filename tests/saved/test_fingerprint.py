@@ -12,9 +12,9 @@ from lstm_lm.saved.run_folder import RunFolder
 def test_without_any_it_is_as_it_always_was():
     assert fingerprint(RunConfig(), "text") == "e5ad4bd58a42fde7"
     config = RunConfig(
-        data=DataConfig(batch_size=4, reserved_tokens=["a"]), model=ModelConfig(hidden_size=7)
+        data=DataConfig(batch_size=4, minimum_count=2), model=ModelConfig(hidden_size=7)
     )
-    assert fingerprint(config, "text", "weights") == "85fec330e848e327"
+    assert fingerprint(config, "text", "weights") == "0da5dfad23a1816a"
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,11 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from lstm_lm import runs
-from lstm_lm.config import RunConfig
+from lstm_lm.config import RunConfig, flatten
 from lstm_lm.errors import SettingsError
 from lstm_lm.files import locked
 from lstm_lm.report.differences import texts_apart
 from lstm_lm.saved.event_files import Curve, read_curves, training_seconds
-from lstm_lm.saved.fingerprint import flatten
 from lstm_lm.saved.results import read_results
 from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder
 

@@ -7,13 +7,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
 
-from lstm_lm.config import RunConfig
+from lstm_lm.config import flatten
 from lstm_lm.errors import Diverged, Stopped
 from lstm_lm.experiment import train
 from lstm_lm.resume import resume
 from lstm_lm.saved.event_files import read_events
-from lstm_lm.saved.fingerprint import flatten, settings_of, what_is_trained
-from lstm_lm.training.hparams import setting_types
+from lstm_lm.saved.fingerprint import what_is_trained
 from lstm_lm.training.module import LanguageModelModule
 
 START, END = metadata.SESSION_START_INFO_TAG, metadata.SESSION_END_INFO_TAG
@@ -167,7 +166,3 @@ def test_a_run_that_diverged_is_a_failure(tiny_run, tmp_path):
     with pytest.raises(Diverged):
         train(tiny_run("optimizer.learning_rate=1e30", "optimizer.clip_norm=null"), tmp_path)
     assert starts_and_ends(tmp_path) == (1, 1, "STATUS_FAILURE")
-
-
-def test_every_setting_has_a_type():
-    assert set(setting_types(RunConfig)) == set(settings_of(RunConfig()))

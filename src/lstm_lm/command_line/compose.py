@@ -27,9 +27,8 @@ from lstm_lm.command_line.settings import (
     run_config,
     typed_settings,
 )
-from lstm_lm.config import ComposedConfig, RunConfig
+from lstm_lm.config import ComposedConfig, RunConfig, settings_of
 from lstm_lm.errors import SettingsError
-from lstm_lm.saved.fingerprint import settings_of
 
 PACKAGE = Path(__file__).parents[1]
 ONE_AT_A_TIME = threading.RLock()

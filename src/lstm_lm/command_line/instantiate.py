@@ -25,10 +25,9 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 
 from lstm_lm.command_line.settings import nearest
-from lstm_lm.config import Accelerator, RunConfig, as_text
+from lstm_lm.config import Accelerator, RunConfig, as_text, flatten
 from lstm_lm.errors import SettingsError
 from lstm_lm.lightning_parts import TARGET, is_trusted, refuse_missing_packages
-from lstm_lm.saved.fingerprint import flatten
 from lstm_lm.training.metrics import METRICS
 
 # Arguments that say where something is written or sent to, which a stranger shall not decide.

@@ -3,8 +3,8 @@
 import difflib
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,12 +15,28 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from lstm_lm.config import Accelerator, Backend, RunConfig, TextName, as_text, change, plain
+from lstm_lm.config import (
+    Accelerator,
+    Backend,
+    RunConfig,
+    TextName,
+    all_settings,
+    as_text,
+    change,
+    flatten,
+    plain,
+    settings_of,
+)
 from lstm_lm.errors import SettingsError
 from lstm_lm.lightning_parts import names, passed_on, refuse_missing_packages
-from lstm_lm.saved.fingerprint import flatten, settings_of
 
 LIGHTNINGS = "logger", "callbacks"  # groups of which a run has what its files say
+# Settings of the version before, and what takes their place.
+REMOVED = {
+    "data.reserved_tokens": "leave it out, as no id was ever given to such a token by a text",
+    "optimizer.plateau_factor": "choose optimizer.schedule=linear or cosine",
+    "optimizer.plateau_patience": "choose optimizer.schedule=linear or cosine",
+}
 MAIN, ONLY_TYPED = "train", "only_what_is_typed"  # configs
 GROUPS = "data", "device", *LIGHTNINGS, "sweep", "experiment", "debug"
 
@@ -46,15 +62,10 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store("schema", schema())
     nothing_chosen = [{group: None} for group in GROUPS]
-    store.store(
-        ONLY_TYPED,
-        {
-            "defaults": ["_self_", *nothing_chosen],
-            **all_missing(RunConfig),
-            **{group: {} for group in LIGHTNINGS},
-            "trainer": dict.fromkeys(names(), MISSING),
-        },
-    )
+    only_typed = OmegaConf.create({"defaults": ["_self_", *nothing_chosen]})
+    for name in setting_names():
+        OmegaConf.update(only_typed, name, {} if name in LIGHTNINGS else MISSING)
+    store.store(ONLY_TYPED, only_typed)
 
 
 def schema() -> type:
@@ -167,17 +178,19 @@ def refuse_other_files(hydra_config: Any) -> None:
 
 def refuse_unknown_settings(composed: DictConfig) -> None:
     """Of which ``+key=value`` lets any through."""
-    known = set(settings())
+    known = set(setting_names())
     for key in flat(composed):
         if key not in known and key.split(".")[0] not in LIGHTNINGS:
             raise no_such_setting(key)
 
 
 def no_such_setting(key: str) -> SettingsError:
-    if key in settings():
+    if key in setting_names():
         return SettingsError(
             f"the file that -cn names has no {key}: its defaults must begin with {MAIN}"
         )
+    if key in REMOVED:
+        return SettingsError(f"{key} is no setting any more: {REMOVED[key]}")
     group, _, entry = key.partition(".")
     if group in LIGHTNINGS and "." not in entry:
         return SettingsError(f"there is no {key} yet: choose it with {group}={entry}")
@@ -186,7 +199,7 @@ def no_such_setting(key: str) -> SettingsError:
             f"there is no setting {key}; +{key}=… hands it on to the class, if that takes it"
         )
     of_trainer = [f"trainer.{name}" for name in passed_on()]
-    others = [name for name in settings() if not name.startswith("trainer.")]
+    others = [name for name in setting_names() if not name.startswith("trainer.")]
     right = of_trainer if key.startswith("trainer.") else [*others, *of_trainer]
     return SettingsError(f"there is no setting {key}; {nearest(key, right)}")
 
@@ -201,29 +214,14 @@ def nearest(wrong: str, right: list[str]) -> str:
     return f"there are {', '.join(right)}" if len(right) < 20 else "--help lists every setting"
 
 
-def settings(group: type = RunConfig, prefix: str = "") -> Iterator[str]:
+def setting_names() -> list[str]:
     """The dotted names of all settings, arguments of Lightning's ``Trainer`` among them."""
-    for setting in fields(group):
-        if isinstance(setting.type, type) and is_dataclass(setting.type):
-            yield from settings(setting.type, f"{prefix}{setting.name}.")
-        elif setting.name == "trainer":
-            yield from (f"trainer.{name}" for name in names())
-        else:
-            yield f"{prefix}{setting.name}"
+    ours = [setting.name for setting in all_settings() if setting.name != "trainer"]
+    return [*ours, *(f"trainer.{name}" for name in names())]
 
 
 def flat(group: DictConfig) -> dict[str, Any]:
     return flatten(cast(dict[str, Any], OmegaConf.to_container(group, resolve=True)))
-
-
-def all_missing(group: type) -> dict[str, Any]:
-    """The settings of a config class, none of which has a value."""
-    return {
-        setting.name: all_missing(setting.type)
-        if isinstance(setting.type, type) and is_dataclass(setting.type)
-        else MISSING
-        for setting in fields(group)
-    }
 
 
 def as_setting(key: str, value: object) -> str:

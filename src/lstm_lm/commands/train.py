@@ -35,11 +35,11 @@ from lstm_lm.command_line.settings import (
     run_config,
     typed_settings,
 )
+from lstm_lm.config import settings_of
 from lstm_lm.data.vocabulary import say_unknown
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
 from lstm_lm.files import is_locked
 from lstm_lm.process import STOPPING, complain, printing, run_program, slow_imports
-from lstm_lm.saved.fingerprint import settings_of
 
 
 class JobFailed(Exception):

@@ -110,7 +110,7 @@ def split(corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None, nam
     if vocabulary is None:
         source = training if config.vocabulary_from is VocabularySource.training else whole
         counts = dict(zip(source.distinct, source.counts().tolist(), strict=True))
-        vocabulary = Vocabulary.from_counts(counts, config.minimum_count, config.reserved_tokens)
+        vocabulary = Vocabulary.from_counts(counts, config.minimum_count)
     parts, floors = (training, validation, test), corpus.floors or (None, None, None)
     splits = [
         Split.of(tokens, vocabulary, config.level, floor)

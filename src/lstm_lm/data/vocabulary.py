@@ -1,7 +1,7 @@
 """Tokens and the ids that stand for them."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lstm_lm.errors import SettingsError
@@ -36,22 +36,19 @@ class Vocabulary:
             raise ValueError(f"a vocabulary starts with {UNKNOWN} and lists each token once")
 
     @classmethod
-    def from_counts(
-        cls, counts: Mapping[str, int], minimum_count: int = 1, reserved: Sequence[str] = ()
-    ) -> "Vocabulary":
-        """Reserved tokens, then the commonest first; ties in the order they are given in."""
-        head = dict.fromkeys([UNKNOWN, *reserved])
-        rest = [
+    def from_counts(cls, counts: Mapping[str, int], minimum_count: int = 1) -> "Vocabulary":
+        """The commonest tokens first; ties in the order they are given in."""
+        tokens = [
             token
             for token, count in Counter(counts).most_common()
-            if count >= minimum_count and token not in head
+            if count >= minimum_count and token != UNKNOWN
         ]
-        if len(head) + len(rest) == 1:
+        if not tokens:
             raise SettingsError(
                 f"no token occurs {minimum_count} times in the training text: "
                 "use a longer text or a smaller data.minimum_count"
             )
-        return cls([*head, *rest])
+        return cls([UNKNOWN, *tokens])
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -5,11 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lstm_lm.config import Effect, effect_of
 from lstm_lm.saved.results import Result
-
-# They change where things lie and what is written meanwhile, but not what a run comes to.
-WITHOUT_EFFECT = {"resume", "data.root", "data.reset_every", "training.log_every"}
-GROUPS_WITHOUT_EFFECT = {"checkpoint", "samples", "inside", "logger"}
 
 TEXTS = "data.text", "data.path", "data.text_sha256", "data.level"
 
@@ -27,11 +24,7 @@ def differing(results: Iterable[Result]) -> list[str]:
 
 def with_effect(names: Iterable[str]) -> list[str]:
     """Those that can change what a run comes to."""
-    return [
-        name
-        for name in names
-        if name not in WITHOUT_EFFECT and name.split(".")[0] not in GROUPS_WITHOUT_EFFECT
-    ]
+    return [name for name in names if effect_of(name) is not Effect.nothing]
 
 
 def texts_apart(results: Iterable[Result]) -> list[str]:

@@ -15,6 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from lstm_lm.config import flatten
 from lstm_lm.files import write_whole
 from lstm_lm.report.differences import (
     about,
@@ -25,7 +26,6 @@ from lstm_lm.report.differences import (
     texts_apart,
     with_effect,
 )
-from lstm_lm.saved.fingerprint import flatten
 from lstm_lm.saved.results import Result
 from lstm_lm.saved.sweep_folder import Job
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lstm_lm.config import GENERATED, TextName
+from lstm_lm.config import GENERATED, TextName, flatten, settings_of
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.files import ESCAPE
 from lstm_lm.saved.event_files import Curve, read_curves
-from lstm_lm.saved.fingerprint import flatten, settings_of
 from lstm_lm.saved.run_folder import RunFolder
 from lstm_lm.saved.sweep_folder import Job, SweepFolder
 

@@ -32,11 +32,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from lstm_lm.config import Backend, RunConfig, change
+from lstm_lm.config import Backend, RunConfig, change, settings_of
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.files import is_locked, locked, read_json, read_regular, remove_unfinished, write_whole
-from lstm_lm.saved.fingerprint import settings_of
 
 # What runs logged with before that was a setting; conf/logger/tensorboard.yaml has the same.
 TENSORBOARD = {
@@ -245,12 +244,13 @@ class RunFolder:
                 f"{self.path} is not a run's folder: it has no {self.config.name} of one"
             )
         try:
-            loaded = OmegaConf.load(io.BytesIO(read_regular(self.config)))
+            loaded: Any = OmegaConf.load(io.BytesIO(read_regular(self.config)))
             # Looked up, it could tell a logger what only this machine's user should know.
             if looks_up(OmegaConf.to_container(loaded)):
                 raise ValueError("it has ${…} in it, and not only values: as text that is \\${…}")
             if "logger" not in loaded:
                 translate_first_version(loaded)
+            loaded.get("data", {}).pop("reserved_tokens", None)  # once a setting
             saved = OmegaConf.merge(OmegaConf.structured(RunConfig), loaded)
             saved = in_omegaconf(settings_of(OmegaConf.to_object(saved)))
         except OSError as error:

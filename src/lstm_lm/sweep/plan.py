@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from lstm_lm.command_line.settings import choices
-from lstm_lm.config import AUTO, DataConfig, RunConfig
+from lstm_lm.config import AUTO, DataConfig, RunConfig, settings_of
 from lstm_lm.data.batches import TrainingBatches
 from lstm_lm.data.splits import Splits, read_splits
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.generation import encode_prompts
 from lstm_lm.model.auto_settings import NAMES, settle, with_backend
-from lstm_lm.saved.fingerprint import fingerprint, settings_of, trained_of
+from lstm_lm.saved.fingerprint import fingerprint, trained_of
 from lstm_lm.saved.run_folder import RunFolder, config_of, with_absolute_paths
 from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder, identity
 from lstm_lm.sweep.gpu_slots import uses_gpu

@@ -1,80 +1,69 @@
 """A run's row in TensorBoard's HPARAMS: its settings, its figures, and how it ended.
 
-The settings are written once, at a run's start. How it ended is written when it does, after its
-last checkpoint, so that it is cut off with all that follows when the run goes on. TensorBoard
-shows a run without an end, one that trains or was interrupted, as UNKNOWN: whether its process
-still lives cannot be read from its files.
+The settings are written once, at a run's start. The end is written after the last checkpoint, so a
+resumed run cuts it off. TensorBoard shows a run without an end, one that trains or was
+interrupted, as UNKNOWN.
 
-Every run writes the same settings with the same types, as TensorBoard takes the columns from
-whichever run it reads first. What can be null is text, as there is no number for it.
+Every run writes the same settings with the same types, because TensorBoard takes the columns from
+the run that it reads first. A setting that can be null is text, as there is no number for null.
 """
 
-import dataclasses
 import math
+import time
 from enum import StrEnum
 from typing import Any
 
-from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE  # type: ignore[import-untyped]
-from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
-    HParamsPluginData,
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams import (  # type: ignore[import-untyped]
+    api_pb2,
+    metadata,
+    plugin_data_pb2,
 )
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 
-from lstm_lm.config import PRECISIONS, RunConfig
-from lstm_lm.saved.fingerprint import flatten, what_is_trained
+from lstm_lm.config import PRECISIONS, RunConfig, all_settings, settings_of
+from lstm_lm.saved.fingerprint import what_is_trained
 
-# What the summary has exactly in the end, and its tag, where that is not the same: a curve has it.
+# The tag of each exact final figure, by its name in the summary; some names are those of curves.
 FINAL_FIGURES = {
     "best/validation/perplexity": "best/validation/perplexity",
     "test/perplexity": "test/perplexity",
     "validation/perplexity": "final/validation/perplexity",
 }
-# TensorBoard shows five settings until others are asked for: those said to differ, by alphabet.
+CURVES = "validation/perplexity", "train/perplexity", "tokens_per_second"
+# TensorBoard first shows five settings, those that are said to differ.
 SHOWN_FIRST = {
-    "model.cell",
-    "model.core",
-    "model.hidden_size",
-    "optimizer.learning_rate",
-    "seed",
+    *("model.cell", "model.core", "model.hidden_size", "optimizer.learning_rate", "seed"),
 }
-COLUMNS = [
-    "best/validation/perplexity",
-    "test/perplexity",
-    "final/validation/perplexity",
-    "validation/perplexity",
-    "train/perplexity",
-    "tokens_per_second",
-]
 
 
 def write_start(writer: SummaryWriter, config: RunConfig) -> None:
-    """What is trained, and on what."""
-    settings = what_is_trained(config) | flatten({"device": dataclasses.asdict(config.device)})
-    settings["model.backend"] = config.model.backend
-    types = setting_types(RunConfig)
-    values = {name: as_column(value, types.get(name)) for name, value in settings.items()}
-    possible = {name: choices(name, types.get(name)) for name in values}
-    domains = {name: values for name, values in possible.items() if values}
-    columns, start, _ = hparams(values, dict.fromkeys(COLUMNS, math.nan), domains)
-
-    def show_first(content: Any) -> None:
-        for info in content.experiment.hparam_infos:
-            info.differs = info.name in SHOWN_FIRST
-
-    change(columns, show_first)
-    for summary in columns, start:
-        writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
-
-
-def as_column(value: Any, kind: Any) -> float | str:
-    if kind in (int, float):
-        return float(value)
-    return "null" if value is None else str(value)
+    """Write what is trained, and on what."""
+    known = settings_of(config)
+    of_run = [name for name in known if name.startswith("device.")]
+    settings = what_is_trained(config) | {n: known[n] for n in [*of_run, "model.backend"]}
+    types = {setting.name: setting.type for setting in all_settings()}
+    infos, start = [], plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+    for name, value in settings.items():
+        is_number = types.get(name) in (int, float)
+        if is_number:
+            start.hparams[name].number_value = float(value)
+        else:
+            start.hparams[name].string_value = "null" if value is None else str(value)
+        kind = api_pb2.DATA_TYPE_FLOAT64 if is_number else api_pb2.DATA_TYPE_STRING
+        infos.append(api_pb2.HParamInfo(name=name, type=kind, differs=name in SHOWN_FIRST))
+        infos[-1].domain_discrete.extend(choices(name, types.get(name)))
+    metrics = [
+        api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag))
+        for tag in (*FINAL_FIGURES.values(), *CURVES)
+    ]
+    columns = api_pb2.Experiment(hparam_infos=infos, metric_infos=metrics)
+    write(writer, metadata.EXPERIMENT_TAG, experiment=columns)
+    write(writer, metadata.SESSION_START_INFO_TAG, session_start_info=start)
 
 
 def write_success(writer: SummaryWriter, figures: dict[str, Any], step: int) -> None:
-    """The exact figures, each at the step that its weights are of, flushed to the files.
+    """Write the exact figures, each at the step of its weights, and flush them to the files.
 
     Raises:
         OSError: if that is not possible.
@@ -83,41 +72,27 @@ def write_success(writer: SummaryWriter, figures: dict[str, Any], step: int) -> 
         if math.isfinite(figures[name]):
             is_final = tag.startswith("final/")
             writer.add_scalar(tag, figures[name], step if is_final else figures["best/step"])
-    _, _, end = hparams({}, {})
-    writer.file_writer.add_summary(end)  # type: ignore[attr-defined]
+    write_end(writer, api_pb2.STATUS_SUCCESS)
     writer.flush()
 
 
 def write_failure(writer: SummaryWriter) -> None:
-    def fail(content: Any) -> None:
-        content.session_end_info.status = STATUS_FAILURE
-
-    _, _, end = hparams({}, {})
-    change(end, fail)
-    writer.file_writer.add_summary(end)  # type: ignore[attr-defined]
+    write_end(writer, api_pb2.STATUS_FAILURE)
 
 
-def change(summary: Any, edit: Any) -> None:
-    """Edit what a summary holds for HPARAMS."""
-    data = summary.value[0].metadata.plugin_data
-    content = HParamsPluginData.FromString(data.content)
-    edit(content)
-    data.content = content.SerializeToString()
+def write_end(writer: SummaryWriter, status: int) -> None:
+    end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+    write(writer, metadata.SESSION_END_INFO_TAG, session_end_info=end)
 
 
-def setting_types(group: type, prefix: str = "") -> dict[str, Any]:
-    """The type of each setting, by its dotted name."""
-    types: dict[str, Any] = {}
-    for field in dataclasses.fields(group):
-        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
-            types |= setting_types(field.type, f"{prefix}{field.name}.")
-        else:
-            types[prefix + field.name] = field.type
-    return types
+def write(writer: SummaryWriter, tag: str, **content: Any) -> None:
+    data = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
+    value = Summary.Value(tag=tag, metadata=data, tensor=metadata.NULL_TENSOR)
+    writer.file_writer.add_summary(Summary(value=[value]))  # type: ignore[attr-defined]
 
 
 def choices(name: str, kind: Any) -> list[str]:
-    """All that a setting can be, for TensorBoard to filter by; none if that has no end."""
+    """All values of a setting, for TensorBoard to filter by; none if there is no end of them."""
     if name == "device.precision":
         return list(PRECISIONS)
     is_enum = isinstance(kind, type) and issubclass(kind, StrEnum)
