@@ -26,11 +26,12 @@ from lstm_lm.process import StopSignals
 from lstm_lm.saved.fingerprint import fingerprint
 from lstm_lm.saved.load_model import TrainedModel, run_to_start_from, weights_sha256
 from lstm_lm.saved.run_folder import RunFolder, refuse_odd_name
+from lstm_lm.training.failures import first_line
 from lstm_lm.training.loggers import with_known_ids
 from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.process_group import as_rank, local_rank_of, rank_of
 from lstm_lm.training.session import Session
-from lstm_lm.training.trainer import build_trainer, first_line
+from lstm_lm.training.trainer import build_trainer
 
 MUCH = 0.1  # of a text; words of WikiText-2 come to 0.06
 

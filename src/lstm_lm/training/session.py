@@ -1,13 +1,11 @@
-"""What one process does of a run: from its beginning or a checkpoint, to whatever end."""
+"""One run in one process: assemble what trains it, train, finish; and record how it ended."""
 
 import contextlib
 import logging
 import os
 import platform
-import signal
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,13 +16,12 @@ import lightning
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.config import CoreName, RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import Splits
-from lstm_lm.errors import DamagedFile, Diverged, RunFailed, Stopped
+from lstm_lm.errors import Diverged
 from lstm_lm.evaluation import perplexity
 from lstm_lm.machine import device_name, keep_freed_memory
 from lstm_lm.process import StopSignals
@@ -32,15 +29,16 @@ from lstm_lm.saved.event_files import flushed_sizes
 from lstm_lm.saved.run_folder import RunFolder
 from lstm_lm.training.callbacks import FloorLine, Progress, Samples
 from lstm_lm.training.checkpoint import RunCheckpoint
+from lstm_lm.training.failures import explained, ignore_disk_errors_of_threads, status_after
 from lstm_lm.training.final_figures import final_figures
 from lstm_lm.training.hparams import write_failure, write_start, write_success
 from lstm_lm.training.inside_callback import INSIDE_CHARTS, Inside
 from lstm_lm.training.loggers import go_on_with_rows, keep_ids, tensorboard_of
 from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.optimization import epochs_done
-from lstm_lm.training.process_group import environment_for_ranks, is_lost_rank
+from lstm_lm.training.process_group import environment_for_ranks
 from lstm_lm.training.resumed_folder import ResumedFolder
-from lstm_lm.training.trainer import build_trainer, first_line
+from lstm_lm.training.trainer import build_trainer
 
 # TensorBoard shows these curves together.
 CHARTS: dict[str, dict[str, list[Any]]] = {
@@ -58,7 +56,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Session:
-    """Expects the folder to be locked, and its summary to hold what is known of the run so far."""
+    """A run that is about to be trained in this process.
+
+    The run folder must be locked, and its summary must hold what is known of the run so far.
+    """
 
     config: RunConfig
     folder: RunFolder
@@ -66,7 +67,7 @@ class Session:
     prompts: list[list[int]]
     module: LanguageModelModule
     loggers: list[Logger]
-    callbacks: list[Callback]  # of the user's, besides those of every run
+    callbacks: list[Callback]  # the user's, besides those of every run
     device: torch.device
     signals: StopSignals
     started: float  # of the monotonic clock
@@ -79,7 +80,7 @@ class Session:
         """Train until the budget is used up, then score the held-out text.
 
         Args:
-            resumed: the folder, if the run goes on there.
+            resumed: the folder, if this resumes a run.
 
         Raises:
             RunFailed, Stopped: with the newest state that could be saved.
@@ -87,69 +88,91 @@ class Session:
         self.resumed = resumed
         self.began = self.started - self.folder.values["seconds"]
         self.writer: SummaryWriter | None = None
-        with self.known_end(), environment_for_ranks(self.config.device):
-            keep_freed_memory()
-            if resumed is not None:
-                self.folder.record(status="running")
+        with self.recorded_end(), environment_for_ranks(self.config.device):
             self.assemble()
-            newest = None if resumed is None else resumed.path
-            self.trainer.fit(self.module, self.data, ckpt_path=newest)
-            if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-                self.trainer.test(self.module, self.data, verbose=False)
-                return
-            if self.checkpoint.validated_step != self.trainer.global_step:
-                self.trainer.validate(self.module, self.data, verbose=False)
-            if self.trainer.is_global_zero:
+            self.train()
+            if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
                 with self.signals.at_once():
                     self.finish()
 
     def assemble(self) -> None:
-        """Everything around the module that trains it."""
-        config, folder = self.config, self.folder
-        checkpoint = None if self.resumed is None else self.resumed.checkpoint
-        if folder.is_ours:
-            go_on_with_rows(self.loggers, folder.path, checkpoint)
+        """Build the trainer, with its loggers and callbacks, around the module."""
+        keep_freed_memory()
+        if self.resumed is not None:
+            self.folder.record(status="running")
+        if self.folder.is_ours:
+            checkpoint = None if self.resumed is None else self.resumed.checkpoint
+            go_on_with_rows(self.loggers, self.folder.path, checkpoint)
             self.writer = tensorboard_of(self.loggers)
-            keep_ids(list(config.logger), self.loggers, folder.path)
+            keep_ids(list(self.config.logger), self.loggers, self.folder.path)
         if self.writer is not None:
-            self.introduce(self.writer)
+            self.write_settings(self.writer)
         self.checkpoint = RunCheckpoint(
-            folder,
-            config.checkpoint,
+            self.folder,
+            self.config.checkpoint,
             self.signals,
             self.taking_over,
             self.record,
-            self.sizes,
+            self.event_file_sizes,
         )
         self.trainer = build_trainer(
-            config, self.device, self.loggers, self.all_callbacks(), folder
+            self.config, self.device, self.loggers, self.all_callbacks(), self.folder
         )
 
+    def train(self) -> None:
+        trainer, newest = self.trainer, None if self.resumed is None else self.resumed.path
+        trainer.fit(self.module, self.data, ckpt_path=newest)
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.test(self.module, self.data, verbose=False)
+        elif self.checkpoint.validated_step != trainer.global_step:
+            trainer.validate(self.module, self.data, verbose=False)
+
+    def finish(self) -> None:
+        """Score the held-out text exactly, and write the figures wherever they are shown."""
+        trainer, model = self.trainer, self.module.model.to(self.device).eval()
+        with self.writer_after_training() as writer:
+            if self.inside is not None and writer is not None:
+                self.inside.finish(trainer.global_step, writer)
+            figures = final_figures(
+                self.config.data, self.splits, model, self.folder, self.checkpoint
+            )
+            with self.taking_over():
+                pass  # all steps were saved before; these figures belong to them
+            if writer is not None:  # before the summary says so
+                write_success(writer, figures, trainer.global_step)
+            stopped_early = {"stopped_early": True} if self.checkpoint.is_ended else {}
+            self.folder.record(**figures, **stopped_early)
+
     def known(self) -> dict[str, Any]:
-        """What the summary says of what computes, and of the text."""
+        """The part of the summary about what computes, and about the text."""
         config = self.config
         return {
             "device": device_name(self.device),
             "precision": config.device.precision,
             "backend": config.model.backend.value if config.model.core is CoreName.fused else None,
             "ranks": config.device.ranks,
-            "versions": versions(),
+            "versions": {
+                "lstm_lm": metadata.version("lstm_lm"),
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "lightning": lightning.__version__,
+            },
             **self.splits.unknown,
         }
 
     def taking_over(self) -> AbstractContextManager[None]:
-        """Of the folder of a run that goes on, by the state that is saved in this context."""
+        """The context in which a state is saved; the first one takes over a resumed folder."""
         if self.resumed is None or not self.resumed.is_as_found:
             return contextlib.nullcontext()
         return self.resumed.taking_over(self.config, self.loggers, self.known())
 
-    def sizes(self) -> dict[str, int]:
-        """Of TensorBoard's files, once everything is on disk."""
+    def event_file_sizes(self) -> dict[str, int]:
+        """The sizes of TensorBoard's files, once everything is on disk."""
         sizes = flushed_sizes(self.folder.path, self.writer)
         return sizes if self.resumed is None else self.resumed.when_taken_over(sizes)
 
-    def introduce(self, writer: SummaryWriter) -> None:
-        """What TensorBoard shows of a run from its start."""
+    def write_settings(self, writer: SummaryWriter) -> None:
+        """Write what TensorBoard shows of a run from its start."""
         shows_inside = self.config.inside.every_epochs is not None
         before = None
         if self.resumed is not None and self.resumed.checkpoint is not None:
@@ -163,7 +186,7 @@ class Session:
             writer.add_custom_scalars(CHARTS | (INSIDE_CHARTS if shows_inside else {}))
 
     def all_callbacks(self) -> list[Callback]:
-        """In this order: what was measured is shown, and stored when all else is done."""
+        """The callbacks in this order: metrics are shown first, the state is saved last."""
         config, model, callbacks = self.config, self.module.model, list[Callback]()
         self.inside = None
         if self.folder.is_ours:
@@ -180,25 +203,9 @@ class Session:
                 callbacks.append(self.inside)
         return [*callbacks, *self.callbacks, self.checkpoint]
 
-    def finish(self) -> None:
-        """What there is to be known of the weights when training is done."""
-        trainer, model = self.trainer, self.module.model.to(self.device).eval()
-        with self.after_training() as writer:
-            if self.inside is not None and writer is not None:
-                self.inside.finish(trainer.global_step, writer)
-            figures = final_figures(
-                self.config.data, self.splits, model, self.folder, self.checkpoint
-            )
-            with self.taking_over():
-                pass  # all steps were saved before; these figures belong to them
-            if writer is not None:  # before the summary says so
-                write_success(writer, figures, trainer.global_step)
-            stopped_early = {"stopped_early": True} if self.checkpoint.is_ended else {}
-            self.folder.record(**figures, **stopped_early)
-
     @contextlib.contextmanager
-    def after_training(self) -> Iterator[SummaryWriter | None]:
-        """TensorBoard's writer anew, as Lightning closes its logger's when training ends."""
+    def writer_after_training(self) -> Iterator[SummaryWriter | None]:
+        """A new TensorBoard writer, as Lightning closes its logger's when training ends."""
         if self.writer is None:
             yield None
             return
@@ -206,7 +213,7 @@ class Session:
             yield writer
 
     def record(self, trainer: Trainer) -> None:
-        """What the summary says of a run that trains."""
+        """Bring the summary up to the newest step."""
         metrics = self.module.metrics
         epoch_loss = metrics.epoch_loss
         self.folder.record(
@@ -219,123 +226,60 @@ class Session:
         )
 
     @contextlib.contextmanager
-    def known_end(self) -> Iterator[None]:
-        """Let the summary say how it ended, and every error be one of this project's."""
-        status = "failed"
-        before, threading.excepthook = threading.excepthook, pass_over_disks
+    def recorded_end(self) -> Iterator[None]:
+        """Record in the summary how the run ends, and raise errors in this project's words."""
+        before, threading.excepthook = threading.excepthook, ignore_disk_errors_of_threads
         try:
             yield
-            status = "completed"
-        except Diverged as error:
-            self.folder.values["diverged_step"] = error.step
-            status = "diverged"
-            raise
-        except Stopped:
-            status = "interrupted"
-            raise
-        except SIGTERMException as error:  # Lightning noticed first
-            status = "interrupted"
-            raise Stopped(signal.SIGTERM) from error
-        except SystemExit as error:
-            status = "interrupted"
-            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into this
-                raise Stopped(signal.SIGINT) from error
-            raise
-        except OSError as error:
-            where = os.fsdecode(error.filename or self.folder.path)
-            reason = f"{error.strerror or error} ({where})"
-            raise RunFailed(f"the run cannot go on: {reason}; {self.saved()} is saved") from error
-        except DamagedFile as error:  # while it trains
-            raise RunFailed(f"the run cannot go on: {error}; {self.saved()} is saved") from error
-        except Exception as error:
-            better = explained(error, {type(part).__module__ for part in self.of_user})
+        except BaseException as error:
+            modules = {type(part).__module__ for part in (*self.callbacks, *self.loggers)}
+            better = explained(error, self.folder.path, self.saved(), modules)
+            diverged_step = better.step if isinstance(better, Diverged) else None
+            self.close(status_after(better), diverged_step)
             if better is error:
                 raise
             raise better from error
+        else:
+            self.close("completed")
         finally:
             threading.excepthook = before
-            self.close(status)
-
-    @property
-    def of_user(self) -> list[Callback | Logger]:
-        """Parts whose code may be the user's own."""
-        return [*self.callbacks, *self.loggers]
 
     def saved(self) -> str:
-        """What there is to go on from: somebody may have removed it meanwhile."""
+        """What there is to resume from; somebody may have removed it meanwhile."""
         if not os.path.isfile(self.folder.last):
             is_left = os.path.isfile(self.folder.previous)
             return "the checkpoint before the newest" if is_left else "nothing"
         step = self.checkpoint.saved_step if hasattr(self, "trainer") else None
         return "what was there before" if step is None else f"step {step:,}"
 
-    def close(self, status: str) -> None:
-        is_assembled = hasattr(self, "trainer")
+    def close(self, status: str, diverged_step: int | None = None) -> None:
+        """Bring the folder into the state that belongs to this status."""
         try:
             if self.resumed is not None and self.resumed.is_as_found:
-                log.info("%s before anything new was saved: the run is as it was", status)
-                if self.writer is not None:
-                    self.writer.close()
-                # On another device than before it would perhaps not have come to that.
-                comes_again = (
-                    status == "diverged" and self.resumed.before.device == self.config.device
-                )
-                step = self.folder.values["diverged_step"] if comes_again else None
-                self.resumed.put_back(self.loggers, diverged_step=step)
+                self.put_back(self.resumed, status, diverged_step)
                 return
             if status != "completed":
                 log.info("%s; %s is saved", status, self.saved())
             self.folder.write_missing(self.config, self.splits.vocabulary)
             self.folder.values["status"] = status
-            # Else nothing is known beside what is there already.
-            if is_assembled and self.trainer.global_step > 0:
+            if diverged_step is not None:
+                self.folder.values["diverged_step"] = diverged_step
+            # Before the first step nothing is known beside what is there already.
+            if hasattr(self, "trainer") and self.trainer.global_step > 0:
                 self.record(self.trainer)
             self.folder.record(seconds=time.monotonic() - self.began)
             if status in ("failed", "diverged"):
-                with self.after_training() as writer:
+                with self.writer_after_training() as writer:
                     if writer is not None:
                         write_failure(writer)
         except OSError as error:
             log.warning("warning: %s could not be finished: %s", self.folder.path, error.strerror)
 
-
-def pass_over_disks(thrown: threading.ExceptHookArgs) -> None:
-    """An error of TensorBoard's thread that writes comes again where the run waits for it."""
-    if not issubclass(thrown.exc_type, OSError):
-        threading.__excepthook__(thrown)
-
-
-def explained(error: Exception, modules: set[str]) -> Exception:
-    """What the user can do something about, in one line; anything else as it is.
-
-    Args:
-        modules: of callbacks and loggers, which may be the user's own.
-    """
-    if is_lost_rank(error):
-        return RunFailed(
-            "another process of this run ended, so the run cannot go on; what was saved before is "
-            "kept"
-        )
-    is_full = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    if is_full or "allocate memory" in str(error):
-        return RunFailed(
-            f"out of memory ({first_line(error)}): try a smaller data.batch_size, data.num_steps "
-            "or model.hidden_size"
-        )
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    passed = [frame.f_globals.get("__name__", "") for frame in frames]
-    if passed[-1].startswith("lightning."):  # arguments that do not go together
-        return RunFailed(first_line(error))
-    for name in reversed(passed):
-        if name in modules and not name.startswith(("lightning.", "lstm_lm.")):
-            return RunFailed(f"{name} raised {type(error).__name__}: {first_line(error)}")
-    return error
-
-
-def versions() -> dict[str, str]:
-    return {
-        "lstm_lm": metadata.version("lstm_lm"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "lightning": lightning.__version__,
-    }
+    def put_back(self, resumed: ResumedFolder, status: str, diverged_step: int | None) -> None:
+        """Leave a resumed folder as it was found."""
+        log.info("%s before anything new was saved: the run is as it was", status)
+        if self.writer is not None:
+            self.writer.close()
+        # On another device than before it would perhaps not have come to that.
+        comes_again = resumed.before.device == self.config.device
+        resumed.put_back(self.loggers, diverged_step if comes_again else None)

@@ -20,6 +20,7 @@ from lstm_lm.process import refuse_defaults_of_environment
 from lstm_lm.saved.run_folder import RunFolder
 from lstm_lm.training.callbacks import ProgressBar
 from lstm_lm.training.checkpoint import SealedFiles
+from lstm_lm.training.failures import first_line
 from lstm_lm.training.process_group import environment_of, strategy
 
 # They are about other projects' loaders, short epochs, and Lightning's own use of PyTorch.
@@ -112,7 +113,3 @@ def quiet_lightning() -> None:
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     for expected in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", expected)
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

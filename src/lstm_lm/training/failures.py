@@ -1,0 +1,82 @@
+"""How the end of a run is told: its status, and one line for each error a user can act on."""
+
+import os
+import signal
+import threading
+import traceback
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lstm_lm.errors import DamagedFile, Diverged, RunFailed, Stopped
+from lstm_lm.training.process_group import is_lost_rank
+
+
+def status_after(error: BaseException) -> str:
+    """The status of a run that ended with this error."""
+    if isinstance(error, Diverged):
+        return "diverged"
+    return "interrupted" if isinstance(error, SystemExit) else "failed"
+
+
+def explained(error: BaseException, folder: Path, saved: str, modules: set[str]) -> BaseException:
+    """An error of this project that says in one line what to do; any other as it is.
+
+    Args:
+        folder: the run's.
+        saved: what there is to resume from, as the message shall say it.
+        modules: those of callbacks and loggers, which may be the user's own.
+    """
+    match error:
+        case RunFailed() | Stopped():
+            return error
+        case SIGTERMException():  # Lightning noticed first
+            return Stopped(signal.SIGTERM)
+        case SystemExit() if isinstance(error.__context__, KeyboardInterrupt):
+            return Stopped(signal.SIGINT)  # Lightning turns Ctrl-C into this
+        case OSError():
+            reason = f"{error.strerror or error} ({os.fsdecode(error.filename or folder)})"
+            return RunFailed(f"the run cannot go on: {reason}; {saved} is saved")
+        case DamagedFile():
+            return RunFailed(f"the run cannot go on: {error}; {saved} is saved")
+        case Exception() if is_lost_rank(error):
+            return RunFailed(
+                "another process of this run ended, so the run cannot go on; what was saved "
+                "before is kept"
+            )
+        case Exception() if is_out_of_memory(error):
+            return RunFailed(
+                f"out of memory ({first_line(error)}): try a smaller data.batch_size, "
+                "data.num_steps or model.hidden_size"
+            )
+        case Exception():
+            return explained_by_its_place(error, modules)
+    return error
+
+
+def explained_by_its_place(error: Exception, modules: set[str]) -> Exception:
+    """Lightning complains of arguments that do not go together; a user's own part may fail."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    passed = [frame.f_globals.get("__name__", "") for frame in frames]
+    if passed[-1].startswith("lightning."):
+        return RunFailed(first_line(error))
+    for name in reversed(passed):
+        if name in modules and not name.startswith(("lightning.", "lstm_lm.")):
+            return RunFailed(f"{name} raised {type(error).__name__}: {first_line(error)}")
+    return error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    is_full = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return is_full or "allocate memory" in str(error)
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def ignore_disk_errors_of_threads(thrown: threading.ExceptHookArgs) -> None:
+    """An error of TensorBoard's writing thread comes again where the run waits for that thread."""
+    if not issubclass(thrown.exc_type, OSError):
+        threading.__excepthook__(thrown)
