@@ -15,6 +15,7 @@ from lightning import seed_everything
 from lstm_lm.command_line.instantiate import build_callbacks, build_loggers, typed_entries
 from lstm_lm.config import CoreName, DeviceConfig, OptimizerName, RunConfig
 from lstm_lm.data.data_module import TextDataModule
+from lstm_lm.data.splits import Splits
 from lstm_lm.data.vocabulary import Vocabulary, say_unknown
 from lstm_lm.errors import SettingsError
 from lstm_lm.generation import encode_prompts
@@ -65,18 +66,23 @@ def train_into(config: RunConfig, output: Path) -> dict[str, Any]:
             config, why = settle(config, device_of(config).type)
         if why is not None:
             log.info("%s", why)
-        source = None if config.init_from is None else run_to_start_from(config)
+        source = source_of(config)
         vocabulary = None if source is None else source.vocabulary
         folder = RunFolder(output, is_ours=rank == 0)
-        session = prepare(config, folder, signals, typed_entries(config), vocabulary)
-        started_from = None if source is None else start_from(source, session)
-        splits = session.splits
+        session = prepare(config, folder, signals, typed_entries(config), vocabulary, source=source)
+        started_from = None if source is None else weights_sha256(source)
         signals.heed()
-        with session.folder.held():
-            session.folder.create(config, splits.vocabulary, known_before(session, started_from))
+        with folder.held():
+            summary = known_before(session, started_from)
+            folder.create(config, session.splits.vocabulary, summary)
             announce(session)
             session.run()
-        return session.folder.values
+        return folder.values
+
+
+def source_of(config: RunConfig) -> TrainedModel | None:
+    """The run whose weights ``init_from`` asks for; making it draws random numbers, so come first."""
+    return None if config.init_from is None else run_to_start_from(config)
 
 
 def prepare(
@@ -86,11 +92,20 @@ def prepare(
     typed: Collection[str],
     vocabulary: Vocabulary | None = None,
     text_sha256: str | None = None,
+    source: TrainedModel | None = None,
+    source_sha256: str | None = None,
 ) -> Session:
-    """All that a run needs, before anything is written.
+    """Everything that a run needs, before anything is written.
 
     Args:
         typed: which loggers and callbacks the user named, and not only a folder.
+        vocabulary: if None, one is built as the config says.
+        text_sha256: the text's checksum, if it was seen before.
+        source: the run whose weights to start from.
+        source_sha256: the checksum of these weights, if they were seen before.
+
+    Raises:
+        SettingsError: if something cannot be had, or the text or the weights are others by now.
     """
     started = time.monotonic()
     device = device_of(config)
@@ -100,13 +115,13 @@ def prepare(
     data = TextDataModule.from_config(config, vocabulary, text_sha256)
     data.train_dataloader()  # is the text long enough?
     prompts = encode_prompts(config, data.splits)
-    copies = 2 if config.optimizer.name is OptimizerName.sgd else 4  # weight, gradient, moments
-    refuse_too_large(config, len(data.vocabulary), copies if device.type == "cpu" else 1)
-    try:
-        module = LanguageModelModule.from_config(config, vocabulary_size=len(data.vocabulary))
-        module.to(device)
-    except (RuntimeError, MemoryError) as error:  # which is how PyTorch runs out of memory
-        raise SettingsError(f"the model does not fit into memory: {first_line(error)}") from error
+    module = build_module(config, len(data.vocabulary), device)
+    if source is not None:
+        if source_sha256 not in (None, weights_sha256(source)):
+            raise SettingsError(
+                f"init_from: the weights in {source.folder} have changed since this run was started"
+            )
+        module.model.load_state_dict(source.model.state_dict())
     with_ids = dataclasses.replace(config, logger=with_known_ids(config.logger, folder.path))
     loggers = build_loggers(with_ids, folder.path, typed)
     callbacks = build_callbacks(config, folder.path, typed)
@@ -114,6 +129,23 @@ def prepare(
     return Session(
         config, folder, data, prompts, module, loggers, callbacks, device, signals, started
     )
+
+
+def build_module(
+    config: RunConfig, vocabulary_size: int, device: torch.device
+) -> LanguageModelModule:
+    """
+    Raises:
+        SettingsError: if the model does not fit into memory.
+    """
+    copies = 2 if config.optimizer.name is OptimizerName.sgd else 4  # weight, gradient, moments
+    refuse_too_large(config, vocabulary_size, copies if device.type == "cpu" else 1)
+    try:
+        module = LanguageModelModule.from_config(config, vocabulary_size=vocabulary_size)
+        module.to(device)
+    except (RuntimeError, MemoryError) as error:  # which is how PyTorch runs out of memory
+        raise SettingsError(f"the model does not fit into memory: {first_line(error)}") from error
+    return module
 
 
 def device_of(config: RunConfig) -> torch.device:
@@ -125,15 +157,6 @@ def share_threads(config: DeviceConfig) -> None:
     """Let the processes of one computer share its cores, unless they were shared out already."""
     if config.devices > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, cores() // config.devices))
-
-
-def start_from(source: TrainedModel, session: Session, expected: str | None = None) -> str:
-    """Copy the weights of a run; their checksum, which must be as expected."""
-    session.module.model.load_state_dict(source.model.state_dict())
-    sha256 = weights_sha256(source)
-    if expected not in (None, sha256):
-        raise SettingsError("init_from: the best weights there are no longer those of then")
-    return sha256
 
 
 def known_before(session: Session, started_from: str | None) -> dict[str, Any]:
@@ -164,22 +187,18 @@ def announce(
     checkpoint: dict[str, Any] | None = None,
     summary: dict[str, Any] | None = None,
 ) -> None:
+    """Say what will be trained, and of a resumed run from where.
+
+    Args:
+        checkpoint: the one that is resumed from, if any.
+        summary: of the resumed run.
+    """
     config, splits = session.config, session.splits
     log.info("run     %s", session.folder.path)
     if summary is not None:
-        step = 0 if checkpoint is None else checkpoint["global_step"]
-        log.info("        goes on after step %s", f"{step:,}")
-        if step < summary["steps"]:
-            log.info("        the %s steps done were not all saved", f"{summary['steps']:,}")
-        before = summary["versions"]["torch"], summary["device"]
-        now = torch.__version__, device_name(session.device)
-        if before != now:
-            log.warning(
-                "warning: with PyTorch %s on %s it may not end with the same bits as before, with "
-                "%s on %s",
-                *now,
-                *before,
-            )
+        announce_resume(
+            session.device, 0 if checkpoint is None else checkpoint["global_step"], summary
+        )
     if config.init_from is not None:
         log.info("        started from the best weights of %s", config.init_from)
     log.info(
@@ -188,18 +207,7 @@ def announce(
         *(f"{len(part.ids):,}" for part in (splits.training, splits.validation, splits.test)),
         f"{len(splits.vocabulary):,}",
     )
-    if unknown := say_unknown(splits.unknown):
-        if max(splits.unknown.values()) > MUCH:
-            log.warning(
-                "warning: %s is not in the vocabulary, and counts as one token, <unk>: perplexity "
-                "says little of it; %s",
-                unknown,
-                "without init_from a run has a vocabulary of its own"
-                if config.init_from is not None
-                else "data.vocabulary_from=whole_text data.minimum_count=1 lists every token",
-            )
-        else:
-            log.info("        %s is not in the vocabulary", unknown)
+    announce_unknown(splits, has_source=config.init_from is not None)
     if splits.text_note:
         log.info("        %s", splits.text_note)
     if splits.test_is_validation:
@@ -214,3 +222,33 @@ def announce(
     if (ranks := config.device.ranks) > 1:
         rows = config.data.batch_size // ranks
         log.info("ranks   %d processes, each with %d rows of a batch", ranks, rows)
+
+
+def announce_resume(device: torch.device, step: int, summary: dict[str, Any]) -> None:
+    log.info("        goes on after step %s", f"{step:,}")
+    if step < summary["steps"]:
+        log.info("        the %s steps done were not all saved", f"{summary['steps']:,}")
+    before = summary["versions"]["torch"], summary["device"]
+    now = torch.__version__, device_name(device)
+    if before != now:
+        log.warning(
+            "warning: with PyTorch %s on %s it may not end with the same bits as before, with %s "
+            "on %s",
+            *now,
+            *before,
+        )
+
+
+def announce_unknown(splits: Splits, has_source: bool) -> None:
+    if not (unknown := say_unknown(splits.unknown)):
+        return
+    if max(splits.unknown.values()) <= MUCH:
+        log.info("        %s is not in the vocabulary", unknown)
+        return
+    remedy = "data.vocabulary_from=whole_text data.minimum_count=1 lists every token"
+    log.warning(
+        "warning: %s is not in the vocabulary, and counts as one token, <unk>: perplexity says "
+        "little of it; %s",
+        unknown,
+        "without init_from a run has a vocabulary of its own" if has_source else remedy,
+    )

@@ -9,13 +9,12 @@ import torch
 from lstm_lm.command_line.instantiate import typed_entries
 from lstm_lm.config import RunConfig, Schedule, settings_of
 from lstm_lm.errors import DamagedFile, SettingsError
-from lstm_lm.experiment import announce, prepare, start_from, train
+from lstm_lm.experiment import announce, prepare, source_of, train
 from lstm_lm.machine import cores, precision_here
 from lstm_lm.model.auto_settings import without_auto
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.checkpoint_file import load_newest
 from lstm_lm.saved.fingerprint import fingerprint, what_is_trained
-from lstm_lm.saved.load_model import run_to_start_from
 from lstm_lm.saved.run_folder import RunFolder, refuse_odd_name, with_absolute_paths
 from lstm_lm.training.process_group import as_rank, rank_of
 from lstm_lm.training.resumed_folder import ResumedFolder
@@ -24,16 +23,16 @@ log = logging.getLogger(__name__)
 
 
 def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
-    """Go on in a run's folder as if it had never stopped; return its summary.
+    """Resume the run in a folder as if it had never stopped; return its summary.
 
     Args:
         changes: settings to be different from now on, by their dotted names; ``auto``, where it
             is about the machine, is what the run has.
 
     Raises:
-        SettingsError: if there is no run that can go on, or the changes would make it another
-            one; nothing is changed then.
-        RunFailed, Stopped: as :func:`train` does.
+        SettingsError: if there is no run to resume, or the changes would make it another one;
+            nothing is changed then.
+        RunFailed, Stopped: as :func:`lstm_lm.experiment.train` does.
     """
     refuse_odd_name(output)
     folder, changes = RunFolder(output), without_auto(changes)
@@ -45,36 +44,21 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
         summary = folder.read_summary()
         refuse_first_version(folder, summary)
         refuse_another_run(folder, before, config, summary)
-        if config.trainer.get("fast_dev_run"):
-            raise SettingsError("trainer.fast_dev_run keeps nothing: leave out resume=")
-        vocabulary = folder.read_vocabulary(summary["vocabulary_sha256"])
-        path, checkpoint, source = None, None, None
-        if folder.last.exists() or folder.previous.exists():
-            path, checkpoint = load_newest(folder.last, folder.previous)
-            refuse_another_checkpoint(path, checkpoint, summary)
-        else:
-            refuse_lost_checkpoints(folder, summary)
-        if checkpoint is None and config.init_from is not None:
-            source = run_to_start_from(config)
-        torch.set_num_threads(summary["threads"])  # sums are rounded in another order with others
-        if summary["threads"] > cores():
-            log.warning(
-                "warning: this run computes with %d threads as before, but there are only %d cores",
-                summary["threads"],
-                cores(),
-            )
-        typed = typed_entries(config, changes)
-        session = prepare(config, folder, signals, typed, vocabulary, summary["text_sha256"])
-        if source is not None:
-            start_from(source, session, summary["started_from"])
+        path, checkpoint = newest_checkpoint(folder, summary)
+        set_threads_as_before(summary["threads"])
+        session = prepare(
+            config,
+            folder,
+            signals,
+            typed_entries(config, changes),
+            folder.read_vocabulary(summary["vocabulary_sha256"]),
+            summary["text_sha256"],
+            None if checkpoint is not None else source_of(config),
+            summary["started_from"],
+        )
         if checkpoint is not None:
             if nothing_to_do(before, config, checkpoint, summary):
-                if summary.get("stopped_early"):
-                    goes_on = "A callback, such as EarlyStopping, has ended it."
-                else:
-                    goes_on = "A larger training.epochs (or steps, or minutes) goes on."
-                done = f"{summary['epochs']} epochs, {summary['steps']:,} steps"
-                log.info("%s is complete, with %s: nothing to do. %s", output, done, goes_on)
+                log.info("%s", why_nothing_to_do(output, summary))
                 folder.write_where_the_text_is(config)
                 return summary
             refuse_another_schedule(before, config, checkpoint)
@@ -85,6 +69,38 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
         announce(session, checkpoint, summary)
         session.run(resumed)
     return folder.values
+
+
+def newest_checkpoint(
+    folder: RunFolder, summary: dict[str, Any]
+) -> tuple[Path | None, dict[str, Any] | None]:
+    """The checkpoint to resume from and its content; None of a run that has not saved yet."""
+    if not (folder.last.exists() or folder.previous.exists()):
+        refuse_lost_checkpoints(folder, summary)
+        return None, None
+    path, checkpoint = load_newest(folder.last, folder.previous)
+    refuse_another_checkpoint(path, checkpoint, summary)
+    return path, checkpoint
+
+
+def set_threads_as_before(threads: int) -> None:
+    """Compute with as many threads as before, as sums are rounded in another order with others."""
+    torch.set_num_threads(threads)
+    if threads > cores():
+        log.warning(
+            "warning: this run computes with %d threads as before, but there are only %d cores",
+            threads,
+            cores(),
+        )
+
+
+def why_nothing_to_do(output: Path, summary: dict[str, Any]) -> str:
+    if summary.get("stopped_early"):
+        goes_on = "A callback, such as EarlyStopping, has ended it."
+    else:
+        goes_on = "A larger training.epochs (or steps, or minutes) goes on."
+    done = f"{summary['epochs']} epochs, {summary['steps']:,} steps"
+    return f"{output} is complete, with {done}: nothing to do. {goes_on}"
 
 
 def train_or_go_on(config: RunConfig, output: Path) -> dict[str, Any]:
@@ -130,6 +146,8 @@ def refuse_another_run(
             f"a run that goes on cannot change {', '.join(changed)}: start a new run; with "
             f"init_from={folder.path} it begins with these weights, as far as their shape allows"
         )
+    if config.trainer.get("fast_dev_run"):
+        raise SettingsError("trainer.fast_dev_run keeps nothing: leave out resume=")
     if summary["status"] == "diverged" and before.device == config.device:
         step = summary.get("diverged_step", 0)
         raise SettingsError(
