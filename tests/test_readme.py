@@ -109,7 +109,16 @@ def test_the_first_command_prints_what_the_readme_shows(checkout):
     assert re.match(shown, printed), printed
 
 
-@pytest.mark.parametrize("command", OTHERS)
+def slow_if(is_slow: bool, command: str):
+    return pytest.param(command, marks=pytest.mark.slow) if is_slow else command
+
+
+def test_every_command_is_run_but_for_those_of_others():
+    left = set(COMMANDS) - {FIRST, *SWEEPS, *PROCESSES, *OTHERS}
+    assert left == {INSTALL, "tensorboard --logdir outputs"}
+
+
+@pytest.mark.parametrize("command", [slow_if("benchmarks cores" in c, c) for c in OTHERS])
 def test_command(command, checkout, trained, request, monkeypatch, capsys):
     if "benchmarks" in command and not (ROOT / "benchmarks").is_dir():
         pytest.skip("the modules have not moved yet")
