@@ -81,7 +81,10 @@ def train_into(config: RunConfig, output: Path) -> dict[str, Any]:
 
 
 def source_of(config: RunConfig) -> TrainedModel | None:
-    """The run whose weights ``init_from`` asks for; making it draws random numbers, so come first."""
+    """The run whose weights ``init_from`` asks for.
+
+    Making it draws random numbers, so it comes before the seed is set.
+    """
     return None if config.init_from is None else run_to_start_from(config)
 
 
@@ -196,9 +199,8 @@ def announce(
     config, splits = session.config, session.splits
     log.info("run     %s", session.folder.path)
     if summary is not None:
-        announce_resume(
-            session.device, 0 if checkpoint is None else checkpoint["global_step"], summary
-        )
+        step = 0 if checkpoint is None else checkpoint["global_step"]
+        announce_resume(session.device, step, summary)
     if config.init_from is not None:
         log.info("        started from the best weights of %s", config.init_from)
     log.info(
