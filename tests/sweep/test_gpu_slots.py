@@ -1,4 +1,4 @@
-"""Places on GPUs that need none: they are locks on files."""
+"""CpuSlots on GPUs that need none: they are locks on files."""
 
 import subprocess
 import sys

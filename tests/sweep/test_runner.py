@@ -10,7 +10,7 @@ from lstm_lm.process import StopSignals
 from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder
 from lstm_lm.sweep import job_process
 from lstm_lm.sweep.gpu_slots import GpuSlots
-from lstm_lm.sweep.job_process import Places
+from lstm_lm.sweep.job_process import CpuSlots
 from lstm_lm.sweep.runner import Runner
 
 # Notes what the job sees, works for a while, and ends with the code that its number stands for.
@@ -41,7 +41,7 @@ def run_jobs(tmp_path, monkeypatch):
         slots = GpuSlots(list(gpus), per_gpu, tmp_path / "slots")
         sweep = Sweep(jobs=jobs)
         with StopSignals() as signals:
-            limits = Places(places, cores=100)
+            limits = CpuSlots(places, cores=100)
             Runner(folder, sweep, limits, slots, retries).run(jobs, jobs, signals)
         order = tmp_path / "order.txt"
         lines = order.read_text().splitlines() if order.exists() else []
@@ -96,10 +96,10 @@ def test_a_job_of_several_processes_takes_as_many_places(run_jobs):
 
 
 def test_cores_are_a_limit_too():
-    limits = Places(processes=8, cores=4)
-    assert Places(1, 2).plus(Places(1, 2)).fits_into(limits)
-    assert not Places(1, 2).plus(Places(1, 3)).fits_into(limits)
-    assert not Places(9, 4).fits_into(limits)
+    limits = CpuSlots(processes=8, cores=4)
+    assert CpuSlots(1, 2).plus(CpuSlots(1, 2)).fits_into(limits)
+    assert not CpuSlots(1, 2).plus(CpuSlots(1, 3)).fits_into(limits)
+    assert not CpuSlots(9, 4).fits_into(limits)
 
 
 def test_a_job_that_cannot_be_started_gives_its_gpu_back(run_jobs, tmp_path):

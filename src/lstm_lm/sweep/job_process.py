@@ -24,33 +24,35 @@ BAD_SETTINGS = 2  # as an exit code
 LAST_WORDS = 4096  # bytes of its log that are looked at for why a job failed
 
 
-class Places(NamedTuple):
-    """What a job takes of the CPU."""
+class CpuSlots(NamedTuple):
+    """What jobs take of the CPU."""
 
     processes: int
     cores: int
 
-    def plus(self, other: "Places") -> "Places":
-        return Places(self.processes + other.processes, self.cores + other.cores)
+    def plus(self, other: "CpuSlots") -> "CpuSlots":
+        return CpuSlots(self.processes + other.processes, self.cores + other.cores)
 
-    def fits_into(self, limits: "Places") -> bool:
+    def fits_into(self, limits: "CpuSlots") -> bool:
         return self.processes <= limits.processes and self.cores <= limits.cores
 
 
-NO_PLACE = Places(0, 0)
+NO_SLOTS = CpuSlots(0, 0)
 
 
 class JobProcess:
     """
     Args:
-        places: what it takes of the CPU; nothing on a GPU.
+        slots: what it takes of the CPU; nothing on a GPU.
         gpus: those it works on, each with the lock to hand on.
     """
 
-    def __init__(self, folder: SweepFolder, job: Job, places: Places, gpus: dict[str, int]) -> None:
+    def __init__(
+        self, folder: SweepFolder, job: Job, slots: CpuSlots, gpus: dict[str, int]
+    ) -> None:
         self.run_folder = folder.run_folder(job)
         self.job = job
-        self.places = places
+        self.slots = slots
         self.started = time.monotonic()
         self.share_at_start: float | None = None
         self.is_stopping = False

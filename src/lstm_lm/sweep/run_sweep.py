@@ -13,7 +13,7 @@ from lstm_lm.report.tables import reasons
 from lstm_lm.saved.run_folder import refuse_odd_name
 from lstm_lm.saved.sweep_folder import Job, SweepFolder
 from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu, visible_gpus
-from lstm_lm.sweep.job_process import Places
+from lstm_lm.sweep.job_process import CpuSlots
 from lstm_lm.sweep.plan import fingerprints, is_done, known_sweep, plan, settle_all
 from lstm_lm.sweep.runner import Runner
 from lstm_lm.sweep.table import as_lines
@@ -50,8 +50,7 @@ def run_sweep(
         Stopped: after a signal, with all jobs saved.
     """
     refuse_odd_name(path)
-    folder = SweepFolder(path)
-    gpus = visible_gpus()
+    folder, gpus = SweepFolder(path), visible_gpus()
     at_once = jobs_at_once or processes_at_once(configs, gpus, jobs_per_gpu)
     with StopSignals() as signals:
         configs = settle_all(configs, gpus, known_sweep(folder).jobs)
@@ -63,22 +62,13 @@ def run_sweep(
             threads = max(1, cores() // at_once)
             sweep, jobs = plan(folder, configs, trained, overrides, threads, searched)
             folder.write(sweep)
-            pairs = {job.number: (job, config) for job, config in zip(jobs, configs, strict=True)}
-            wanted = [job for job, _ in pairs.values()]
-            to_do = [job for job, config in pairs.values() if not is_done(folder, job, config)]
-            for job, config in pairs.values():
-                if job not in to_do:
-                    with contextlib.suppress(SettingsError):  # it is done all the same
-                        folder.run_folder(job).write_where_the_text_is(config)
-            log.info("sweep   %s", path)
-            done = len(wanted) - len(to_do)
-            log.info("        %d jobs, %d of them done before", len(wanted), done)
-            limits = Places(jobs_at_once or cores(), max(cores(), at_once))
+            wanted, to_do = left_to_do(folder, jobs, configs)
+            limits = CpuSlots(jobs_at_once or cores(), max(cores(), at_once))
             runner = Runner(folder, sweep, limits, GpuSlots(gpus, jobs_per_gpu), retries)
             try:
                 runner.run(wanted, to_do, signals)
             finally:
-                say_how_it_ended(runner, wanted)
+                print_end(runner, wanted)
                 if signals.received is None and not more_to_come:
                     report_on(path)
                 is_cut_off = signals.received is not None and more_to_come
@@ -88,8 +78,26 @@ def run_sweep(
     return [best_loss(folder, job) for job in jobs]
 
 
+def left_to_do(
+    folder: SweepFolder, jobs: Sequence[Job], configs: Sequence[RunConfig]
+) -> tuple[list[Job], list[Job]]:
+    """Each job once, and those of them that are not done yet."""
+    pairs = {job.number: (job, config) for job, config in zip(jobs, configs, strict=True)}
+    wanted, to_do = [], []
+    for job, config in pairs.values():
+        wanted.append(job)
+        if not is_done(folder, job, config):
+            to_do.append(job)
+            continue
+        with contextlib.suppress(SettingsError):  # it is done all the same
+            folder.run_folder(job).write_where_the_text_is(config)
+    log.info("sweep   %s", folder.path)
+    log.info("        %d jobs, %d of them done before", len(wanted), len(wanted) - len(to_do))
+    return wanted, to_do
+
+
 def processes_at_once(configs: Sequence[RunConfig], gpus: Sequence[str], per_gpu: int) -> int:
-    """As many as the cores are shared out among."""
+    """The number of processes that share the CPU cores."""
     devices = [config.device for config in configs]
     on_gpu = [device.devices for device in devices if uses_gpu(device.accelerator, gpus)]
     on_cpu = sum(device.devices for device in devices) - sum(on_gpu)
@@ -112,7 +120,7 @@ def report_on(path: Path) -> None:
         log.info("best again   %s", report.command)
 
 
-def say_how_it_ended(runner: Runner, wanted: Sequence[Job]) -> None:
+def print_end(runner: Runner, wanted: Sequence[Job]) -> None:
     log.info("")
     for line in as_lines([runner.row(job) for job in wanted]):
         log.info("%s", line)

@@ -9,7 +9,7 @@ from lstm_lm.files import is_locked
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder
 from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu
-from lstm_lm.sweep.job_process import NO_PLACE, JobProcess, Places
+from lstm_lm.sweep.job_process import NO_SLOTS, CpuSlots, JobProcess
 from lstm_lm.sweep.table import LiveTable, Row, row_of_folder, row_of_process
 
 LOOK_EVERY = 0.2  # seconds
@@ -25,11 +25,11 @@ class Runner:
     """
 
     def __init__(
-        self, folder: SweepFolder, sweep: Sweep, limits: Places, slots: GpuSlots, retries: int
+        self, folder: SweepFolder, sweep: Sweep, limits: CpuSlots, gpu_slots: GpuSlots, retries: int
     ) -> None:
         self.folder, self.sweep = folder, sweep
-        self.limits, self.slots, self.retries = limits, slots, retries
-        self.held_elsewhere: set[int] = set()  # numbers of jobs
+        self.limits, self.gpu_slots, self.retries = limits, gpu_slots, retries
+        self.locked_elsewhere: set[int] = set()  # numbers of jobs
         self.running: list[JobProcess] = []
         self.rows: dict[int, Row] = {}  # of jobs that do not run
 
@@ -68,7 +68,7 @@ class Runner:
 
     def without_absent_devices(self, to_do: Sequence[Job], table: LiveTable) -> list[Job]:
         """The jobs that can be done here; the others have failed."""
-        gpus = len(self.slots.gpus)
+        gpus = len(self.gpu_slots.gpus)
         for job in to_do:
             if self.needs_gpu(job) and job.settings["device.devices"] > gpus:
                 found = (
@@ -80,38 +80,38 @@ class Runner:
         return [job for job in to_do if job.status == "waiting"]
 
     def needs_gpu(self, job: Job) -> bool:
-        return uses_gpu(job.settings["device.accelerator"], self.slots.gpus)
+        return uses_gpu(job.settings["device.accelerator"], self.gpu_slots.gpus)
 
     def start_what_fits(self, waiting: list[Job], table: LiveTable) -> None:
         """Start waiting jobs, in order on each kind of device, and take them off the list."""
-        taken = reduce(Places.plus, (process.places for process in self.running), NO_PLACE)
+        taken = reduce(CpuSlots.plus, (process.slots for process in self.running), NO_SLOTS)
         is_full = {True: False, False: False}  # GPUs, and the CPU
         for job in list(waiting):
             on_gpu, devices = self.needs_gpu(job), job.settings["device.devices"]
-            if is_full[on_gpu] or self.is_held_elsewhere(job, table):
+            if is_full[on_gpu] or self.is_locked_elsewhere(job, table):
                 continue
-            places = NO_PLACE if on_gpu else Places(devices, devices * job.threads)
-            is_alone = taken == NO_PLACE  # then it may take more than there is
-            gpus = self.slots.take(devices) if on_gpu else {}
-            if gpus is None or not (is_alone or taken.plus(places).fits_into(self.limits)):
+            slots = NO_SLOTS if on_gpu else CpuSlots(devices, devices * job.threads)
+            is_alone = taken == NO_SLOTS  # then it may take more than there is
+            gpus = self.gpu_slots.take(devices) if on_gpu else {}
+            if gpus is None or not (is_alone or taken.plus(slots).fits_into(self.limits)):
                 is_full[on_gpu] = True
                 continue
             waiting.remove(job)
-            taken = taken.plus(places)
-            self.start(job, places, gpus, table)
+            taken = taken.plus(slots)
+            self.start(job, slots, gpus, table)
 
-    def is_held_elsewhere(self, job: Job, table: LiveTable) -> bool:
+    def is_locked_elsewhere(self, job: Job, table: LiveTable) -> bool:
         """Whether another process trains in its folder; one of a killed sweep is about to end."""
         is_held = is_locked(self.folder.run_folder(job).lock) is True  # else it would wait for ever
-        if is_held and job.number not in self.held_elsewhere:
-            self.held_elsewhere.add(job.number)
+        if is_held and job.number not in self.locked_elsewhere:
+            self.locked_elsewhere.add(job.number)
             table.say(f"{job.name}  waits for another process that trains in its folder")
         return is_held
 
-    def start(self, job: Job, places: Places, gpus: dict[str, int], table: LiveTable) -> None:
+    def start(self, job: Job, slots: CpuSlots, gpus: dict[str, int], table: LiveTable) -> None:
         self.rows.pop(job.number, None)
         try:
-            process = JobProcess(self.folder, job, places, gpus)
+            process = JobProcess(self.folder, job, slots, gpus)
         except OSError as error:
             job.status, job.error = "failed", f"cannot be started: {error.strerror}"
             table.say(f"{job.name}  failed  {job.error}")
