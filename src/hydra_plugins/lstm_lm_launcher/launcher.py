@@ -67,26 +67,8 @@ class LocalLauncher(Launcher):
 
         One that failed or diverged returns infinity, so that a sweeper that searches goes on.
         """
-        require_positive("hydra.launcher", jobs=self.jobs, jobs_per_gpu=self.jobs_per_gpu)
-        require_not_negative("hydra.launcher", retries=self.retries)
-        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-            raise SettingsError(
-                "torchrun starts the processes of one run: leave it out, as a sweep starts those "
-                "of all its jobs"
-            )
         sweep_dir = Path(str(self.config.hydra.sweep.dir))
-        if sweep_dir == Path() or (sweep_dir / "config.yaml").exists():
-            raise SettingsError(
-                f"hydra.sweep.dir={self.config.hydra.sweep.dir} cannot be a sweep's folder: choose "
-                "one of its own"
-            )
-        if self.config.hydra.sweeper.get("max_batch_size") is not None:
-            raise SettingsError(
-                "hydra.sweeper.max_batch_size would check only some jobs before the first one "
-                "starts: leave it out; hydra.launcher.jobs says how many run at once"
-            )
-        refuse_other_files(self.config.hydra)
-        refuse_defaults_of_environment()
+        self.check(sweep_dir)
         # At once, as it takes seconds to import torch and read the texts.
         log.info("checking the settings and texts of %d jobs", len(job_overrides))
         configs = [self.compose(overrides) for overrides in job_overrides]
@@ -112,6 +94,31 @@ class LocalLauncher(Launcher):
             )
             for overrides, loss in zip(job_overrides, losses, strict=True)
         ]
+
+    def check(self, sweep_dir: Path) -> None:
+        """
+        Raises:
+            SettingsError: if the sweep cannot be run as it was typed.
+        """
+        require_positive("hydra.launcher", jobs=self.jobs, jobs_per_gpu=self.jobs_per_gpu)
+        require_not_negative("hydra.launcher", retries=self.retries)
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+            raise SettingsError(
+                "torchrun starts the processes of one run: leave it out, as a sweep starts those "
+                "of all its jobs"
+            )
+        if sweep_dir == Path() or (sweep_dir / "config.yaml").exists():
+            raise SettingsError(
+                f"hydra.sweep.dir={self.config.hydra.sweep.dir} cannot be a sweep's folder: choose "
+                "one of its own"
+            )
+        if self.config.hydra.sweeper.get("max_batch_size") is not None:
+            raise SettingsError(
+                "hydra.sweeper.max_batch_size would check only some jobs before the first one "
+                "starts: leave it out; hydra.launcher.jobs says how many run at once"
+            )
+        refuse_other_files(self.config.hydra)
+        refuse_defaults_of_environment()
 
     def compose(self, overrides: Sequence[str]) -> RunConfig:
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))

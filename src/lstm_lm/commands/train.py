@@ -211,9 +211,7 @@ def main() -> int:
             train_composed()
     except JobFailed:
         return 1
-    except SettingsError as error:
-        return refuse(error)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (SettingsError, HydraException, OmegaConfBaseException) as error:
         return refuse(error)
     except ValueError as error:  # as Hydra raises for some command lines
         if HydraConfig.initialized():

@@ -57,13 +57,7 @@ def restore(
     folder = RunFolder(path)
     another = {"model.core": core, "model.backend": backend}
     config = folder.read_config({} if core is None else another)
-    if config.model.core is CoreName.fused and config.model.backend is Backend.auto:
-        config.model.backend = backend_here(device.type)
-    try:
-        refuse_impossible(config.model.backend, device)
-    except SettingsError as error:
-        log.warning("warning: %s. Here model.backend=torch is taken", error)
-        config.model.backend = Backend.torch
+    config.model.backend = usable_backend(config, device)
     file = folder.checkpoints / f"{checkpoint}.ckpt"
     if not file.is_file():
         others = sorted({found.stem for found in folder.checkpoints.glob("*.ckpt")} - {"previous"})
@@ -80,6 +74,18 @@ def restore(
     else:
         put_weights(model, file, load_checkpoint(file))
     return TrainedModel(path, config, vocabulary, model.eval().to(device), summary)
+
+
+def usable_backend(config: RunConfig, device: torch.device) -> Backend:
+    """The backend of the config, or another that computes the same where that cannot run."""
+    if config.model.core is CoreName.fused and config.model.backend is Backend.auto:
+        return backend_here(device.type)
+    try:
+        refuse_impossible(config.model.backend, device)
+    except SettingsError as error:
+        log.warning("warning: %s. Here model.backend=torch is taken", error)
+        return Backend.torch
+    return config.model.backend
 
 
 def put_weights(model: LanguageModel, path: Path, checkpoint: dict[str, Any]) -> None:

@@ -59,12 +59,7 @@ def build_trainer(
     if given.get("strategy", "ddp" if several else "auto") == "ddp":
         given["strategy"] = strategy()
     has_terminal = folder.is_ours and (sys.stderr.isatty() or hasattr(sys, "ps1"))  # a notebook
-    shows_bar = given.setdefault("enable_progress_bar", has_terminal)
-    more: list[Callback] = []
-    if shows_bar and not has_one(AnyProgressBar, callbacks):
-        more.append(ProgressBar(refresh_rate=training.log_every))
-    if given.get("enable_model_summary", True) and not has_one(ModelSummary, callbacks):
-        more.append(ModelSummary(max_depth=3))
+    given.setdefault("enable_progress_bar", has_terminal)
     arguments: dict[str, Any] = {
         "accelerator": "gpu" if device.type == "cuda" else "cpu",
         "devices": [device.index] if one_gpu else config.device.devices,
@@ -78,7 +73,7 @@ def build_trainer(
         "log_every_n_steps": training.log_every,
         "num_sanity_val_steps": 0,
         "logger": list(loggers),
-        "callbacks": [*callbacks, *more],
+        "callbacks": with_usual_callbacks(callbacks, given, training.log_every),
         "default_root_dir": folder.path,
     }
     try:
@@ -87,6 +82,18 @@ def build_trainer(
         raise SettingsError(f"trainer: {first_line(error)}") from error
     leave_out_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
     return trainer
+
+
+def with_usual_callbacks(
+    callbacks: Sequence[Callback], given: dict[str, Any], refresh_rate: int
+) -> list[Callback]:
+    """The callbacks, with a progress bar and a model summary if those are missing and wanted."""
+    usual: list[Callback] = []
+    if given["enable_progress_bar"] and not has_one(AnyProgressBar, callbacks):
+        usual.append(ProgressBar(refresh_rate=refresh_rate))
+    if given.get("enable_model_summary", True) and not has_one(ModelSummary, callbacks):
+        usual.append(ModelSummary(max_depth=3))
+    return [*callbacks, *usual]
 
 
 def has_one(kind: type[Callback], callbacks: Sequence[Callback]) -> bool:
