@@ -37,6 +37,18 @@ LACKING = {
 }
 
 
+NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+PATIENCE = 1.0  # seconds; whoever only looks whether the lock is held, holds it for an instant
+log = logging.getLogger(__name__)
+COPIES = 2  # at least: a file's bytes, and what is made of them
+KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
 @contextlib.contextmanager
 def whole_or_absent(path: Path) -> Iterator[Path]:
     """Another name to write to; what is there at the end is flushed to disk and renamed.
@@ -113,12 +125,6 @@ def current_umask() -> int:
     return umask
 
 
-NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-PATIENCE = 1.0  # seconds; whoever only looks whether the lock is held, holds it for an instant
-
-log = logging.getLogger(__name__)
-
-
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
     """Whether this process got the lock; if so, it holds it until the block ends."""
@@ -186,15 +192,6 @@ def is_locked(path: Path) -> bool | None:
         return None
     finally:
         os.close(handle)
-
-
-COPIES = 2  # at least: a file's bytes, and what is made of them
-KINDS = {
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 def read_regular(path: Path, may_be_pipe: bool = False) -> bytes:

@@ -13,6 +13,9 @@ from lstm_lm.data.text import tokenize_prompt
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel
 
+DEFAULT_PROMPT = 16  # tokens of the validation text
+log = logging.getLogger(__name__)
+
 
 def generate(
     model: LanguageModel,
@@ -99,11 +102,6 @@ def draw(
     # ring at these rates, each is the first to ring with its rate's probability.
     waiting = torch.empty_like(probabilities).exponential_(generator=generator)
     return (probabilities / waiting).argmax(dim=-1)
-
-
-DEFAULT_PROMPT = 16  # tokens of the validation text
-
-log = logging.getLogger(__name__)
 
 
 def encode_prompts(config: RunConfig, splits: Splits) -> list[list[int]]:

@@ -56,6 +56,30 @@ WITHOUT_EFFECT = {
 }
 
 
+TARGET = "_target_"  # of a logger or callback in the settings: its class
+# What may be imported although only a run's folder names it, which can be a stranger's.
+TRUSTED = "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.", "lstm_lm.training."
+# Lightning's callbacks that only watch, and those that, like a budget, end a run.
+WATCHING = {
+    "DeviceStatsMonitor",
+    "LearningRateMonitor",
+    "ModelCheckpoint",
+    "ModelSummary",
+    "RichModelSummary",
+    "RichProgressBar",
+    "ThroughputMonitor",
+    "TQDMProgressBar",
+}
+ENDING = {"EarlyStopping", "Timer"}
+# What Lightning's loggers import, and how it is installed.
+PACKAGES = {
+    "CometLogger": ("comet_ml", "comet-ml"),
+    "LitLogger": ("litlogger", "litlogger"),
+    "MLFlowLogger": ("mlflow", "mlflow"),
+    "WandbLogger": ("wandb", "wandb"),
+}
+
+
 @functools.cache
 def names() -> tuple[str, ...]:
     """All arguments of ``Trainer``, read from its source, as Lightning takes seconds to import."""
@@ -91,30 +115,6 @@ def refuse_impossible(given: dict[str, Any]) -> None:
             raise SettingsError("trainer.limit_train_batches=0 leaves nothing to train on")
         if name not in names():
             raise SettingsError(f"trainer.{name}: Lightning's Trainer has no such argument")
-
-
-TARGET = "_target_"  # of a logger or callback in the settings: its class
-# What may be imported although only a run's folder names it, which can be a stranger's.
-TRUSTED = "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.", "lstm_lm.training."
-# Lightning's callbacks that only watch, and those that, like a budget, end a run.
-WATCHING = {
-    "DeviceStatsMonitor",
-    "LearningRateMonitor",
-    "ModelCheckpoint",
-    "ModelSummary",
-    "RichModelSummary",
-    "RichProgressBar",
-    "ThroughputMonitor",
-    "TQDMProgressBar",
-}
-ENDING = {"EarlyStopping", "Timer"}
-# What Lightning's loggers import, and how it is installed.
-PACKAGES = {
-    "CometLogger": ("comet_ml", "comet-ml"),
-    "LitLogger": ("litlogger", "litlogger"),
-    "MLFlowLogger": ("mlflow", "mlflow"),
-    "WandbLogger": ("wandb", "wandb"),
-}
 
 
 def is_trusted(entry: dict[str, Any]) -> bool:

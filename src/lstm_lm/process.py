@@ -35,6 +35,15 @@ from lstm_lm.files import ESCAPE
 train_command = "python scripts/train.py"
 
 
+STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+NUMBERS = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT"),
+    *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"),
+    "JSM_NAMESPACE_RANK",
+)
+log = logging.getLogger(__name__)
+
+
 def when_parent_is_gone(act: Callable[[], None]) -> None:
     """Call ``act`` then, in a thread of its own."""
 
@@ -44,9 +53,6 @@ def when_parent_is_gone(act: Callable[[], None]) -> None:
         act()
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @contextlib.contextmanager
@@ -68,15 +74,6 @@ def slow_imports() -> Iterator[None]:
         atexit.register(gc.unfreeze)  # else Triton complains in the end that nobody let go of it
         gc.enable()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-
-
-NUMBERS = (
-    *("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT"),
-    *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"),
-    "JSM_NAMESPACE_RANK",
-)
-
-log = logging.getLogger(__name__)
 
 
 def forget_what_is_no_number() -> None:

@@ -35,6 +35,8 @@ from lstm_lm.training.optimization import epochs_done, share_of_budget
 
 TELL_EVERY = 1.0  # seconds
 
+COLUMNS = 96
+
 log = logging.getLogger(__name__)
 
 
@@ -145,9 +147,6 @@ class FloorLine(Callback):
             shown["validation/memory_gap"] = above.memory_gap
         for name, value in shown.items():
             self.writer.add_scalar(name, value, trainer.global_step)
-
-
-COLUMNS = 96
 
 
 class Samples(Callback):
