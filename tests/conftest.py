@@ -5,6 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import fork_server
 import hydra
 import pytest
 import torch
@@ -20,6 +21,7 @@ from lstm_lm.config import RunConfig
 from lstm_lm.data import token_cache
 from lstm_lm.machine import bfloat16_of
 from lstm_lm.run_folder import KNOWN_FROM_THE_START, RunFolder
+from lstm_lm.sweep import processes
 
 # Before Triton is imported: where there is no GPU its kernels are interpreted.
 if not torch.cuda.is_available():
@@ -27,6 +29,8 @@ if not torch.cuda.is_available():
 
 # More threads than one only get into each other's way on tests this small.
 torch.set_num_threads(1)
+
+fork_server.ENVIRONMENT.update(os.environ)
 
 
 # TensorBoard reads a folder's files in the order of their names, which end in the second, the
@@ -181,8 +185,12 @@ def make_run():
 
 @pytest.fixture
 def type_command(monkeypatch, capsys, tmp_path):
-    """Run a script here and now, in an empty folder: exit code, output, errors."""
+    """Run a script here and now, in an empty folder: exit code, output, errors.
+
+    Of a sweep, the jobs are forked.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(processes, "subprocess", fork_server)
 
     def run(script, *arguments):
         monkeypatch.setattr(sys, "argv", [str(SCRIPTS / script), *arguments])
