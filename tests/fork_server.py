@@ -23,6 +23,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from subprocess import PIPE, STDOUT  # noqa: F401 (for those who use this module as subprocess)
@@ -35,9 +36,9 @@ SET_NAME, SET_SUBREAPER = 15, 36
 # The server's; tests may change their own.
 ENVIRONMENT = dict(os.environ)
 # What a process reads of its environment before its first line of code, or while it imports.
-AT_START = "PYTHON LC_ LANG LD_ TORCH PYTORCH ATEN KMP GOMP MALLOC CUDA_ PL_".split()
-AT_START += "RANK LOCAL_RANK SLURM_PROCID JSM_NAMESPACE_RANK".split()
-FORKS_BEAR = {"CUDA_VISIBLE_DEVICES": "", "TORCH_CPP_LOG_LEVEL": "ERROR"}  # as the server has it
+AT_START = "PYTHON LC_ LANG LD_ TORCH_ ATEN_ KMP_ GOMP_ MALLOC_ CUDA_".split()
+AT_START += "RANK LOCAL_RANK SLURM_PROCID JSM_NAMESPACE_RANK".split()  # by Lightning
+FORKS_BEAR = {"CUDA_VISIBLE_DEVICES": "", "TORCH_CPP_LOG_LEVEL": "ERROR", "SLURM_PROCID": "0"}
 USUAL = {"pass_fds": (), "preexec_fn": None, "shell": False, "process_group": -1, "umask": -1}
 # What commands of this package import first.
 PRELOADED = "lstm_lm.experiment", "hydra", "torch.utils.tensorboard", "tqdm.contrib.logging"
@@ -78,6 +79,8 @@ def run(command, *, input=None, capture_output=False, timeout=None, check=False,
     """As ``subprocess.run``, with ``Popen`` of this module."""
     if capture_output:
         more |= {"stdout": PIPE, "stderr": PIPE}
+    if input is not None:
+        more["stdin"] = PIPE
     with Popen(command, **more) as process:
         try:
             output, errors = process.communicate(input, timeout)
@@ -117,7 +120,7 @@ def server():
     if not sys.platform.startswith("linux") or torch.cuda.is_available():
         return None
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-P", __file__, str(theirs.fileno()), ROOM],
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
@@ -125,6 +128,8 @@ def server():
     )
     theirs.close()
     assert ours.recv(LIMIT) == b"ready", "the fork server did not start"
+    atexit.register(process.wait)
+    atexit.register(ours.close)  # by which it ends
     return Server(ours)
 
 
@@ -176,9 +181,12 @@ def serve(channel):
         reader, writer = os.pipe()
         between = os.fork()
         if between == 0:
+            parent = os.getpid()
             if child := os.fork():
                 os.write(writer, str(child).encode())
                 os._exit(0)
+            while os.getppid() == parent:  # until the client is
+                time.sleep(0.001)
             for own, number in enumerate(streams):
                 os.dup2(number, own)
             channel.detach()
