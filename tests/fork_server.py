@@ -49,11 +49,13 @@ class Popen(subprocess.Popen):
     """As ``subprocess.Popen``, but forked by the server where that makes no difference.
 
     Args:
-        forks: whether the child, too, has what it starts forked.
+        forks: whether the child, too, has what it starts forked; as this process, if None.
     """
 
-    def __init__(self, *arguments, forks=False, **more):
-        self.forks = forks
+    of_children = False
+
+    def __init__(self, *arguments, forks=None, **more):
+        self.forks = self.of_children if forks is None else forks
         super().__init__(*arguments, **more)
 
     def _execute_child(self, *arguments):
@@ -211,6 +213,7 @@ def live(request, set_by_imports):
         theirs.close()
         own_server = Server(ours)
         globals()["server"] = lambda: own_server
+        Popen.of_children = True
         subprocess.Popen = Popen
     new_streams()
     name_process(request["command"])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fork_server
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -42,12 +43,21 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(command, folder, **variables):
+def run(command, folder, is_new=False, **variables):
+    """What a command line prints.
+
+    Args:
+        is_new: whether Python is to be a new process in any case, and not forked.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"} | variables
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    how = {"cwd": folder, "env": environment, "capture_output": True, "text": True}
+    if is_new or not re.fullmatch(r"python [^|&;<>]+", command):
+        done = subprocess.run(["bash", "-c", command], **how)
+    else:
+        words = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], **how).stdout
+        _, *arguments = words.rstrip("\0").split("\0")
+        done = fork_server.run([sys.executable, *arguments], forks=True, **how)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -84,7 +94,7 @@ def test_training_commands(command, folder, request):
 
 @pytest.fixture(scope="module")
 def run_folder(folder):
-    run("python scripts/train.py training.steps=2 hydra.run.dir=run", folder)
+    run("python scripts/train.py training.steps=2 hydra.run.dir=run", folder, is_new=True)
     return "run"
 
 
@@ -117,7 +127,7 @@ def test_the_program(folder):
     code, _ = python_of(README)
     code = code.replace("training.epochs=", "training.steps=")
     (folder / "program.py").write_text(code)
-    output = run("python program.py", folder).splitlines()
+    output = run("python program.py", folder, is_new=True).splitlines()
     assert re.fullmatch(r"outputs/\S+ [\d.]+", output[0])
     assert output[1].startswith("The statement ")
     run("rm -r outputs", folder)
