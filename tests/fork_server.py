@@ -39,7 +39,7 @@ ENVIRONMENT = dict(os.environ)
 AT_START = "PYTHON LC_ LANG LD_ TORCH_ ATEN_ KMP_ GOMP_ MALLOC_ CUDA_".split()
 AT_START += "RANK LOCAL_RANK SLURM_PROCID JSM_NAMESPACE_RANK".split()  # by Lightning
 FORKS_BEAR = {"CUDA_VISIBLE_DEVICES": "", "TORCH_CPP_LOG_LEVEL": "ERROR", "SLURM_PROCID": "0"}
-USUAL = {"pass_fds": (), "preexec_fn": None, "shell": False, "process_group": -1, "umask": -1}
+USUAL = {"preexec_fn": None, "shell": False, "process_group": -1, "umask": -1}
 # What commands of this package import first.
 PRELOADED = "lstm_lm.experiment", "hydra", "torch.utils.tensorboard", "tqdm.contrib.logging"
 PIPES = "p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite"
@@ -100,6 +100,7 @@ def can_be_forked(call, environment):
     return (
         python == sys.executable
         and (first in ("-c", "-m", "-P") or first.endswith(".py"))
+        and not call["pass_fds"]
         and all(call.get(name, value) == value for name, value in USUAL.items())
         and at_start(environment) == at_start(ENVIRONMENT)
         and server() is not None
