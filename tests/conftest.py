@@ -5,6 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import fork_server
 import hydra
 import pytest
 import torch
@@ -27,6 +28,8 @@ if not torch.cuda.is_available():
 
 # More threads than one only get into each other's way on tests this small.
 torch.set_num_threads(1)
+
+fork_server.ENVIRONMENT.update(os.environ)
 
 
 # TensorBoard reads a folder's files in the order of their names, which end in the second, the
@@ -181,8 +184,12 @@ def make_run():
 
 @pytest.fixture
 def type_command(monkeypatch, capsys, tmp_path):
-    """Run a script here and now, in an empty folder: exit code, output, errors."""
+    """Run a script here and now, in an empty folder: exit code, output, errors.
+
+    Of a sweep, the jobs are forked.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(job_process, "subprocess", fork_server)
 
     def run(script, *arguments):
         monkeypatch.setattr(sys, "argv", [str(SCRIPTS / script), *arguments])

@@ -14,7 +14,6 @@ import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import warnings
 from collections import Counter
@@ -23,6 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fork_server
 import pytest
 import torch
 from lightning import Callback, Trainer, seed_everything
@@ -749,7 +749,8 @@ def test_two_devices_learn_what_one_does_and_resume_exactly(text_file, tmp_path)
     for devices in "1", "2":
         command = [sys.executable, tmp_path / "train.py", text_file, tmp_path / devices, devices]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        subprocess.run(command, check=True, timeout=300, env=environment, capture_output=True)
+
+        fork_server.run(command, check=True, timeout=300, env=environment, capture_output=True)
     one, two = (torch.load(tmp_path / n / "even.ckpt", weights_only=True) for n in "12")
     assert one["global_step"] == two["global_step"] == 26
     assert_close(two["state_dict"], one["state_dict"], rtol=1e-3, atol=1e-5)

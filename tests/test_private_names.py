@@ -1,6 +1,7 @@
 """Nothing that a library keeps to itself is used: what it does not promise can change any day."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def is_private(name: str) -> bool:
     )
 
 
+@functools.cache
 def defined_here() -> set[str]:
     """Private names of functions, classes, methods and attributes that this package defines."""
     names = set()

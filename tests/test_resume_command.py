@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import fork_server
 import pytest
 
 from lstm_lm.errors import Stopped
@@ -183,16 +184,14 @@ def test_a_run_is_used_under_another_core(core, type_command, run_folder):
 class Process:
     """A training process of its own; it is killed in the end, whatever becomes of the test."""
 
-    def __init__(self, folder, *settings, **environment):
+    def __init__(self, folder, *settings, start=fork_server.Popen, **environment):
         self.folder = folder
-        self.process = subprocess.Popen(
+        self.process = start(
             [sys.executable, str(TRAIN), *settings, f"hydra.run.dir={folder}"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-            # Which tests run by nohup ignore, and what they start, too.
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
 
     def __enter__(self):
@@ -279,7 +278,8 @@ def test_a_signal_at_any_moment_ends_a_run_in_good_order(moment, tmp_path):
             "setattr(Task, name, kill_in(getattr(Task, name)))\n"
         )
     code += "runpy.run_path(sys.argv[0], run_name='__main__')"
-    done = subprocess.run(
+    run = subprocess.run if moment in IMPORTS else fork_server.run
+    done = run(
         [sys.executable, "-c", code, str(TRAIN), *LONG, f"hydra.run.dir={folder}"],
         capture_output=True,
         text=True,
@@ -326,9 +326,10 @@ def test_slurm_stops_and_requeues_a_job(tmp_path):
 
 def test_two_at_once_and_a_kill(tmp_path):
     folder = tmp_path / "run"
-    with Process(folder, *LONG) as first:
+    real = {"start": subprocess.Popen}
+    with Process(folder, *LONG, **real) as first:
         first.wait_until_it_trains()
-        with Process(folder, *LONG, "resume=auto") as second:
+        with Process(folder, *LONG, "resume=auto", **real) as second:
             output, errors = second.process.communicate(timeout=PATIENCE)
             assert second.process.returncode == 2
             assert errors == f"error: another process is training in {folder}: wait for its end\n"

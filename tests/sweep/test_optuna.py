@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import fork_server
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -211,7 +212,7 @@ def test_ten_trials_killed_and_given_again(tmp_path):
     steps = summary_of(cut_off)["steps"]
     assert 3 <= len(before) < 10
 
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = fork_server.run(command, cwd=tmp_path, capture_output=True, text=True, forks=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert {path: path.stat().st_mtime_ns for path in before} == before
     jobs = jobs_of(folder)

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import fork_server
 import pytest
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
@@ -35,10 +36,10 @@ def test_a_job_whose_time_is_up_goes_on_when_it_is_requeued(tmp_path, assert_sam
     assert "Requeued job" in log.read_text()
     summary = (tmp_path / "sweep/0/summary.json").read_text()
     assert json.loads(summary)["status"] == "completed"
-    assert subprocess.run(SWEEP, cwd=tmp_path, env=environment).returncode == 0
+    assert fork_server.run(SWEEP, cwd=tmp_path, env=environment).returncode == 0
     assert (tmp_path / "sweep/0/summary.json").read_text() == summary  # nothing was to do
     alone = [*TRAIN, *SETTINGS, "hydra.run.dir=alone"]
-    subprocess.run(alone, cwd=tmp_path, env=environment, check=True)
+    fork_server.run(alone, cwd=tmp_path, env=environment, check=True)
     assert_same_end(tmp_path / "sweep/0", tmp_path / "alone")
 
 

@@ -1,6 +1,7 @@
 """Sweeps as a user types them: what they leave, and that they can be killed at any moment."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import fork_server
 import pytest
 
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
@@ -131,15 +133,21 @@ def test_a_second_sweep_in_the_same_folder_is_refused(sweep_command, tmp_path):
 
 
 class Sweep:
-    """The command in a process of its own; whatever it leaves running ends with the block."""
+    """The command in a process of its own; whatever it leaves running ends with the block.
+
+    Args:
+        is_new: whether Python starts anew, also for the jobs, or all are forked.
+    """
 
     SETTINGS = "model.hidden_size=8,16", "optimizer.learning_rate=1,2", "training.epochs=15"
 
-    def __init__(self, folder):
+    def __init__(self, folder, is_new=False):
         self.folder = folder
+        more = {} if is_new else {"forks": True}
+        self.start = functools.partial(subprocess.Popen if is_new else fork_server.Popen, **more)
 
     def __enter__(self):
-        self.process = subprocess.Popen(
+        self.process = self.start(
             [sys.executable, str(TRAIN), *SMALL, *self.SETTINGS, "hydra.launcher.jobs=2"],
             cwd=self.folder.parent,
             stdout=subprocess.PIPE,
@@ -160,9 +168,9 @@ class Sweep:
         found = {}
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                command = (process / "cmdline").read_text().split("\0")
+                command = (process / "cmdline").read_text().rstrip("\0").split("\0")
                 if "lstm_lm.commands.sweep_job" in command and self.is_ours(process):
-                    found[int(process.name)] = int(command[-2])
+                    found[int(process.name)] = int(command[-1])
         return found
 
     def is_ours(self, process):
@@ -194,7 +202,7 @@ def test_a_sweep_that_is_killed_again_and_again_comes_to_the_same(
     sweep_command, tmp_path, assert_same_end
 ):
     folder = tmp_path / "sweep"
-    with Sweep(folder) as sweep:
+    with Sweep(folder, is_new=True) as sweep:
         sweep.wait_until(lambda: sweep.trains(2))
         os.kill(sweep.process.pid, signal.SIGKILL)
         sweep.process.wait()
@@ -202,7 +210,7 @@ def test_a_sweep_that_is_killed_again_and_again_comes_to_the_same(
         while sweep.job_processes() and time.monotonic() < until:
             time.sleep(0.1)
         assert not sweep.job_processes()  # they have noticed
-    with Sweep(folder) as sweep:
+    with Sweep(folder, is_new=True) as sweep:
         sweep.wait_until(lambda: "completed" in sweep.statuses().values() and sweep.trains(1))
         done = {n: summary_of(folder / n) for n, s in sweep.statuses().items() if s == "completed"}
         victim = next(iter(sweep.job_processes()))
@@ -213,7 +221,7 @@ def test_a_sweep_that_is_killed_again_and_again_comes_to_the_same(
         assert not sweep.job_processes()
         assert "running" not in sweep.statuses().values()
         assert "to go on     python" in output
-    with Sweep(folder) as sweep:
+    with Sweep(folder, is_new=True) as sweep:
         sweep.wait_until(lambda: sweep.trains(1))
         killed = set(sweep.job_processes())
         for process in killed:

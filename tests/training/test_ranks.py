@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import fork_server
 import pytest
 import torch
 from lightning.fabric.plugins.environments import KubeflowEnvironment, SLURMEnvironment
@@ -77,8 +78,8 @@ class Commands:
     def __init__(self):
         self.processes = []
 
-    def start(self, *settings, program=(sys.executable, str(TRAIN)), **environment):
-        process = subprocess.Popen(
+    def start(self, *settings, program=(sys.executable, str(TRAIN)), new=False, **environment):
+        process = (subprocess if new else fork_server).Popen(
             [*program, *settings],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -154,7 +155,7 @@ def test_two_ranks_do_what_one_does(
 def test_a_run_whose_rank_was_killed_goes_on_exactly(tmp_path, commands, assert_same_end):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     commands.finish(*SMALL, *EXACT, f"hydra.run.dir={whole}")
-    first = commands.start(*SMALL, *EXACT, f"hydra.run.dir={cut}")
+    first = commands.start(*SMALL, *EXACT, f"hydra.run.dir={cut}", new=True)
     wait_for(lambda: saved_steps(cut) >= 20, first)
     others = children(first.pid)
     os.kill(others[1], signal.SIGKILL)
@@ -205,7 +206,7 @@ def test_all_ranks_stop_after_the_same_step_whichever_is_told(tmp_path, commands
 
 def test_no_process_outlives_the_first(tmp_path, commands):
     folder = tmp_path / "run"
-    first = commands.start(*LONG, f"hydra.run.dir={folder}")
+    first = commands.start(*LONG, f"hydra.run.dir={folder}", new=True)
     wait_for((folder / "checkpoints/last.ckpt").exists, first)
     (other,) = children(first.pid)
     first.kill()
