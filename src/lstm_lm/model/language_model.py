@@ -129,7 +129,7 @@ def build_core(config: ModelConfig, input_size: int) -> nn.Module:
         case CoreName.fused, Cell.lstm:
             return FusedLSTM(*sizes, config.second_bias, config.backend)
         case CoreName.fused, Cell.gru:
-            return FusedGRU(*sizes, config.backend)
+            return FusedGRU(*sizes, config.second_bias, config.backend)
         case CoreName.fused, Cell.rnn:
             return FusedRNN(*sizes, config.second_bias, config.backend)
         case unhandled:

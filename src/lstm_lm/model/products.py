@@ -34,21 +34,18 @@ WORTH_ONEDNN = 1 << 20
 
 
 def product_with(weight: Tensor, rows: int, times: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function of ``added`` and ``values``: ``added + values @ weight.T``.
+    """A function of ``values`` and ``added``: ``values @ weight.T + added``.
 
     Args:
-        weight: [out, in], or [models, out, in] for values [models, rows, in].
+        weight: [out, in].
         rows: of the values.
         times: how often it will be called; weights are packed if that pays.
     """
-    if weight.dim() > 2:
-        transposed = weight.transpose(-1, -2)
-        return lambda added, values: torch.baddbmm(added, values, transposed)
     if weight.numel() * rows >= WORTH_ONEDNN and times > 1 and onednn_multiplies(weight):
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
         add = torch.ops.mkldnn._linear_pointwise.binary
-        return lambda added, values: add(values, added, packed, None, "add")
-    return lambda added, values: torch.addmm(added, values, weight.T)
+        return lambda values, added: add(values, added, packed, None, "add")
+    return lambda values, added: torch.addmm(added, values, weight.T)
 
 
 def product(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
