@@ -48,7 +48,7 @@ from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.errors import Stopped
 from lstm_lm.evaluation import evaluate
 from lstm_lm.experiment import resume, train
-from lstm_lm.model.language_model import detach
+from lstm_lm.model.core import detach
 from lstm_lm.training import session
 from lstm_lm.training.module import LanguageModelModule
 

@@ -26,7 +26,7 @@ from lstm_lm.config import RunConfig
 from lstm_lm.data.windows import Batch, TrainingBatches
 from lstm_lm.errors import RunFailed, Stopped
 from lstm_lm.experiment import known_before, prepare
-from lstm_lm.model.language_model import State
+from lstm_lm.model.core import State
 from lstm_lm.run_folder import RunFolder
 from lstm_lm.training.stop_signals import StopSignals
 

@@ -21,7 +21,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
@@ -63,18 +63,21 @@ def product_over_rows(left: Tensor, right: Tensor) -> Tensor:
     return product(left.T, right.T)
 
 
-def linear(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """As ``torch.nn.functional.linear``, but to be differentiated once only.
+class FastLinear(nn.Linear):
+    """``nn.Linear`` by the products of this module; it can be differentiated once only."""
 
-    Args:
-        values: with any number of axes before the last.
-    """
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
+
+
+def linear(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``torch.nn.functional.linear``, for values with any number of axes before the last."""
     if torch.is_autocast_enabled(values.device.type) or not onednn_multiplies(weight):
         return torch.nn.functional.linear(values, weight, bias)
-    return Linear.apply(values, weight, bias)
+    return LinearFunction.apply(values, weight, bias)
 
 
-class Linear(Function):
+class LinearFunction(Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(values, weight)
@@ -92,7 +95,7 @@ class Linear(Function):
 
 
 def every_product(device: torch.device, dtype: torch.dtype) -> list[Multiply]:
-    """All that can multiply here, whichever is faster."""
+    """The ways to multiply here, whichever is faster."""
     if device.type == "cpu" and dtype == torch.float32 and onednn_answers():
         return [torch.nn.functional.linear, onednn_product]
     return [torch.nn.functional.linear]
