@@ -11,8 +11,14 @@ from torch import Tensor
 
 from lstm_lm.config import Cell
 from lstm_lm.model.fused.cpp_build import load_library
-from lstm_lm.model.fused.kernels import Gradients, Saved, State, Weights
-from lstm_lm.model.fused.torch_kernels import allocate_states, contiguous_copy
+from lstm_lm.model.fused.torch_kernels import (
+    Saved,
+    State,
+    Tensors,
+    Weights,
+    allocate_states,
+    contiguous_copy,
+)
 
 operators = load_library()
 
@@ -34,7 +40,7 @@ def forward(cell: Cell, inputs: Tensor, weights: Weights, state: State) -> Saved
 
 def backward(
     cell: Cell, grad_outputs: Tensor, grad_state: State, weight_hh: Tensor, saved: Saved
-) -> tuple[Gradients, State]:
+) -> tuple[Tensors, State]:
     grad_state = tuple(map(contiguous_copy, grad_state))  # becomes that of the first state
     shape = *grad_outputs.shape[:2], len(weight_hh)
     grad_sums = [grad_outputs.new_empty(shape) for _ in range(2 if cell is Cell.gru else 1)]

@@ -15,30 +15,17 @@ states, weights and their gradients have their own, which may be wider.
 import logging
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from lstm_lm.config import Backend, Cell
 from lstm_lm.errors import SettingsError
+from lstm_lm.model.fused import torch_kernels
+from lstm_lm.model.fused.torch_kernels import Saved, State, Tensors, Weights
 
 log = logging.getLogger(__name__)
-
-State = tuple[Tensor, ...]  # the hidden state, and of an LSTM the cell state, [batch, hidden]
-# What forward saves for the backward of the same backend: the states before each step and after the
-# last, then what it needs of the gates.
-Saved = tuple[Tensor, ...]
-Gradients = tuple[Tensor, ...]
-
-
-class Weights(NamedTuple):
-    """The parameters of one layer, with gates in the order of ``torch.nn``."""
-
-    weight_ih: Tensor  # [gates * hidden, input]
-    weight_hh: Tensor  # [gates * hidden, hidden]
-    bias_ih: Tensor  # [gates * hidden]; the sum of both biases where only that matters
-    bias_hh: Tensor | None  # of a GRU alone, whose reset gate multiplies it
 
 
 @runtime_checkable
@@ -48,7 +35,7 @@ class Kernels(Protocol):
 
     def backward(
         self, cell: Cell, grad_outputs: Tensor, grad_state: State, weight_hh: Tensor, saved: Saved
-    ) -> tuple[Gradients, State]:
+    ) -> tuple[Tensors, State]:
         """Gradients of the sums in the gates, before σ and tanh, and of the first state.
 
         The gradients of a GRU's sums are two tensors: of what the inputs add and of what the
@@ -63,13 +50,11 @@ class Kernels(Protocol):
 
 @cache
 def kernels_of(backend: Backend, device: torch.device) -> Kernels:
-    # Imported when first asked for: one compiles C++, another imports Triton.
+    # Two are imported when first asked for: one compiles C++, the other needs Triton.
     match backend:
         case Backend.auto:
             return kernels_of(backend_here(device.type), device)
         case Backend.torch:
-            import lstm_lm.model.fused.torch_kernels as torch_kernels
-
             return torch_kernels
         case Backend.cpp:
             import lstm_lm.model.fused.cpp_kernels as cpp_kernels

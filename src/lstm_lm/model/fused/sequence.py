@@ -8,7 +8,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from lstm_lm.config import Cell
-from lstm_lm.model.fused.kernels import Kernels, Weights
+from lstm_lm.model.fused.kernels import Kernels
+from lstm_lm.model.fused.torch_kernels import Weights
 from lstm_lm.model.products import product
 
 

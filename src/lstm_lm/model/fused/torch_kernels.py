@@ -14,35 +14,39 @@ import torch
 from torch import Tensor
 
 from lstm_lm.config import Cell
-from lstm_lm.model.fused.kernels import Gradients, Saved, State, Weights
 from lstm_lm.model.products import product, product_over_rows, product_with
 
 Tensors = tuple[Tensor, ...]
-Locals = list[Tensor]  # the derivatives of one step
-# A step's product with the weights backward, added to what is given.
+State = Tensors  # the hidden state, and of an LSTM the cell state, [batch, hidden]
+# What forward saves for backward: the states before each step and after the last, then what it
+# needs of the gates.
+Saved = Tensors
+# A step's product with the weights backward, added to what it is given.
 AddProduct = Callable[[Tensor], Tensor]
 
 
+class Weights(NamedTuple):
+    """The parameters of one layer, with gates in the order of ``torch.nn``."""
+
+    weight_ih: Tensor  # [gates * hidden, input]
+    weight_hh: Tensor  # [gates * hidden, hidden]
+    bias_ih: Tensor  # [gates * hidden]; the sum of both biases where only that matters
+    bias_hh: Tensor | None  # of a GRU alone, whose reset gate multiplies it
+
+
 class CellSteps(NamedTuple):
-    """A cell's equations, pointwise: all but the products.
+    """What a cell computes besides the products, unit by unit."""
 
-    Args:
-        sums: how many sums a unit has, one for each gate.
-        kept: how many numbers forward saves of each unit, for backward.
-        sides: 2 if what the inputs add and what the hidden state adds have different gradients.
-        forward: writes the state after a step and what is saved of it, from the step's sums.
-        derivatives: the derivatives by the sums, and what else backward needs, of all steps.
-        backward: writes the gradients of a step's sums, [sides, batch, sums, hidden], and returns
-            the gradient of the hidden state before the step. Part of that is the gradient of the
-            step before's output, ``grad_before``.
-    """
-
-    sums: int
-    kept: int
-    sides: int
+    sums: int  # of a unit: one for each gate
+    kept: int  # numbers of a unit that forward saves for backward besides the state
+    sides: int  # 2 if what the inputs add and what the hidden state adds have different gradients
+    # Writes the state after a step and what is kept of it, from the step's sums.
     forward: Callable[[Tensor, Tensor, State, State, Tensor, torch.dtype], None]
+    # The derivatives by the sums and what else backward needs, of all steps: [time, …].
     derivatives: Callable[[Saved, torch.dtype], Tensors]
-    backward: Callable[[State, Tensor, Tensor, AddProduct, Locals], Tensor]
+    # Writes the gradients of a step's sums, [sides, batch, sums, hidden], and returns that of the
+    # hidden state before the step, to which that of the output before, grad_before, is added.
+    backward: Callable[[State, Tensor, Tensor, AddProduct, Tensors], Tensor]
 
 
 def forward(cell: Cell, inputs: Tensor, weights: Weights, state: State) -> Saved:
@@ -51,7 +55,7 @@ def forward(cell: Cell, inputs: Tensor, weights: Weights, state: State) -> Saved
 
 def backward(
     cell: Cell, grad_outputs: Tensor, grad_state: State, weight_hh: Tensor, saved: Saved
-) -> tuple[Gradients, State]:
+) -> tuple[Tensors, State]:
     return backward_loop(CELLS[cell], grad_outputs, grad_state, weight_hh, saved)
 
 
@@ -77,10 +81,9 @@ def forward_loop(cell: CellSteps, inputs: Tensor, weights: Weights, state: State
 
 def backward_loop(
     cell: CellSteps, grad_outputs: Tensor, grad_state: State, weight_hh: Tensor, saved: Saved
-) -> tuple[Gradients, State]:
+) -> tuple[Tensors, State]:
     steps, batch, size = grad_outputs.shape
     hiddens, dtype = saved[0], grad_state[0].dtype
-    derivatives = cell.derivatives(saved, dtype)
     grads = hiddens.new_empty(cell.sides, steps, batch, cell.sums, size)
     add_product = product_with(weight_hh.to(hiddens.dtype).mT, batch, steps)
     # The hidden state before a step was the output of the step before.
@@ -88,15 +91,12 @@ def backward_loop(
     grad_hidden = (grad_state[0] + grad_outputs[-1]).contiguous()
     grad_cell = [contiguous_copy(part) for part in grad_state[1:]]  # of an LSTM; written to
     grad_sums = tuple(grads.flatten(-2))
-    each_step = list(zip(grads.unbind(1), grad_sums[-1], grads_before, *derivatives, strict=True))
-    for step_grads, rows, grad_before, *local in reversed(each_step):
-        grad_hidden = cell.backward(
-            (grad_hidden, *grad_cell),
-            step_grads,
-            grad_before,
-            partial(add_product, rows),
-            local,
-        )
+    each_local = zip(*cell.derivatives(saved, dtype), strict=True)
+    each_step = list(zip(grads.unbind(1), grad_sums[-1], grads_before, each_local, strict=True))
+    for step_grads, rows, grad_before, local in reversed(each_step):
+        grad_state = grad_hidden, *grad_cell
+        add_to = partial(add_product, rows)
+        grad_hidden = cell.backward(grad_state, step_grads, grad_before, add_to, local)
     return grad_sums, (grad_hidden.to(dtype), *grad_cell)
 
 
@@ -131,7 +131,7 @@ def lstm_derivatives(saved: Saved, dtype: torch.dtype) -> Tensors:
 
 
 def lstm_backward(
-    grad_state: State, grads: Tensor, grad_before: Tensor, add_product: AddProduct, local: Locals
+    grad_state: State, grads: Tensor, grad_before: Tensor, add_product: AddProduct, local: Tensors
 ) -> Tensor:
     (grad_hidden, grad_cell), [grads] = grad_state, grads
     by_sums, hidden_by_cell, f = local
@@ -169,7 +169,7 @@ def gru_derivatives(saved: Saved, dtype: torch.dtype) -> Tensors:
 
 
 def gru_backward(
-    grad_state: State, grads: Tensor, grad_before: Tensor, add_product: AddProduct, local: Locals
+    grad_state: State, grads: Tensor, grad_before: Tensor, add_product: AddProduct, local: Tensors
 ) -> Tensor:
     [grad_hidden], (by_sums, z, zeros) = grad_state, local
     torch.mul(by_sums, grad_hidden.unsqueeze(-2), out=grads)
@@ -190,7 +190,7 @@ def rnn_derivatives(saved: Saved, dtype: torch.dtype) -> Tensors:
 
 
 def rnn_backward(
-    grad_state: State, grads: Tensor, grad_before: Tensor, add_product: AddProduct, local: Locals
+    grad_state: State, grads: Tensor, grad_before: Tensor, add_product: AddProduct, local: Tensors
 ) -> Tensor:
     [grad_hidden], [grads], [by_sums] = grad_state, grads, local
     torch.mul(by_sums, grad_hidden.unsqueeze(-2), out=grads)

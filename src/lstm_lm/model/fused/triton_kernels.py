@@ -16,12 +16,13 @@ from torch import Tensor
 from lstm_lm.config import Cell
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.fused import torch_kernels
-from lstm_lm.model.fused.kernels import Gradients, Saved, State, Weights
 from lstm_lm.model.fused.torch_kernels import (
     AddProduct,
     CellSteps,
-    Locals,
+    Saved,
+    State,
     Tensors,
+    Weights,
     backward_loop,
     forward_loop,
     weight_gradients,
@@ -58,7 +59,7 @@ def forward(cell: Cell, inputs: Tensor, weights: Weights, state: State) -> Saved
 
 def backward(
     cell: Cell, grad_outputs: Tensor, grad_state: State, weight_hh: Tensor, saved: Saved
-) -> tuple[Gradients, State]:
+) -> tuple[Tensors, State]:
     return replayed(run_backward, cell, grad_outputs, grad_state, weight_hh, saved)
 
 
@@ -69,7 +70,7 @@ def run_forward(cell: Cell, inputs: Tensor, *weights_and_state: Any) -> Saved:
 
 def run_backward(
     cell: Cell, grad_outputs: Tensor, grad_state: State, weight_hh: Tensor, saved: Saved
-) -> tuple[Gradients, State]:
+) -> tuple[Tensors, State]:
     if cell is not Cell.gru:
         return backward_loop(CELLS[cell], grad_outputs, grad_state, weight_hh, saved)
     # A GRU's gradient goes on through the gates and past them. What goes past is kept in a tensor
@@ -94,7 +95,7 @@ def lstm_saved(saved: Saved, dtype: torch.dtype) -> Tensors:
 
 
 def lstm_backward(
-    grad_state: State, grads: Tensor, grad_before: Tensor, add_product: AddProduct, local: Locals
+    grad_state: State, grads: Tensor, grad_before: Tensor, add_product: AddProduct, local: Tensors
 ) -> Tensor:
     (grad_hidden, grad_cell), [grads] = grad_state, grads
     # Only after the last step it has another dtype, that of the state.
@@ -115,7 +116,7 @@ def gru_saved(saved: Saved, dtype: torch.dtype) -> Tensors:
 
 
 def gru_backward(
-    grad_state: State, grads: Tensor, grad_before: Tensor, add_product: AddProduct, local: Locals
+    grad_state: State, grads: Tensor, grad_before: Tensor, add_product: AddProduct, local: Tensors
 ) -> Tensor:
     through_gates, past_gates = grad_state
     through_gates = through_gates.to(grads.dtype)
