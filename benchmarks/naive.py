@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from lstm_lm.model.core import LSTMState
-from lstm_lm.model.language_model import LanguageModel, State
+from lstm_lm.model.core import LSTMState, State
+from lstm_lm.model.language_model import LanguageModel
 
 
 class NaiveModel(nn.Module):

@@ -26,7 +26,7 @@ from lstm_lm.config import RunConfig
 from lstm_lm.data.batches import Batch, TrainingBatches
 from lstm_lm.errors import RunFailed, Stopped
 from lstm_lm.experiment import known_before, prepare
-from lstm_lm.model.language_model import State
+from lstm_lm.model.core import State
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.run_folder import RunFolder
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.device import seconds
 from benchmarks.shapes import Shape
 from lstm_lm.config import OptimizerConfig
-from lstm_lm.model.language_model import State, detach
+from lstm_lm.model.core import State, detach
 from lstm_lm.training.optimization import build_optimizer, clip_by_global_norm
 
 WARM_UP = 2  # steps

@@ -21,6 +21,7 @@ from lstm_lm.data import token_cache
 from lstm_lm.machine import bfloat16_of
 from lstm_lm.saved.checkpoint_file import load_checkpoint
 from lstm_lm.saved.run_folder import KNOWN_FROM_THE_START, RunFolder
+from lstm_lm.sweep import job_process
 
 # Before Triton is imported: where there is no GPU its kernels are interpreted.
 if not torch.cuda.is_available():

@@ -47,7 +47,7 @@ from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.errors import Stopped
 from lstm_lm.evaluation import evaluate
 from lstm_lm.experiment import train
-from lstm_lm.model.language_model import detach
+from lstm_lm.model.core import detach
 from lstm_lm.resume import resume
 from lstm_lm.saved.checkpoint_file import load_checkpoint
 from lstm_lm.training import session

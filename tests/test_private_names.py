@@ -21,7 +21,7 @@ EXCEPTIONS = {
 
 
 # Documented in spite of their names, by Python.
-PUBLIC = {"_asdict", "_exit", "_replace"}
+PUBLIC = {"_asdict", "_exit", "_fields", "_replace"}
 
 
 def is_private(name: str) -> bool:

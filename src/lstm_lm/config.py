@@ -102,8 +102,8 @@ class ResetGate(StrEnum):
     after = auto()
 
 
-class StartValues(StrEnum):
-    """How weights are drawn; see :mod:`lstm_lm.model.initialization`."""
+class Initialization(StrEnum):
+    """How weights are initialized; see :mod:`lstm_lm.model.initialization`."""
 
     torch = auto()
     d2l = auto()
@@ -225,7 +225,7 @@ class ModelConfig:
     dropout: float = 0.0  # between layers and before the output layer
     second_bias: bool = True  # false: bias_hh stays zero and is not trained
     reset_gate: ResetGate = ResetGate.after
-    init: StartValues = StartValues.torch
+    init: Initialization = Initialization.torch
     longest_memory: int = 100  # steps, about, that units keep what they have read with init=chrono
     forget_bias: float | None = None  # of an LSTM at the start; null: as init draws it
     # Of a transformer.
@@ -277,14 +277,14 @@ class ModelConfig:
                 f"{self.hidden_size} units evenly: choose a hidden size that is a multiple of "
                 f"{2 * self.heads}"
             )
-        if self.init is StartValues.d2l or not self.second_bias:
+        if self.init is Initialization.d2l or not self.second_bias:
             raise SettingsError(
                 "model.init=d2l and model.second_bias=false are about recurrent cells, not "
                 "model.cell=transformer"
             )
 
     def require_gates(self) -> None:
-        if self.init is StartValues.chrono and self.cell not in (Cell.lstm, Cell.gru):
+        if self.init is Initialization.chrono and self.cell not in (Cell.lstm, Cell.gru):
             raise SettingsError(
                 f"model.init=chrono is about gates that keep: it needs model.cell=lstm or gru, not "
                 f"{self.cell}"
@@ -295,7 +295,7 @@ class ModelConfig:
             )
         if self.forget_bias is None:
             return
-        if self.cell is not Cell.lstm or self.init is StartValues.chrono:
+        if self.cell is not Cell.lstm or self.init is Initialization.chrono:
             raise SettingsError(
                 "model.forget_bias needs model.cell=lstm, and another model.init than chrono, "
                 "which draws it"

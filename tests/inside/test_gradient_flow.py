@@ -9,7 +9,8 @@ from lstm_lm.config import Cell, CoreName, ModelConfig
 from lstm_lm.data.generated import Floor
 from lstm_lm.data.splits import Split
 from lstm_lm.inside.gradient_flow import gradient_flow, places_to_flow_from
-from lstm_lm.model.language_model import LanguageModel, detach
+from lstm_lm.model.core import detach
+from lstm_lm.model.language_model import LanguageModel
 
 STEPS, ROWS = 8, 3
 IDS = torch.randint(7, (STEPS + 1, ROWS), generator=torch.Generator().manual_seed(1))

@@ -14,8 +14,7 @@ from lstm_lm.model import products
 from lstm_lm.model.core import HiddenState, LSTMState
 from lstm_lm.model.fused.cores import FusedGRU, FusedLSTM, FusedRNN
 from lstm_lm.model.fused.cpp_build import compiler
-from lstm_lm.model.fused.kernels import backend_here, kernels_of, refuse_impossible
-from lstm_lm.model.fused.layer import Weights
+from lstm_lm.model.fused.kernels import backend_here, refuse_impossible
 from lstm_lm.model.language_model import LanguageModel
 
 CELLS = {
@@ -288,47 +287,6 @@ def test_stacked_layers_learn_as_those_of_torch(cell, backend):
         logits.square().sum().backward()
     for ours, theirs in zip(fused.parameters(), builtin.parameters(), strict=True):
         assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-9)
-
-
-@every_cell
-@pytest.mark.parametrize("backend", [Backend.torch, Backend.triton])
-def test_an_axis_of_models_is_as_one_model_after_the_other(cell, backend):
-    make(cell, backend)  # skips where it cannot run
-    models = [make(cell, backend).double() for _ in range(3)]
-    of_backend = kernels_of(backend, torch.device("cpu"))
-    inputs = torch.randn(6, 3, 4, 5, dtype=torch.float64)  # [time, models, batch, input]
-    of_inputs, of_hidden, bias, hidden_bias = (
-        torch.stack([getattr(model, f"{name}_l0") for model in models]).detach()
-        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    )
-    start = torch.randn(3, 4, 19, dtype=torch.float64)
-    grads = torch.randn(6, 3, 4, 19, dtype=torch.float64)
-
-    def forward_and_backward(inputs, of_inputs, of_hidden, bias, hidden_bias, start, grads):
-        weights = Weights(of_inputs, of_hidden, bias)
-        if cell == "lstm":
-            hiddens, cells, gates = of_backend.lstm_forward(inputs, weights, start, start)
-            back = of_backend.lstm_backward(grads, start, start, of_hidden, cells, gates)
-        elif cell == "gru":
-            hiddens, gates = of_backend.gru_forward(inputs, weights, hidden_bias, start)
-            back = of_backend.gru_backward(grads, start, of_hidden, hiddens, gates)
-        else:
-            hiddens = of_backend.rnn_forward(inputs, weights, start)
-            back = of_backend.rnn_backward(grads, start, of_hidden, hiddens)
-        products, sums = of_backend.weight_gradients(back[0], [inputs, hiddens[:-1]], start.dtype)
-        return [hiddens, back[0]], [*back[1:2], *products, sums]
-
-    everything = (of_inputs, of_hidden, bias, hidden_bias, start)
-    sequences, others = forward_and_backward(inputs, *everything, grads)
-    for number in range(3):
-        alone = forward_and_backward(
-            inputs[:, number], *(part[number] for part in everything), grads[:, number]
-        )
-        for whole, part in zip(sequences, alone[0], strict=True):
-            assert_close(whole[:, number], part)
-        for whole, part in zip(others, alone[1], strict=True):
-            if whole.shape[0] == 3:  # GRU: what inputs add, a sequence
-                assert_close(whole[number], part)
 
 
 @every_cell

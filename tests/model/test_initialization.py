@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lstm_lm.config import Cell, CoreName, ModelConfig, StartValues
+from lstm_lm.config import Cell, CoreName, Initialization, ModelConfig
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel
 
@@ -29,14 +29,14 @@ def test_the_forget_bias_is_what_was_asked_for(core, second_bias):
         assert all(gate.std() > 0 and gate.abs().max() <= 2 / math.sqrt(SIZE) for gate in (i, g, o))
 
 
-def test_the_chapters_start_may_have_a_forget_bias():
-    i, f, g, o = biases(cores(init=StartValues.d2l, forget_bias=-2)[0])
+def test_the_chapters_initialization_may_have_a_forget_bias():
+    i, f, g, o = biases(cores(init=Initialization.d2l, forget_bias=-2)[0])
     assert (f == -2).all() and not torch.stack([i, g, o]).any()
 
 
 @pytest.mark.parametrize("core", list(CoreName))
 def test_chrono_units_of_an_lstm_forget_at_rates_of_their_own(core):
-    i, f, *_ = biases(cores(core=core, init=StartValues.chrono, longest_memory=50)[0])
+    i, f, *_ = biases(cores(core=core, init=Initialization.chrono, longest_memory=50)[0])
     steps = f.exp()  # uniform
     assert 1 <= steps.min() < 3 and 47 < steps.max() <= 49
     assert steps.mean() == pytest.approx(25, abs=2)
@@ -44,13 +44,13 @@ def test_chrono_units_of_an_lstm_forget_at_rates_of_their_own(core):
 
 
 def test_chrono_units_of_a_gru_keep_by_their_update_gate():
-    r, z, n = biases(cores(cell=Cell.gru, init=StartValues.chrono, longest_memory=50)[0])
+    r, z, n = biases(cores(cell=Cell.gru, init=Initialization.chrono, longest_memory=50)[0])
     assert z.exp().mean() == pytest.approx(25, abs=2)
     assert max(r.abs().max(), n.abs().max()) <= 2 / math.sqrt(SIZE)
 
 
 def test_a_unit_keeps_its_cell_about_as_long_as_it_was_drawn_for():
-    [core] = cores(init=StartValues.chrono, longest_memory=200)
+    [core] = cores(init=Initialization.chrono, longest_memory=200)
     for parameter in (core.weight_ih_l0, core.weight_hh_l0):
         parameter.data.zero_()
     keeps = biases(core)[1].sigmoid()
@@ -60,13 +60,16 @@ def test_a_unit_keeps_its_cell_about_as_long_as_it_was_drawn_for():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"cell": Cell.rnn, "init": StartValues.chrono}, "needs model.cell=lstm or gru, not rnn"),
+        (
+            {"cell": Cell.rnn, "init": Initialization.chrono},
+            "needs model.cell=lstm or gru, not rnn",
+        ),
         ({"cell": Cell.gru, "forget_bias": 1}, "model.forget_bias needs model.cell=lstm"),
-        ({"init": StartValues.chrono, "forget_bias": 1}, "another model.init than chrono"),
+        ({"init": Initialization.chrono, "forget_bias": 1}, "another model.init than chrono"),
         ({"longest_memory": 2}, "must be at least 3 steps, not 2"),
         ({"forget_bias": math.nan}, "must be finite, not nan"),
     ],
 )
-def test_start_values_that_cannot_be_are_refused(settings, says):
+def test_initializations_that_cannot_be_are_refused(settings, says):
     with pytest.raises(SettingsError, match=says):
         ModelConfig(**settings)

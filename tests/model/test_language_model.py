@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lstm_lm.config import Cell, CoreName, ModelConfig, ResetGate, StartValues
+from lstm_lm.config import Cell, CoreName, Initialization, ModelConfig, ResetGate
 from lstm_lm.errors import SettingsError
-from lstm_lm.model.language_model import LanguageModel, count_parameters, detach
+from lstm_lm.model.core import detach
+from lstm_lm.model.language_model import LanguageModel, count_parameters
 
 IDS = torch.randint(7, (5, 3))
 CORES = [(cell, core) for cell in (Cell.lstm, Cell.gru, Cell.rnn) for core in CoreName]
@@ -61,12 +62,12 @@ def test_a_detached_state_has_the_same_values_and_no_past():
         assert torch.equal(part.hidden, cut_part.hidden)
 
 
-def test_start_values_of_the_chapter():
+def test_initialization_of_the_chapter():
     stack = LanguageModel(
         ModelConfig(
             hidden_size=256,
             embedding_size=None,
-            init=StartValues.d2l,
+            init=Initialization.d2l,
             second_bias=False,
             core=CoreName.scratch,
         ),

@@ -38,8 +38,8 @@ def test_products_are_those_of_pytorch(rows, inputs, outputs, dtype):
     check(product(values, weight.T.contiguous().T), expected)
     for times in (1, 2):
         add = product_with(weight, rows, times)
-        check(add(added, values), expected + added.double())
-        check(add(added, values), expected + added.double())
+        check(add(values, added), expected + added.double())
+        check(add(values, added), expected + added.double())
     check(product_over_rows(added, values), added.double().T @ values.double())
     check(product_over_rows(values, added), values.double().T @ added.double())
 

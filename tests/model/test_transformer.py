@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lstm_lm.config import Cell, CoreName, ModelConfig, StartValues
+from lstm_lm.config import Cell, CoreName, Initialization, ModelConfig
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.core import WindowState
 from lstm_lm.model.language_model import LanguageModel
-from lstm_lm.model.transformer import CausalTransformer, turned
+from lstm_lm.model.transformer import CausalTransformer, rotate
 
 exactly = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -54,10 +54,10 @@ def test_only_distances_matter():
     assert_close(outputs[6:], outputs[5:6].expand(14, 1, 8), **exactly)
     queries, keys = draw(2, 1, 1, 1, 8)
     near = [
-        turned(queries, torch.tensor([7 + k])) @ turned(keys, torch.tensor([3 + k])).mT
+        rotate(queries, torch.tensor([7 + k])) @ rotate(keys, torch.tensor([3 + k])).mT
         for k in (0, 90)
     ]
-    far = turned(queries, torch.tensor([9])) @ turned(keys, torch.tensor([3])).mT
+    far = rotate(queries, torch.tensor([9])) @ rotate(keys, torch.tensor([3])).mT
     assert_close(near[0], near[1], **exactly)
     assert not torch.allclose(near[0], far)
 
@@ -66,10 +66,10 @@ def test_it_is_the_transformer_of_its_equations():
     core, x = make(context=50, heads=2, input_size=8), draw(7, 1, 8)
     read = core.attention_norm(x[:, 0])
     queries, keys, values = core.queries_keys_values(read).chunk(3, -1)
-    places, attended = torch.arange(7), []
+    positions, attended = torch.arange(7), []
     for head in (slice(0, 4), slice(4, 8)):
-        q, k = (turned(part[None, None, :, head], places)[0, 0] for part in (queries, keys))
-        scores = (q @ k.T / 2).masked_fill(places[:, None] < places, -torch.inf)
+        q, k = (rotate(part[None, None, :, head], positions)[0, 0] for part in (queries, keys))
+        scores = (q @ k.T / 2).masked_fill(positions[:, None] < positions, -torch.inf)
         attended.append(scores.softmax(-1) @ values[:, head])
     a = x[:, 0] + core.attended(torch.cat(attended, -1))
     y = a + core.narrow(torch.nn.functional.gelu(core.widen(core.feed_forward_norm(a))))
@@ -96,7 +96,7 @@ def test_rows_may_have_begun_at_different_times():
     [
         ({"core": CoreName.scratch}, "needs model.core=builtin, not scratch"),
         ({"hidden_size": 12}, "a multiple of 8"),
-        ({"init": StartValues.d2l}, "are about recurrent cells"),
+        ({"init": Initialization.d2l}, "are about recurrent cells"),
         ({"second_bias": False}, "are about recurrent cells"),
         ({"context": 0}, "model.context must be positive"),
     ],

@@ -69,8 +69,8 @@ def before_gates(
 ) -> Float[Tensor, "time batch gates"]:
     """What goes into the non-linearities of gates, from inputs and the hidden states before."""
     before = torch.cat([torch.zeros_like(outputs[:1]), outputs[:-1]])
-    of_inputs, of_hidden = (
+    ih, hh = (
         (core.get_parameter(f"weight_{side}_l0"), core.get_parameter(f"bias_{side}_l0"))
         for side in ("ih", "hh")
     )
-    return linear(inputs, *of_inputs) + linear(before, *of_hidden)
+    return linear(inputs, *ih) + linear(before, *hh)

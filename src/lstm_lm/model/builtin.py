@@ -20,8 +20,8 @@ class BuiltinLSTM(nn.LSTM):
     def forward(  # type: ignore[override]
         self, inputs: Float[Tensor, "time batch input"], state: LSTMState | None = None
     ) -> tuple[Float[Tensor, "time batch hidden"], LSTMState]:
-        start = None if state is None else (state.hidden.unsqueeze(0), state.cell.unsqueeze(0))
-        outputs, (hidden, cell) = super().forward(inputs, start)
+        before = None if state is None else (state.hidden.unsqueeze(0), state.cell.unsqueeze(0))
+        outputs, (hidden, cell) = super().forward(inputs, before)
         return outputs, LSTMState(hidden[0], cell[0])
 
 
@@ -32,8 +32,8 @@ class BuiltinGRU(nn.GRU):
     def forward(  # type: ignore[override]
         self, inputs: Float[Tensor, "time batch input"], state: HiddenState | None = None
     ) -> tuple[Float[Tensor, "time batch hidden"], HiddenState]:
-        start = None if state is None else state.hidden.unsqueeze(0)
-        outputs, hidden = super().forward(inputs, start)
+        before = None if state is None else state.hidden.unsqueeze(0)
+        outputs, hidden = super().forward(inputs, before)
         return outputs, HiddenState(hidden[0])
 
 
@@ -46,6 +46,6 @@ class BuiltinRNN(nn.RNN):
     def forward(  # type: ignore[override]
         self, inputs: Float[Tensor, "time batch input"], state: HiddenState | None = None
     ) -> tuple[Float[Tensor, "time batch hidden"], HiddenState]:
-        start = None if state is None else state.hidden.unsqueeze(0)
-        outputs, hidden = super().forward(inputs, start)
+        before = None if state is None else state.hidden.unsqueeze(0)
+        outputs, hidden = super().forward(inputs, before)
         return outputs, HiddenState(hidden[0])

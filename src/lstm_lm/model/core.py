@@ -10,27 +10,29 @@ Its parameters have the names, shapes and gate order of ``torch.nn``'s cells (``
 ``load_state_dict``. Without a second bias ``bias_hh_l0`` is zero and not trained.
 """
 
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TypeVar, get_args, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
 class LSTMState(NamedTuple):
-    """What an LSTM carries from one step to the next: hidden first, as in ``torch.nn.LSTM``."""
+    """The state that an LSTM carries from step to step: hidden first, as in ``torch.nn.LSTM``."""
 
     hidden: Float[Tensor, "batch hidden"]
     cell: Float[Tensor, "batch hidden"]
 
 
 class HiddenState(NamedTuple):
-    """What a GRU or a plain RNN carries from one step to the next."""
+    """The state that a GRU or a plain RNN carries from step to step."""
 
     hidden: Float[Tensor, "batch hidden"]
 
 
 class WindowState(NamedTuple):
-    """What a Transformer's next steps attend to: the newest step last."""
+    """The keys and values that a Transformer's next steps attend to: the newest step last."""
 
     keys: Float[Tensor, "batch before hidden"]
     values: Float[Tensor, "batch before hidden"]
@@ -38,6 +40,8 @@ class WindowState(NamedTuple):
 
 
 CoreState = LSTMState | HiddenState | WindowState
+State = tuple[CoreState, ...]  # of a language model: one for each layer
+PlainState = list[tuple[str, list[Tensor]]]  # the same for a file: names and tensors only
 S = TypeVar("S", LSTMState, HiddenState, WindowState)
 
 
@@ -51,3 +55,37 @@ class Core(Protocol[S]):
     ) -> tuple[Float[Tensor, "time batch hidden"], S]:
         """Run over every step; ``state=None`` starts from zeros."""
         ...
+
+
+def detach(state: State) -> State:
+    """The same values, cut from the graph that computed them."""
+    return tuple(type(part)(*(values.detach() for values in part)) for part in state)
+
+
+def on_cpu(state: State) -> State:
+    return tuple(type(part)(*(values.cpu() for values in part)) for part in state)
+
+
+def only_rows(state: State, rows: slice) -> State:
+    return tuple(type(part)(*(values[rows] for values in part)) for part in state)
+
+
+def join_rows(states: Sequence[State]) -> State:
+    """The state of a batch from those of its parts."""
+    if len(states) == 1:
+        return states[0]
+    layers = zip(*states, strict=True)
+    return tuple(type(parts[0])(*map(torch.cat, zip(*parts, strict=True))) for parts in layers)
+
+
+def to_plain_state(state: State) -> PlainState:
+    return [(type(part).__name__, list(part)) for part in state]
+
+
+def from_plain_state(
+    saved: PlainState, device: torch.device, dtype: torch.dtype | None = None
+) -> State:
+    kinds = {kind.__name__: kind for kind in get_args(CoreState)}
+    return tuple(
+        kinds[name](*(values.to(device, dtype) for values in part)) for name, part in saved
+    )

@@ -1,7 +1,7 @@
-"""How weights are drawn before training.
+"""Initialization of the weights.
 
 Cores draw as ``torch.nn``'s do, parameter by parameter in the same order, so that all cores of
-a cell start equal given the same seed.
+a cell are initialized equal given the same seed.
 """
 
 import math
@@ -9,11 +9,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-INPUT, FORGET = 0, 1  # blocks of an LSTM's rows; the second is what a GRU keeps, too
+INPUT, FORGET = 0, 1  # blocks of an LSTM's rows; a GRU's second is its update gate, which keeps
 
 
 @torch.no_grad()
-def start_as_torch(core: nn.Module, hidden_size: int, second_bias: bool) -> None:
+def init_as_torch(core: nn.Module, hidden_size: int, second_bias: bool) -> None:
     """U(±1/√hidden) for every parameter of a core, biases too."""
     bound = 1 / math.sqrt(hidden_size)
     for parameter in core.parameters():
@@ -29,7 +29,7 @@ def drop_second_bias(core: nn.Module) -> None:
 
 
 @torch.no_grad()
-def start_as_chapter(model: nn.Module) -> None:
+def init_as_d2l(model: nn.Module) -> None:
     """N(0, 0.01²) for weights and zero for biases, as in the chapter of d2l.ai."""
     for name, parameter in model.named_parameters():
         if "bias" in name:
@@ -39,8 +39,8 @@ def start_as_chapter(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def start_to_remember(core: nn.Module, is_lstm: bool, longest: int) -> None:
-    """Units that forget at rates of their own, the slowest over about ``longest`` steps.
+def init_chrono(core: nn.Module, is_lstm: bool, longest: int) -> None:
+    """Let each unit forget at a rate of its own, the slowest over about ``longest`` steps.
 
     A gate of sigmoid(b) keeps a value for about 1 + exp(b) steps. So b is drawn as the logarithm
     of U(1, longest - 1), and an LSTM's input gate is as far shut as its forget gate is open.
@@ -56,7 +56,7 @@ def start_to_remember(core: nn.Module, is_lstm: bool, longest: int) -> None:
 
 @torch.no_grad()
 def set_bias(core: nn.Module, gate: int, values: Tensor) -> None:
-    """The sum of a gate's biases; the second of them becomes zero."""
+    """Set the sum of a gate's biases; the second of them becomes zero."""
     size = core.get_parameter("weight_hh_l0").shape[1]
     rows = slice(gate * size, (gate + 1) * size)
     core.get_parameter("bias_ih_l0")[rows] = values

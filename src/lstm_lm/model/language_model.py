@@ -1,26 +1,21 @@
 """The language model around the cores; where a core is chosen; how much memory a model takes."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lstm_lm.config import Cell, CoreName, ModelConfig, RunConfig, StartValues
+from lstm_lm.config import Cell, CoreName, Initialization, ModelConfig, RunConfig
 from lstm_lm.errors import SettingsError
 from lstm_lm.machine import in_units, memory
 from lstm_lm.model.builtin import BuiltinGRU, BuiltinLSTM, BuiltinRNN
-from lstm_lm.model.core import CoreState, HiddenState, LSTMState, WindowState
+from lstm_lm.model.core import State
 from lstm_lm.model.fused.cores import FusedGRU, FusedLSTM, FusedRNN
-from lstm_lm.model.initialization import FORGET, set_bias, start_as_chapter, start_to_remember
-from lstm_lm.model.products import linear
+from lstm_lm.model.initialization import FORGET, init_as_d2l, init_chrono, set_bias
+from lstm_lm.model.products import FastLinear
 from lstm_lm.model.scratch_gru import ScratchGRU
 from lstm_lm.model.scratch_lstm import ScratchLSTM
 from lstm_lm.model.scratch_rnn import ScratchRNN
 from lstm_lm.model.transformer import CausalTransformer
-
-State = tuple[CoreState, ...]  # one per layer
-PlainState = list[tuple[str, list[Tensor]]]  # the same for a file: names and tensors only
 
 
 class LanguageModel(nn.Module):
@@ -42,16 +37,16 @@ class LanguageModel(nn.Module):
             input_size = config.embedding_size
         input_sizes = [input_size] + [config.hidden_size] * (config.num_layers - 1)
         self.cores = nn.ModuleList(build_core(config, size) for size in input_sizes)
-        self.output = nn.Linear(config.hidden_size, vocabulary_size)
+        self.output = FastLinear(config.hidden_size, vocabulary_size)
         self.dropout = nn.Dropout(config.dropout)
-        self._start(config)
+        self._initialize(config)
 
-    def _start(self, config: ModelConfig) -> None:
-        if config.init is StartValues.d2l:
-            start_as_chapter(self)
+    def _initialize(self, config: ModelConfig) -> None:
+        if config.init is Initialization.d2l:
+            init_as_d2l(self)
         for core in self.cores:
-            if config.init is StartValues.chrono:
-                start_to_remember(core, config.cell is Cell.lstm, config.longest_memory)
+            if config.init is Initialization.chrono:
+                init_chrono(core, config.cell is Cell.lstm, config.longest_memory)
             if config.forget_bias is not None:
                 set_bias(core, FORGET, torch.tensor(config.forget_bias))
 
@@ -59,55 +54,21 @@ class LanguageModel(nn.Module):
         self, ids: Int[Tensor, "time batch"], state: State | None = None
     ) -> tuple[Float[Tensor, "time batch vocabulary"], State]:
         features = self.features(ids)
-        starts = state or [None] * len(self.cores)
-        ends = []
-        for core, start in zip(self.cores, starts, strict=True):
-            outputs, end = core(features, start)
+        before = state or [None] * len(self.cores)
+        after = []
+        for core, core_state in zip(self.cores, before, strict=True):
+            outputs, core_state = core(features, core_state)
             features = self.dropout(outputs)
-            ends.append(end)
-        return linear(features, self.output.weight, self.output.bias), tuple(ends)
+            after.append(core_state)
+        return self.output(features), tuple(after)
 
     def features(self, ids: Int[Tensor, "time batch"]) -> Float[Tensor, "time batch input"]:
-        """What the first core reads: embedded ids, or one-hot."""
+        """The input of the first core: embedded ids, or one-hot."""
         if self.embedding is not None:
             embedded: Tensor = self.embedding(ids)
             return embedded
         zeros = self.output.weight.new_zeros(*ids.shape, self.vocabulary_size)
         return zeros.scatter_(-1, ids.unsqueeze(-1), 1.0)
-
-
-def detach(state: State) -> State:
-    """The same values, cut from the graph that computed them."""
-    return tuple(type(part)(*(values.detach() for values in part)) for part in state)
-
-
-def on_cpu(state: State) -> State:
-    return tuple(type(part)(*(values.cpu() for values in part)) for part in state)
-
-
-def only_rows(state: State, rows: slice) -> State:
-    return tuple(type(part)(*(values[rows] for values in part)) for part in state)
-
-
-def join_rows(states: Sequence[State]) -> State:
-    """The state of a batch from those of its parts."""
-    if len(states) == 1:
-        return states[0]
-    layers = zip(*states, strict=True)
-    return tuple(type(parts[0])(*map(torch.cat, zip(*parts, strict=True))) for parts in layers)
-
-
-def to_plain_state(state: State) -> PlainState:
-    return [(type(part).__name__, list(part)) for part in state]
-
-
-def from_plain_state(
-    saved: PlainState, device: torch.device, dtype: torch.dtype | None = None
-) -> State:
-    kinds = {kind.__name__: kind for kind in (LSTMState, HiddenState, WindowState)}
-    return tuple(
-        kinds[name](*(values.to(device, dtype) for values in part)) for name, part in saved
-    )
 
 
 def build_core(config: ModelConfig, input_size: int) -> nn.Module:
@@ -131,7 +92,7 @@ def build_core(config: ModelConfig, input_size: int) -> nn.Module:
         case CoreName.fused, Cell.lstm:
             return FusedLSTM(*sizes, config.second_bias, config.backend)
         case CoreName.fused, Cell.gru:
-            return FusedGRU(*sizes, config.backend)
+            return FusedGRU(*sizes, config.second_bias, config.backend)
         case CoreName.fused, Cell.rnn:
             return FusedRNN(*sizes, config.second_bias, config.backend)
         case unhandled:
@@ -139,7 +100,7 @@ def build_core(config: ModelConfig, input_size: int) -> nn.Module:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """How many numbers training changes."""
+    """The number of trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 

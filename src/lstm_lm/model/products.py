@@ -21,7 +21,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
@@ -34,21 +34,18 @@ WORTH_ONEDNN = 1 << 20
 
 
 def product_with(weight: Tensor, rows: int, times: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function of ``added`` and ``values``: ``added + values @ weight.T``.
+    """A function of ``values`` and ``added``: ``values @ weight.T + added``.
 
     Args:
-        weight: [out, in], or [models, out, in] for values [models, rows, in].
+        weight: [out, in].
         rows: of the values.
         times: how often it will be called; weights are packed if that pays.
     """
-    if weight.dim() > 2:
-        transposed = weight.transpose(-1, -2)
-        return lambda added, values: torch.baddbmm(added, values, transposed)
     if weight.numel() * rows >= WORTH_ONEDNN and times > 1 and onednn_multiplies(weight):
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
         add = torch.ops.mkldnn._linear_pointwise.binary
-        return lambda added, values: add(values, added, packed, None, "add")
-    return lambda added, values: torch.addmm(added, values, weight.T)
+        return lambda values, added: add(values, added, packed, None, "add")
+    return lambda values, added: torch.addmm(added, values, weight.T)
 
 
 def product(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -66,18 +63,21 @@ def product_over_rows(left: Tensor, right: Tensor) -> Tensor:
     return product(left.T, right.T)
 
 
-def linear(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """As ``torch.nn.functional.linear``, but to be differentiated once only.
+class FastLinear(nn.Linear):
+    """``nn.Linear`` by the products of this module; it can be differentiated once only."""
 
-    Args:
-        values: with any number of axes before the last.
-    """
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
+
+
+def linear(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``torch.nn.functional.linear``, for values with any number of axes before the last."""
     if torch.is_autocast_enabled(values.device.type) or not onednn_multiplies(weight):
         return torch.nn.functional.linear(values, weight, bias)
-    return Linear.apply(values, weight, bias)
+    return LinearFunction.apply(values, weight, bias)
 
 
-class Linear(Function):
+class LinearFunction(Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(values, weight)
@@ -95,7 +95,7 @@ class Linear(Function):
 
 
 def every_product(device: torch.device, dtype: torch.dtype) -> list[Multiply]:
-    """All that can multiply here, whichever is faster."""
+    """The ways to multiply here, whichever is faster."""
     if device.type == "cpu" and dtype == torch.float32 and onednn_answers():
         return [torch.nn.functional.linear, onednn_product]
     return [torch.nn.functional.linear]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lstm_lm.config import ResetGate
 from lstm_lm.model.core import HiddenState
-from lstm_lm.model.initialization import start_as_torch
+from lstm_lm.model.initialization import init_as_torch
 
 
 class ScratchGRU(nn.Module):
@@ -38,7 +38,7 @@ class ScratchGRU(nn.Module):
         self.weight_hh_l0 = nn.Parameter(torch.empty(3 * hidden_size, hidden_size))
         self.bias_ih_l0 = nn.Parameter(torch.empty(3 * hidden_size))
         self.bias_hh_l0 = nn.Parameter(torch.empty(3 * hidden_size))
-        start_as_torch(self, hidden_size, second_bias)
+        init_as_torch(self, hidden_size, second_bias)
 
     def forward(
         self, inputs: Float[Tensor, "time batch input"], state: HiddenState | None = None

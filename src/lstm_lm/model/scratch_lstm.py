@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lstm_lm.model.core import LSTMState
-from lstm_lm.model.initialization import start_as_torch
+from lstm_lm.model.initialization import init_as_torch
 
 
 class ScratchLSTM(nn.Module):
@@ -28,7 +28,7 @@ class ScratchLSTM(nn.Module):
         self.weight_hh_l0 = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
         self.bias_ih_l0 = nn.Parameter(torch.empty(4 * hidden_size))
         self.bias_hh_l0 = nn.Parameter(torch.empty(4 * hidden_size))
-        start_as_torch(self, hidden_size, second_bias)
+        init_as_torch(self, hidden_size, second_bias)
 
     def forward(
         self, inputs: Float[Tensor, "time batch input"], state: LSTMState | None = None

@@ -20,7 +20,7 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from lstm_lm.model.core import WindowState
 
-SLOWEST_TURN = 10_000.0  # steps for a radian, which the last pair of units does not quite reach
+ROPE_BASE = 10_000.0  # the last pair of units turns a radian in nearly so many steps
 
 
 class CausalTransformer(nn.Module):
@@ -47,8 +47,8 @@ class CausalTransformer(nn.Module):
     ) -> tuple[Float[Tensor, "time batch hidden"], WindowState]:
         if state is None:
             weight = self.attended.weight
-            nothing = weight.new_zeros(inputs.shape[1], self.context - 1, self.hidden_size)
-            state = WindowState(nothing, nothing, nothing[..., 0])
+            zeros = weight.new_zeros(inputs.shape[1], self.context - 1, self.hidden_size)
+            state = WindowState(zeros, zeros, zeros[..., 0])
         outputs = []
         # No block attends to more than two contexts, however long the text.
         for block in inputs.split(self.context):
@@ -66,12 +66,12 @@ class CausalTransformer(nn.Module):
         keys = torch.cat([state.keys.to(keys.dtype), keys], dim=1)
         values = torch.cat([state.values.to(values.dtype), values], dim=1)
         filled = torch.cat([state.filled, state.filled.new_ones(len(queries), steps)], dim=1)
-        places = torch.arange(before + steps, device=x.device)
-        distance = places[before:, None] - places
+        positions = torch.arange(before + steps, device=x.device)
+        distance = positions[before:, None] - positions
         seen = (distance >= 0) & (distance < self.context) & (filled > 0.5)[:, None, None]
         attended = scaled_dot_product_attention(
-            turned(self._in_heads(queries), places[before:]),
-            turned(self._in_heads(keys), places),
+            rotate(self._in_heads(queries), positions[before:]),
+            rotate(self._in_heads(keys), positions),
             self._in_heads(values),
             attn_mask=seen,
         )
@@ -85,13 +85,13 @@ class CausalTransformer(nn.Module):
         return values.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-def turned(
-    values: Float[Tensor, "batch heads time units"], places: Tensor
+def rotate(
+    values: Float[Tensor, "batch heads time units"], positions: Tensor
 ) -> Float[Tensor, "batch heads time units"]:
-    """Each pair of units turned by an angle that grows with the place, each pair more slowly."""
+    """Rotary positions: each pair of units turns by an angle of its own per step."""
     half = values.shape[-1] // 2
     pairs = torch.arange(half, device=values.device, dtype=torch.float64)
-    angles = places[:, None] * SLOWEST_TURN ** (-pairs / half)
+    angles = positions[:, None] * ROPE_BASE ** (-pairs / half)
     cosine, sine = angles.cos().to(values.dtype), angles.sin().to(values.dtype)
-    one, other = values.split(half, dim=-1)
-    return torch.cat([one * cosine - other * sine, one * sine + other * cosine], dim=-1)
+    x, y = values.split(half, dim=-1)
+    return torch.cat([x * cosine - y * sine, x * sine + y * cosine], dim=-1)

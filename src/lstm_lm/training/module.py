@@ -16,8 +16,7 @@ from torch.optim import Optimizer
 from lstm_lm.config import ModelConfig, OptimizerConfig, RunConfig, from_plain, to_plain
 from lstm_lm.data.batches import Batch, TrainingBatches, rows_of_rank
 from lstm_lm.data.data_module import position_in
-from lstm_lm.model.language_model import (
-    LanguageModel,
+from lstm_lm.model.core import (
     State,
     detach,
     from_plain_state,
@@ -26,6 +25,7 @@ from lstm_lm.model.language_model import (
     only_rows,
     to_plain_state,
 )
+from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.training.metrics import TrainingMetrics, in_all_units
 from lstm_lm.training.optimization import (
     build_optimizer,

@@ -1,31 +1,42 @@
 """The fused cores: whole sequences at once, with gradients worked out by hand.
 
-Equations, parameters and start values are those of the scratch cores, which they extend.
+Equations, parameters and initialization are those of the scratch cores, which they extend.
 
 cores            what the language model is built of
 sequence         its place in autograd: what is saved, what flows back
 kernels          what a backend has to compute, and which backend can run where
 torch_kernels    in plain PyTorch, on every device
 cpp_kernels      on a CPU, by the C++ in cpp/, which cpp_build compiles when first asked for
-triton_kernels   on a GPU
+triton_kernels   on a GPU, by the kernels in triton_steps
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar, Generic
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from lstm_lm.config import Backend
-from lstm_lm.model.core import HiddenState, LSTMState
+from lstm_lm.config import Backend, Cell
+from lstm_lm.model.core import CoreState, HiddenState, LSTMState, S
 from lstm_lm.model.fused.kernels import kernels_of
-from lstm_lm.model.fused.sequence import GRUSequence, LSTMSequence, RNNSequence, run
+from lstm_lm.model.fused.sequence import run_sequence
 from lstm_lm.model.scratch_gru import ScratchGRU
 from lstm_lm.model.scratch_lstm import ScratchLSTM
 from lstm_lm.model.scratch_rnn import ScratchRNN
 
 
-class FusedLSTM(ScratchLSTM):
+class FusedCore(nn.Module, Generic[S]):
+    """The forward pass of a fused core, before a scratch core in the order of base classes."""
+
+    cell: ClassVar[Cell]
+    state_type: type[S]
+    input_size: int
+    weight_ih_l0: nn.Parameter
+    weight_hh_l0: nn.Parameter
+    bias_ih_l0: nn.Parameter
+    bias_hh_l0: nn.Parameter
+
     def __init__(
         self,
         input_size: int,
@@ -37,69 +48,37 @@ class FusedLSTM(ScratchLSTM):
         self.backend = backend
 
     def forward(
-        self, inputs: Float[Tensor, "time batch input"], state: LSTMState | None = None
-    ) -> tuple[Float[Tensor, "time batch hidden"], LSTMState]:
+        self, inputs: Float[Tensor, "time batch input"], state: S | None = None
+    ) -> tuple[Float[Tensor, "time batch hidden"], S]:
         inputs = ready(inputs, self.input_size)
-        before = ready_state(state, 2, inputs.shape[1], self.weight_hh_l0)
+        weight_hh = self.weight_hh_l0
+        before = ready_state(state, len(self.state_type._fields), inputs.shape[1], weight_hh)
         kernels = kernels_of(self.backend, inputs.device)
         with without_autocast(inputs):
-            bias = self.bias_ih_l0 + self.bias_hh_l0
-            outputs, hidden, cell = run(
-                LSTMSequence, kernels, inputs, self.weight_ih_l0, self.weight_hh_l0, bias, *before
+            biases: tuple[Tensor, Tensor | None] = self.bias_ih_l0, self.bias_hh_l0
+            if self.cell is not Cell.gru:  # to which only their sum matters
+                biases = biases[0] + self.bias_hh_l0, None
+            outputs, *after = run_sequence(
+                kernels, self.cell, inputs, self.weight_ih_l0, weight_hh, *biases, *before
             )
-        return outputs, LSTMState(hidden, cell)
+        return outputs, self.state_type(*after)
 
 
-class FusedGRU(ScratchGRU):
-    """Resets after the product, as ScratchGRU does unless told otherwise."""
-
-    def __init__(self, input_size: int, hidden_size: int, backend: Backend = Backend.auto) -> None:
-        super().__init__(input_size, hidden_size)
-        self.backend = backend
-
-    def forward(
-        self, inputs: Float[Tensor, "time batch input"], state: HiddenState | None = None
-    ) -> tuple[Float[Tensor, "time batch hidden"], HiddenState]:
-        inputs = ready(inputs, self.input_size)
-        before = ready_state(state, 1, inputs.shape[1], self.weight_hh_l0)
-        kernels = kernels_of(self.backend, inputs.device)
-        with without_autocast(inputs):
-            outputs, hidden = run(
-                GRUSequence,
-                kernels,
-                inputs,
-                self.weight_ih_l0,
-                self.weight_hh_l0,
-                self.bias_ih_l0,
-                self.bias_hh_l0,
-                *before,
-            )
-        return outputs, HiddenState(hidden)
+class FusedLSTM(FusedCore[LSTMState], ScratchLSTM):
+    cell = Cell.lstm
+    state_type = LSTMState
 
 
-class FusedRNN(ScratchRNN):
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        second_bias: bool = True,
-        backend: Backend = Backend.auto,
-    ) -> None:
-        super().__init__(input_size, hidden_size, second_bias)
-        self.backend = backend
+class FusedGRU(FusedCore[HiddenState], ScratchGRU):
+    """A GRU that resets after the product, as ScratchGRU does unless told otherwise."""
 
-    def forward(
-        self, inputs: Float[Tensor, "time batch input"], state: HiddenState | None = None
-    ) -> tuple[Float[Tensor, "time batch hidden"], HiddenState]:
-        inputs = ready(inputs, self.input_size)
-        before = ready_state(state, 1, inputs.shape[1], self.weight_hh_l0)
-        kernels = kernels_of(self.backend, inputs.device)
-        with without_autocast(inputs):
-            bias = self.bias_ih_l0 + self.bias_hh_l0
-            outputs, hidden = run(
-                RNNSequence, kernels, inputs, self.weight_ih_l0, self.weight_hh_l0, bias, *before
-            )
-        return outputs, HiddenState(hidden)
+    cell = Cell.gru
+    state_type = HiddenState
+
+
+class FusedRNN(FusedCore[HiddenState], ScratchRNN):
+    cell = Cell.rnn
+    state_type = HiddenState
 
 
 def ready(
@@ -124,9 +103,9 @@ def ready(
 
 
 def ready_state(
-    state: LSTMState | HiddenState | None, parts: int, batch: int, weight: Tensor
+    state: CoreState | None, parts: int, batch: int, weight: Tensor
 ) -> list[Float[Tensor, "batch hidden"]]:
-    """What is carried into the first step, zeros if nothing is, in the dtype of the weights.
+    """The state before the first step in the dtype of the weights; zeros if none is given.
 
     Raises:
         ValueError: if it is not of the batch's or the weights' size.
@@ -141,8 +120,8 @@ def ready_state(
 
 
 def without_autocast(inputs: Tensor) -> AbstractContextManager[object]:
-    """Inside, the kernels decide themselves what is computed in which dtype."""
+    """A context in which the kernels decide themselves what is computed in which dtype."""
     device = inputs.device.type
-    if not torch.is_autocast_enabled(device):  # which is quicker than switching it off
+    if not torch.is_autocast_enabled(device):  # checking is quicker than switching it off
         return nullcontext()
     return torch.autocast(device, enabled=False)

@@ -1,11 +1,12 @@
 """The C++ kernels, compiled when first asked for and kept in the user's cache folder.
 
-The name of the compiled file tells the sources, the processor's instructions and PyTorch's version
-it is for, so that a folder shared by different computers or versions is never wrong.
+The name of the compiled file has a hash of the sources, the processor's instructions and PyTorch's
+version, so that computers and versions can share a folder. Beside it lies its checksum: a library
+that was cut short ends the process with SIGBUS when it is loaded, before anything can be said.
 
-They are compiled for the processor at hand. ``LSTM_LM_CPP_MARCH=haswell`` compiles them for one
-that has AVX2 only, to test or measure those kernels elsewhere; any name that the compiler knows
-will do.
+The kernels are compiled for the processor at hand. ``LSTM_LM_CPP_MARCH=haswell`` compiles them for
+one with AVX2 only, to test or measure those kernels elsewhere; it takes any name that the compiler
+knows.
 """
 
 import hashlib
@@ -28,6 +29,7 @@ from lstm_lm.files import cache_folder, replace_by_copy, waiting_for, write_whol
 
 SOURCES = Path(__file__).parent / "cpp"
 MARCH = "LSTM_LM_CPP_MARCH"
+REMEDY = "Set XDG_CACHE_HOME to another folder, or choose model.backend=torch"
 
 COMPILE = """
 import os, signal, sys
@@ -37,7 +39,7 @@ when_parent_is_gone(lambda: os.killpg(0, signal.SIGTERM))
 folder, source, *flags = sys.argv[1:]
 import torch
 load("kernels", [source], extra_cflags=flags, build_directory=folder, is_python_module=False)
-# Each kind of numbers once, as instructions that the processor lacks end the process.
+# Try each dtype here, as an instruction that the processor lacks ends the process.
 zeros = torch.zeros(17, 16, 16)
 for dtype in torch.float32, torch.bfloat16:
     inputs, weights = zeros[1:].to(dtype), [*zeros[:2], zeros[0, 0]]
@@ -48,7 +50,7 @@ log = logging.getLogger(__name__)
 
 
 def load_library() -> Any:
-    """The operators of the kernels.
+    """The kernels as PyTorch's operators.
 
     Raises:
         SettingsError: if they are not compiled yet and cannot be.
@@ -59,20 +61,16 @@ def load_library() -> Any:
             library.parent.mkdir(parents=True, exist_ok=True)
             lock = library.parent / "compiling.lock"
             with waiting_for(lock, "waiting for another process that compiles the C++ kernels …"):
-                if not is_whole(library):  # the other may have been quicker
+                if not is_whole(library):  # the other process may have compiled it
                     compile_into(library)
     except OSError as error:
         raise SettingsError(
-            f"the compiled kernels cannot be kept in {library.parent}: {error.strerror}. Set "
-            "XDG_CACHE_HOME to another folder, or choose model.backend=torch"
+            f"the compiled kernels cannot be kept in {library.parent}: {error.strerror}. {REMEDY}"
         ) from error
     try:
         torch.ops.load_library(library)
     except OSError as error:
-        raise SettingsError(
-            f"cannot load the compiled kernels: {error}. Set XDG_CACHE_HOME to another folder, or "
-            "choose model.backend=torch"
-        ) from error
+        raise SettingsError(f"cannot load the compiled kernels: {error}. {REMEDY}") from error
     return torch.ops.lstm_lm
 
 
@@ -86,13 +84,13 @@ def compiler() -> str:
 
 def flags() -> list[str]:
     march = os.environ.get(MARCH) or "native"
-    # PyTorch's threads; Apple's compiler has none, and takes one.
+    # PyTorch's threads; Apple's compiler has no OpenMP, and the kernels take one thread there.
     threads = ["-fopenmp"] if sys.platform == "linux" else []
     return ["-O3", f"-march={march}", "-Wno-unknown-pragmas", "-Wno-psabi", *threads]
 
 
 def is_whole(library: Path) -> bool:
-    """Whether it is as it was compiled: one cut short would end the process without a word."""
+    """Whether the library is as it was compiled."""
     try:
         return checksum_file(library).read_text() == checksum(library)
     except OSError:
@@ -117,9 +115,9 @@ def compile_into(library: Path) -> None:
         )
     log.info("compiling the C++ kernels for this machine, once: about half a minute …")
     with tempfile.TemporaryDirectory() as folder:
-        # In another process, as cpp_extension also loads what it has compiled.
+        # In another process, as cpp_extension loads what it has compiled.
         command = [sys.executable, "-c", COMPILE, folder, str(SOURCES / "recurrence.cpp"), *flags()]
-        code, told = run_to_its_end(command)
+        code, output = run(command)
         if code == -signal.SIGILL:
             raise SettingsError(
                 f"compiled with {flags()[1]} the C++ kernels use instructions that this processor "
@@ -128,51 +126,51 @@ def compile_into(library: Path) -> None:
             )
         if code != 0:
             raise SettingsError(
-                f"the C++ kernels could not be compiled with {compiler()} ({reason(told)}): mend "
-                "that, or choose model.backend=torch"
+                f"the C++ kernels could not be compiled with {compiler()} "
+                f"({first_error(output)}): mend that, or choose model.backend=torch"
             )
         replace_by_copy(library, Path(folder) / "kernels.so")
         write_whole(checksum_file(library), checksum(library).encode())
 
 
-def run_to_its_end(command: list[str]) -> tuple[int, str]:
-    """Exit code and output of a program that is ended with all it started, if this is."""
-    # Away from the terminal, whose Ctrl-C would look as if compiling had failed.
+def run(command: list[str]) -> tuple[int, str]:
+    """Exit code and output of a program that ends, with all it started, if this process does.
+
+    The program must watch its standard input, as :mod:`lstm_lm.child_process` does: that is closed
+    when this process is gone, and when the block below is left by an error.
+    """
+    # A session of its own, as a terminal's Ctrl-C would look as if compiling had failed.
     with subprocess.Popen(
         command,
         env=with_ninja(),
         text=True,
         errors="replace",
-        stdin=subprocess.PIPE,  # by whose end it knows that this process is gone
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
     ) as program:
-        try:
-            assert program.stdout is not None
-            told = program.stdout.read()
-            return program.wait(), told
-        except BaseException:
-            os.killpg(program.pid, signal.SIGTERM)  # not SIGKILL, so that ninja ends the compiler
-            raise
+        assert program.stdout is not None
+        output = program.stdout.read()
+        return program.wait(), output
 
 
-def reason(told: str) -> str:
-    """One line of what a compiler says: its first error, else what was said last."""
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
+def first_error(output: str) -> str:
+    """The first error in a compiler's output, else its last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if " error: " in line]
     return next(iter(errors or lines[-1:]), "no reason given")
 
 
 def signature() -> str:
-    """Of all that the compiled file depends on."""
+    """A hash of all that the compiled file depends on."""
     sources = b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))
-    told = [*flags(), torch.__version__, platform.machine(), instructions(), sys.platform]
-    return hashlib.sha256(sources + "\n".join(told).encode()).hexdigest()[:16]
+    settings = [*flags(), torch.__version__, platform.machine(), instructions(), sys.platform]
+    return hashlib.sha256(sources + "\n".join(settings).encode()).hexdigest()[:16]
 
 
 def instructions() -> str:
-    """What the processor can do, for which ``-march=native`` compiles."""
+    """The instruction sets of the processor, for which ``-march=native`` compiles."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -181,6 +179,6 @@ def instructions() -> str:
 
 
 def with_ninja() -> dict[str, str]:
-    """The environment in which ninja is found, also when no virtual environment is activated."""
+    """The environment with ninja in its path, also where no virtual environment is activated."""
     path = os.pathsep.join([ninja.BIN_DIR, os.environ.get("PATH", "")])
     return {**os.environ, "PATH": path}

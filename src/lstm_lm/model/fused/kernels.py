@@ -4,7 +4,7 @@ A backend is a module with the functions of :class:`Kernels`. Each is about one 
 sequence; what must be done step by step is
 
     forward    hiddens[t + 1], cells[t + 1], gates[t]  from  inputs[t], hiddens[t], cells[t]
-    backward   grad_gates[t]  from  grad_gates[t + 1] and what forward saved
+    backward   grad_sums[t]  from  grad_sums[t + 1] and what forward saved
 
 and the gradients of the weights are one product over all steps. Sequences are time-major,
 ``[time, batch, …]``; ``hiddens`` and ``cells`` are longer by one, as they begin with the state
@@ -20,69 +20,41 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lstm_lm.config import Backend
+from lstm_lm.config import Backend, Cell
 from lstm_lm.errors import SettingsError
-from lstm_lm.model.fused.layer import Weights
+from lstm_lm.model.fused import torch_kernels
+from lstm_lm.model.fused.torch_kernels import Saved, State, Tensors, Weights
 
 log = logging.getLogger(__name__)
 
 
 @runtime_checkable
 class Kernels(Protocol):
-    def lstm_forward(
-        self, inputs: Tensor, weights: Weights, hidden: Tensor, cell: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Hiddens, cells, and the gates i, f, g, o after their functions."""
+    def forward(self, cell: Cell, inputs: Tensor, weights: Weights, state: State) -> Saved:
+        """Run over all steps; the outputs are the hidden states after them."""
 
-    def lstm_backward(
-        self,
-        grad_outputs: Tensor,
-        grad_hidden: Tensor,
-        grad_cell: Tensor,
-        weight: Tensor,
-        cells: Tensor,
-        gates: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of the gates before their functions, of the first hidden and cell state."""
+    def backward(
+        self, cell: Cell, grad_outputs: Tensor, grad_state: State, weight_hh: Tensor, saved: Saved
+    ) -> tuple[Tensors, State]:
+        """Gradients of the sums in the gates, before σ and tanh, and of the first state.
 
-    def gru_forward(
-        self, inputs: Tensor, weights: Weights, hidden_bias: Tensor, hidden: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Hiddens, and r, z, n after their functions with what r is multiplied with."""
-
-    def gru_backward(
-        self,
-        grad_outputs: Tensor,
-        grad_hidden: Tensor,
-        weight: Tensor,
-        hiddens: Tensor,
-        gates: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of what inputs and what hidden states add, of the first hidden state."""
-
-    def rnn_forward(self, inputs: Tensor, weights: Weights, hidden: Tensor) -> Tensor:
-        """Hiddens."""
-
-    def rnn_backward(
-        self, grad_outputs: Tensor, grad_hidden: Tensor, weight: Tensor, hiddens: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Gradients of the sums before tanh, and of the first hidden state."""
+        The gradients of a GRU's sums are two tensors: of what the inputs add and of what the
+        hidden state adds, which its reset gate multiplies. For other cells they are one.
+        """
 
     def weight_gradients(
-        self, grad_gates: Tensor, factors: Sequence[Tensor], dtype: torch.dtype
+        self, grad_sums: Tensor, factors: Sequence[Tensor], dtype: torch.dtype
     ) -> tuple[list[Tensor], Tensor]:
         """Gradients of the weights each factor was multiplied with, and of the bias."""
 
 
 @cache
 def kernels_of(backend: Backend, device: torch.device) -> Kernels:
-    # Each when first asked for: one compiles C++, another imports Triton.
+    # Two are imported when first asked for: one compiles C++, the other needs Triton.
     match backend:
         case Backend.auto:
             return kernels_of(backend_here(device.type), device)
         case Backend.torch:
-            import lstm_lm.model.fused.torch_kernels as torch_kernels
-
             return torch_kernels
         case Backend.cpp:
             import lstm_lm.model.fused.cpp_kernels as cpp_kernels
@@ -101,7 +73,7 @@ def kernels_of(backend: Backend, device: torch.device) -> Kernels:
 
 @cache  # so that it warns once
 def backend_here(device: str) -> Backend:
-    """What ``model.backend=auto`` stands for on this machine's ``cpu`` or ``cuda``."""
+    """The backend that ``model.backend=auto`` stands for on this machine's ``cpu`` or ``cuda``."""
     if device != "cpu":
         return Backend.torch
     try:
@@ -113,9 +85,10 @@ def backend_here(device: str) -> Backend:
 
 
 def refuse_impossible(backend: Backend, device: torch.device) -> None:
-    """
+    """Check that the backend can run on this device, and on this machine.
+
     Raises:
-        SettingsError: if the backend cannot run on this device, or on this machine.
+        SettingsError: if it cannot.
     """
     if backend is Backend.auto:
         return

@@ -1,168 +1,221 @@
 """The kernels in plain PyTorch: for every device and dtype, and to compare the others with.
 
-Backward, all that does not depend on later steps is computed for every step at once; what is left
-inside the loop is one product and a few operations on the state. There may be an axis of models
-before that of the batch, each model with weights of its own.
+One loop forward and one backward serve all cells; :class:`CellSteps` is what a cell adds to them.
+Backward, everything that does not depend on later steps is computed for all steps at once, before
+the loop; inside it one product and a few operations on the state are left.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lstm_lm.model.fused.layer import Weights
+from lstm_lm.config import Cell
 from lstm_lm.model.products import product, product_over_rows, product_with
+
+Tensors = tuple[Tensor, ...]
+State = Tensors  # the hidden state, and of an LSTM the cell state, [batch, hidden]
+# What forward saves for backward: the states before each step and after the last, then what it
+# needs of the gates.
+Saved = Tensors
+# A step's product with the weights backward, added to what it is given.
+AddProduct = Callable[[Tensor], Tensor]
+
+
+class Weights(NamedTuple):
+    """The parameters of one layer, with gates in the order of ``torch.nn``."""
+
+    weight_ih: Tensor  # [gates * hidden, input]
+    weight_hh: Tensor  # [gates * hidden, hidden]
+    bias_ih: Tensor  # [gates * hidden]; the sum of both biases where only that matters
+    bias_hh: Tensor | None  # of a GRU alone, whose reset gate multiplies it
+
+
+class CellSteps(NamedTuple):
+    """What a cell computes besides the products, unit by unit."""
+
+    sums: int  # of a unit: one for each gate
+    kept: int  # numbers of a unit that forward saves for backward besides the state
+    sides: int  # 2 if what the inputs add and what the hidden state adds have different gradients
+    # Writes the state after a step and what is kept of it, from the step's sums.
+    forward: Callable[[Tensor, Tensor, State, State, Tensor, torch.dtype], None]
+    # The derivatives by the sums and what else backward needs, of all steps: [time, …].
+    derivatives: Callable[[Saved, torch.dtype], Tensors]
+    # Writes the gradients of a step's sums, [sides, batch, sums, hidden], and returns that of the
+    # hidden state before the step, to which that of the output before, grad_before, is added.
+    backward: Callable[[State, Tensor, Tensor, AddProduct, Tensors], Tensor]
+
+
+def forward(cell: Cell, inputs: Tensor, weights: Weights, state: State) -> Saved:
+    return forward_loop(CELLS[cell], inputs, weights, state)
+
+
+def backward(
+    cell: Cell, grad_outputs: Tensor, grad_state: State, weight_hh: Tensor, saved: Saved
+) -> tuple[Tensors, State]:
+    return backward_loop(CELLS[cell], grad_outputs, grad_state, weight_hh, saved)
+
+
+def forward_loop(cell: CellSteps, inputs: Tensor, weights: Weights, state: State) -> Saved:
+    steps, batch, _ = inputs.shape
+    # Taken apart all at once, tensors cost less than by an index at every step.
+    from_inputs = input_product(inputs, weights).unbind()
+    # The product with the hidden state is added to what the inputs add; in a GRU to its own bias.
+    addends: Iterable[Tensor] = from_inputs
+    if weights.bias_hh is not None:
+        bias = weights.bias_hh.to(inputs.dtype)
+        addends = itertools.repeat(bias.expand(batch, -1).contiguous())
+    states = allocate_states(inputs, state)
+    each_state = list(zip(*(part.unbind() for part in states), strict=True))
+    gates = inputs.new_empty(steps, batch, cell.kept * state[0].shape[-1])
+    add_product = product_with(weights.weight_hh.to(inputs.dtype), batch, steps)
+    each_step = zip(addends, from_inputs, each_state, each_state[1:], gates.unbind(), strict=False)
+    for addend, from_input, before, after, kept in each_step:
+        sums = add_product(before[0], addend)
+        cell.forward(sums, from_input, before, after, kept, state[0].dtype)
+    return *states, gates
+
+
+def backward_loop(
+    cell: CellSteps, grad_outputs: Tensor, grad_state: State, weight_hh: Tensor, saved: Saved
+) -> tuple[Tensors, State]:
+    steps, batch, size = grad_outputs.shape
+    hiddens, dtype = saved[0], grad_state[0].dtype
+    grads = hiddens.new_empty(cell.sides, steps, batch, cell.sums, size)
+    add_product = product_with(weight_hh.to(hiddens.dtype).mT, batch, steps)
+    # The hidden state before a step was the output of the step before.
+    grads_before = [torch.zeros_like(grad_outputs[0]), *grad_outputs[:-1]]
+    grad_hidden = (grad_state[0] + grad_outputs[-1]).contiguous()
+    grad_cell = [contiguous_copy(part) for part in grad_state[1:]]  # of an LSTM; written to
+    grad_sums = tuple(grads.flatten(-2))
+    each_local = zip(*cell.derivatives(saved, dtype), strict=True)
+    each_step = list(zip(grads.unbind(1), grad_sums[-1], grads_before, each_local, strict=True))
+    for step_grads, rows, grad_before, local in reversed(each_step):
+        grad_state = grad_hidden, *grad_cell
+        add_to = partial(add_product, rows)
+        grad_hidden = cell.backward(grad_state, step_grads, grad_before, add_to, local)
+    return grad_sums, (grad_hidden.to(dtype), *grad_cell)
 
 
 def lstm_forward(
-    inputs: Tensor, weights: Weights, hidden: Tensor, cell: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    size = hidden.shape[-1]
-    hiddens, cells = begin(inputs, hidden, len(inputs)), begin(cell, cell, len(inputs))
-    from_inputs = input_product(inputs, weights)
-    add_product = product_with(weights.of_hidden.to(inputs.dtype), hidden.shape[-2], len(inputs))
-    gates = torch.empty_like(from_inputs)
-    for from_input, before, after, current, following, saved in zip(
-        from_inputs, hiddens, hiddens[1:], cells, cells[1:], gates, strict=False
-    ):
-        activated = add_product(from_input, before).to(cell.dtype)
-        # tanh(g) = 2 σ(2g) − 1, so that one function over all four gates does.
-        activated[..., 2 * size : 3 * size].mul_(2)
-        saved.copy_(activated.sigmoid_())
-        i, f, g, o = activated.split(size, -1)
-        torch.mul(f, current, out=following)
-        following.addcmul_(i, g, value=2).sub_(i)
-        torch.mul(o, hyperbolic_tangent(following), out=after)
-    gates[..., 2 * size : 3 * size].mul_(2).sub_(1)
-    return hiddens, cells, gates
+    sums: Tensor, _: Tensor, before: State, after: State, kept: Tensor, dtype: torch.dtype
+) -> None:
+    (_, cell_before), (hidden, cell) = before, after
+    size = cell.shape[-1]
+    activated = sums.to(dtype)
+    # tanh(g) = 2 σ(2g) − 1, so that one function over all four gates does.
+    activated[..., 2 * size : 3 * size].mul_(2)
+    kept.copy_(activated.sigmoid_())
+    i, f, sigmoid_2g, o = activated.split(size, -1)
+    torch.mul(f, cell_before, out=cell)
+    cell.addcmul_(i, sigmoid_2g, value=2).sub_(i)
+    torch.mul(o, hyperbolic_tangent(cell), out=hidden)
+
+
+def lstm_derivatives(saved: Saved, dtype: torch.dtype) -> Tensors:
+    _, cells, gates = saved
+    i, f, sigmoid_2g, o = gates.split(cells.shape[-1], -1)
+    g = sigmoid_2g.mul(2).sub_(1)
+    i, f, g, o = (gate.to(dtype) for gate in (i, f, g, o))
+    tanh_cell = hyperbolic_tangent(cells[1:])
+    # Of the cell state by the sums of i, f and g, and of the hidden state by that of o.
+    by_sums = torch.empty_like(gates, dtype=dtype).unflatten(-1, (4, -1))
+    torch.mul(g, i * (1 - i), out=by_sums[..., 0, :])
+    torch.mul(cells[:-1], f * (1 - f), out=by_sums[..., 1, :])
+    torch.mul(i, 1 - g.square(), out=by_sums[..., 2, :])
+    torch.mul(tanh_cell, o * (1 - o), out=by_sums[..., 3, :])
+    return by_sums, o * (1 - tanh_cell.square()), f
 
 
 def lstm_backward(
-    grad_outputs: Tensor,
-    grad_hidden: Tensor,
-    grad_cell: Tensor,
-    weight: Tensor,
-    cells: Tensor,
-    gates: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    size = cells.shape[-1]
-    i, f, g, o = gates.to(cells.dtype).split(size, dim=-1)
-    shown = hyperbolic_tangent(cells[1:])
-    into_cell = o * (1 - shown.square())
-    # The slope of each gate: what the gradient of the cell, for o of the hidden state, is
-    # multiplied with.
-    slopes = torch.empty_like(gates, dtype=cells.dtype).unflatten(-1, (4, size))
-    torch.mul(g, i * (1 - i), out=slopes[..., 0, :])
-    torch.mul(cells[:-1], f * (1 - f), out=slopes[..., 1, :])
-    torch.mul(i, 1 - g.square(), out=slopes[..., 2, :])
-    torch.mul(shown, o * (1 - o), out=slopes[..., 3, :])
-    grad_gates = torch.empty_like(gates)
-    into_gates = grad_gates.unflatten(-1, (4, size))
-    add_product = product_with(weight.to(gates.dtype).mT, gates.shape[-2], len(gates))
-    grad_cell = as_own(grad_cell)
-    grad_hidden = grad_hidden + grad_outputs[-1]
-    for step in reversed(range(len(gates))):
-        grad_cell.addcmul_(grad_hidden, into_cell[step])
-        slope, into = slopes[step], into_gates[step]
-        torch.mul(slope[..., :3, :], grad_cell.unsqueeze(-2), out=into[..., :3, :])
-        torch.mul(slope[..., 3, :], grad_hidden, out=into[..., 3, :])
-        grad_cell.mul_(f[step])
-        added = grad_outputs[step - 1] if step else torch.zeros_like(grad_outputs[0])
-        grad_hidden = add_product(added, grad_gates[step]).to(grad_cell.dtype)
-    return grad_gates, grad_hidden, grad_cell
+    grad_state: State, grads: Tensor, grad_before: Tensor, add_product: AddProduct, local: Tensors
+) -> Tensor:
+    (grad_hidden, grad_cell), [grads] = grad_state, grads
+    by_sums, hidden_by_cell, f = local
+    grad_cell.addcmul_(grad_hidden, hidden_by_cell)
+    torch.mul(by_sums[:, :3], grad_cell.unsqueeze(-2), out=grads[:, :3])
+    torch.mul(by_sums[:, 3], grad_hidden, out=grads[:, 3])
+    grad_cell.mul_(f)
+    return add_product(grad_before).to(grad_hidden.dtype)
 
 
 def gru_forward(
-    inputs: Tensor, weights: Weights, hidden_bias: Tensor, hidden: Tensor
-) -> tuple[Tensor, Tensor]:
+    sums: Tensor, from_input: Tensor, before: State, after: State, kept: Tensor, dtype: torch.dtype
+) -> None:
+    [hidden_before], [hidden] = before, after
     size = hidden.shape[-1]
-    from_inputs = input_product(inputs, weights)
-    hiddens = begin(inputs, hidden, len(inputs))
-    gates = from_inputs.new_empty(*from_inputs.shape[:-1], 4 * size)
-    add_product = product_with(weights.of_hidden.to(gates.dtype), hidden.shape[-2], len(gates))
-    # For each row, as products of several models want it.
-    bias = hidden_bias.to(gates.dtype).unsqueeze(-2).expand(from_inputs.shape[1:]).contiguous()
-    for step, from_input in enumerate(from_inputs):
-        sums = add_product(bias, hiddens[step]).to(hidden.dtype)
-        r_z = (sums[..., : 2 * size] + from_input[..., : 2 * size]).sigmoid_()
-        r, z = r_z.split(size, dim=-1)
-        candidate = sums[..., 2 * size :]
-        n = hyperbolic_tangent(
-            torch.addcmul(from_input[..., 2 * size :].to(hidden.dtype), r, candidate)
-        )
-        gates[step] = torch.cat([r_z, n, candidate], -1)
-        hiddens[step + 1] = torch.lerp(n, hiddens[step].to(hidden.dtype), z)
-    return hiddens, gates
+    sums = sums.to(dtype)
+    r_z = (sums[..., : 2 * size] + from_input[..., : 2 * size]).sigmoid_()
+    r, z = r_z.split(size, -1)
+    candidate = sums[..., 2 * size :]
+    n = hyperbolic_tangent(torch.addcmul(from_input[..., 2 * size :].to(dtype), r, candidate))
+    torch.cat([r_z, n, candidate], -1, out=kept)
+    hidden.copy_(torch.lerp(n, hidden_before.to(dtype), z))
+
+
+def gru_derivatives(saved: Saved, dtype: torch.dtype) -> Tensors:
+    hiddens, gates = saved
+    r, z, n, candidate = gates.to(dtype).split(hiddens.shape[-1], -1)
+    by_n = (1 - z) * (1 - n.square())
+    by_r = by_n * candidate * r * (1 - r)
+    by_z = (hiddens[:-1] - n) * z * (1 - z)
+    # First by what the inputs add, then by what the hidden state adds.
+    by_sums = torch.stack([by_r, by_z, by_n, by_r, by_z, by_n * r], -2).unflatten(-2, (2, 3))
+    zeros = torch.zeros_like(hiddens[0]).expand_as(hiddens[1:])
+    return by_sums.transpose(1, 2), z, zeros
 
 
 def gru_backward(
-    grad_outputs: Tensor, grad_hidden: Tensor, weight: Tensor, hiddens: Tensor, gates: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    size, dtype = hiddens.shape[-1], grad_hidden.dtype
-    r, z, n, candidate = gates.to(dtype).split(size, dim=-1)
-    slope_n = (1 - z) * (1 - n.square())
-    slopes = torch.stack(
-        [slope_n * candidate * r * (1 - r), (hiddens[:-1] - n) * z * (1 - z), slope_n * r], -2
-    )
-    grad_from_hiddens = gates.new_empty(*gates.shape[:-1], 3 * size)
-    each_gate = grad_from_hiddens.unflatten(-1, (3, size))
-    grad_hiddens = torch.empty_like(n)  # of the state after each step
-    add_product = product_with(weight.to(gates.dtype).mT, gates.shape[-2], len(gates))
-    nothing = torch.zeros_like(grad_outputs[0])
-    for step in reversed(range(len(gates))):
-        grad_hidden = torch.add(grad_hidden, grad_outputs[step], out=grad_hiddens[step])
-        each_gate[step] = slopes[step] * grad_hidden.unsqueeze(-2)
-        through_gates = add_product(nothing, grad_from_hiddens[step])
-        grad_hidden = torch.addcmul(through_gates.to(dtype), grad_hidden, z[step])
-    grad_from_inputs = grad_from_hiddens.clone()
-    grad_from_inputs[..., 2 * size :] = slope_n * grad_hiddens
-    return grad_from_inputs, grad_from_hiddens, grad_hidden
+    grad_state: State, grads: Tensor, grad_before: Tensor, add_product: AddProduct, local: Tensors
+) -> Tensor:
+    [grad_hidden], (by_sums, z, zeros) = grad_state, local
+    torch.mul(by_sums, grad_hidden.unsqueeze(-2), out=grads)
+    # The hidden state goes on through the gates, and by its share z past them.
+    through_gates = add_product(zeros).to(grad_hidden.dtype)
+    return torch.addcmul(through_gates, grad_hidden, z).add_(grad_before)
 
 
-def rnn_forward(inputs: Tensor, weights: Weights, hidden: Tensor) -> Tensor:
-    from_inputs = input_product(inputs, weights)
-    hiddens = begin(inputs, hidden, len(inputs))
-    add_product = product_with(
-        weights.of_hidden.to(hiddens.dtype), hidden.shape[-2], len(from_inputs)
-    )
-    for step, from_input in enumerate(from_inputs):
-        torch.tanh(add_product(from_input, hiddens[step]), out=hiddens[step + 1])
-    return hiddens
+def rnn_forward(
+    sums: Tensor, _: Tensor, before: State, after: State, kept: Tensor, dtype: torch.dtype
+) -> None:
+    torch.tanh(sums, out=after[0])
+
+
+def rnn_derivatives(saved: Saved, dtype: torch.dtype) -> Tensors:
+    hiddens, _ = saved
+    return ((1 - hiddens[1:].to(dtype).square()).unsqueeze(-2),)
 
 
 def rnn_backward(
-    grad_outputs: Tensor, grad_hidden: Tensor, weight: Tensor, hiddens: Tensor
-) -> tuple[Tensor, Tensor]:
-    slopes = 1 - hiddens[1:].to(grad_hidden.dtype).square()
-    grad_sums = torch.empty_like(hiddens[1:])
-    add_product = product_with(weight.to(hiddens.dtype).mT, hiddens.shape[-2], len(slopes))
-    grad_hidden = grad_hidden + grad_outputs[-1]
-    for step in reversed(range(len(slopes))):
-        grad_sums[step] = slopes[step] * grad_hidden
-        added = grad_outputs[step - 1] if step else torch.zeros_like(grad_outputs[0])
-        grad_hidden = add_product(added, grad_sums[step]).to(grad_hidden.dtype)
-    return grad_sums, grad_hidden
+    grad_state: State, grads: Tensor, grad_before: Tensor, add_product: AddProduct, local: Tensors
+) -> Tensor:
+    [grad_hidden], [grads], [by_sums] = grad_state, grads, local
+    torch.mul(by_sums, grad_hidden.unsqueeze(-2), out=grads)
+    return add_product(grad_before).to(grad_hidden.dtype)
+
+
+CELLS = {
+    Cell.lstm: CellSteps(4, 4, 1, lstm_forward, lstm_derivatives, lstm_backward),
+    Cell.gru: CellSteps(3, 4, 2, gru_forward, gru_derivatives, gru_backward),
+    Cell.rnn: CellSteps(1, 0, 1, rnn_forward, rnn_derivatives, rnn_backward),
+}
 
 
 def input_product(inputs: Tensor, weights: Weights) -> Tensor:
-    """What the inputs of all steps add to the gates."""
-    weight, bias = weights.of_inputs.to(inputs.dtype), weights.bias.to(inputs.dtype)
-    if weight.dim() > 2:
-        return torch.einsum("tmbi,mgi->tmbg", inputs, weight).contiguous() + bias.unsqueeze(-2)
+    """What the inputs of all steps add to the gates, in one product."""
+    weight, bias = weights.weight_ih.to(inputs.dtype), weights.bias_ih.to(inputs.dtype)
     return product(inputs.flatten(0, 1), weight, bias).unflatten(0, inputs.shape[:2])
 
 
 def weight_gradients(
-    grad_gates: Tensor, factors: Sequence[Tensor], dtype: torch.dtype
+    grad_sums: Tensor, factors: Sequence[Tensor], dtype: torch.dtype
 ) -> tuple[list[Tensor], Tensor]:
-    # Over steps and rows, not over models.
-    bias = grad_gates.sum((0, -2), dtype=dtype)
-    if grad_gates.dim() > 3:
-        products = [torch.einsum("tmbg,tmbi->mgi", grad_gates, factor) for factor in factors]
-    else:
-        rows = grad_gates.flatten(0, 1)
-        products = [product_over_rows(rows, factor.flatten(0, 1)) for factor in factors]
-    return [gradient.to(dtype) for gradient in products], bias
+    rows = grad_sums.flatten(0, 1)
+    gradients = [product_over_rows(rows, factor.flatten(0, 1)).to(dtype) for factor in factors]
+    return gradients, grad_sums.sum((0, 1), dtype=dtype)
 
 
 def hyperbolic_tangent(values: Tensor) -> Tensor:
@@ -172,13 +225,18 @@ def hyperbolic_tangent(values: Tensor) -> Tensor:
     return values.mul(2).sigmoid_().mul_(2).sub_(1)
 
 
-def begin(like: Tensor, start: Tensor, steps: int) -> Tensor:
-    """Room for a state before each step and after the last, the first of them given."""
-    states = like.new_empty(steps + 1, *start.shape)
-    states[0] = start
+def allocate_states(inputs: Tensor, state: State) -> list[Tensor]:
+    """Memory for the states before each step and after the last, the first of them filled in."""
+    # Hidden states are multiplied, and so have the dtype of the inputs; cell states have their own.
+    like, states = inputs, []
+    for part in state:
+        sequence = like.new_empty(len(inputs) + 1, *part.shape)
+        sequence[0] = part
+        states.append(sequence)
+        like = part
     return states
 
 
-def as_own(tensor: Tensor) -> Tensor:
-    """A copy to be written to, laid out as its shape says whatever the tensor's strides are."""
+def contiguous_copy(tensor: Tensor) -> Tensor:
+    """A copy to write to, laid out as its shape says whatever the tensor's strides are."""
     return tensor.clone(memory_format=torch.contiguous_format)

@@ -1,19 +1,32 @@
 """The kernels on a GPU: products by cuBLAS, all else of a step in one Triton kernel.
 
-Two launches a step each way would still cost more than they compute, so a sequence becomes a CUDA
-graph, launched as one. For an axis of models see :mod:`lstm_lm.model.fused.torch_kernels`.
+The loops are those of :mod:`lstm_lm.model.fused.torch_kernels`. Two launches a step each way would
+still cost more than they compute, so a sequence becomes a CUDA graph, launched as one.
 ``TRITON_INTERPRET=1`` runs the same kernels on a CPU, for tests.
 """
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-import lstm_lm.model.fused.torch_kernels as torch_kernels
+from lstm_lm.config import Cell
 from lstm_lm.errors import SettingsError
-from lstm_lm.model.fused.cuda_graph import replayed
-from lstm_lm.model.fused.layer import Weights
-from lstm_lm.model.fused.torch_kernels import as_own, begin, input_product, weight_gradients
+from lstm_lm.model.fused import torch_kernels
+from lstm_lm.model.fused.torch_kernels import (
+    AddProduct,
+    CellSteps,
+    Saved,
+    State,
+    Tensors,
+    Weights,
+    backward_loop,
+    forward_loop,
+    weight_gradients,
+)
 from lstm_lm.model.fused.triton_steps import (
     gru_step,
     gru_step_backward,
@@ -21,23 +34,17 @@ from lstm_lm.model.fused.triton_steps import (
     lstm_step_backward,
 )
 
-__all__ = [
-    "gru_backward",
-    "gru_forward",
-    "lstm_backward",
-    "lstm_forward",
-    "rnn_backward",
-    "rnn_forward",
-    "weight_gradients",
-]
+__all__ = ["backward", "forward", "weight_gradients"]
 
-BLOCK = 256  # units a program computes
+BLOCK = 256  # units that one program computes
+MOST_GRAPHS = 16  # that are kept, each with memory of its own
 
 
 def refuse_device(device: torch.device) -> None:
-    """
+    """Check that the kernels can run on the device.
+
     Raises:
-        SettingsError: if there is no GPU for the kernels, nor Triton's interpreter asked for.
+        SettingsError: if it is no GPU, and Triton's interpreter is not asked for either.
     """
     if device.type != "cuda" and not triton.knobs.runtime.interpret:
         raise SettingsError(
@@ -46,150 +53,144 @@ def refuse_device(device: torch.device) -> None:
         )
 
 
+def forward(cell: Cell, inputs: Tensor, weights: Weights, state: State) -> Saved:
+    return replayed(run_forward, cell, inputs, *weights, state)
+
+
+def backward(
+    cell: Cell, grad_outputs: Tensor, grad_state: State, weight_hh: Tensor, saved: Saved
+) -> tuple[Tensors, State]:
+    return replayed(run_backward, cell, grad_outputs, grad_state, weight_hh, saved)
+
+
+def run_forward(cell: Cell, inputs: Tensor, *weights_and_state: Any) -> Saved:
+    *weights, state = weights_and_state
+    return forward_loop(CELLS[cell], inputs, Weights(*weights), state)
+
+
+def run_backward(
+    cell: Cell, grad_outputs: Tensor, grad_state: State, weight_hh: Tensor, saved: Saved
+) -> tuple[Tensors, State]:
+    if cell is not Cell.gru:
+        return backward_loop(CELLS[cell], grad_outputs, grad_state, weight_hh, saved)
+    # A GRU's gradient goes on through the gates and past them. What goes past is kept in a tensor
+    # of its own, which the kernel adds, as adding it outside would be one more launch a step.
+    grad_state = *grad_state, torch.zeros_like(grad_state[0])
+    grads, (through_gates, past_gates) = backward_loop(
+        CELLS[cell], grad_outputs, grad_state, weight_hh, saved
+    )
+    return grads, (through_gates + past_gates,)
+
+
 def lstm_forward(
-    inputs: Tensor, weights: Weights, hidden: Tensor, cell: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    return replayed(run_lstm_forward, inputs, *weights, hidden, cell)
+    sums: Tensor, _: Tensor, before: State, after: State, kept: Tensor, dtype: torch.dtype
+) -> None:
+    (_, cell_before), (hidden, cell) = before, after
+    launch(lstm_step, cell, sums, cell_before, cell, hidden, kept)
+
+
+def lstm_saved(saved: Saved, dtype: torch.dtype) -> Tensors:
+    _, cells, gates = saved
+    return gates, cells[:-1], cells[1:]
 
 
 def lstm_backward(
-    grad_outputs: Tensor,
-    grad_hidden: Tensor,
-    grad_cell: Tensor,
-    weight: Tensor,
-    cells: Tensor,
-    gates: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return replayed(run_lstm_backward, grad_outputs, grad_hidden, grad_cell, weight, cells, gates)
+    grad_state: State, grads: Tensor, grad_before: Tensor, add_product: AddProduct, local: Tensors
+) -> Tensor:
+    (grad_hidden, grad_cell), [grads] = grad_state, grads
+    # Only after the last step it has another dtype, that of the state.
+    grad_hidden = grad_hidden.to(grads.dtype)
+    launch(lstm_step_backward, grad_cell, grad_hidden, *local, grad_cell, grads)
+    return add_product(grad_before)
 
 
 def gru_forward(
-    inputs: Tensor, weights: Weights, hidden_bias: Tensor, hidden: Tensor
-) -> tuple[Tensor, Tensor]:
-    return replayed(run_gru_forward, inputs, *weights, hidden_bias, hidden)
+    sums: Tensor, from_input: Tensor, before: State, after: State, kept: Tensor, dtype: torch.dtype
+) -> None:
+    launch(gru_step, after[0], sums, from_input, *before, *after, kept)
+
+
+def gru_saved(saved: Saved, dtype: torch.dtype) -> Tensors:
+    hiddens, gates = saved
+    return gates, hiddens[:-1]
 
 
 def gru_backward(
-    grad_outputs: Tensor, grad_hidden: Tensor, weight: Tensor, hiddens: Tensor, gates: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    return replayed(run_gru_backward, grad_outputs, grad_hidden, weight, hiddens, gates)
+    grad_state: State, grads: Tensor, grad_before: Tensor, add_product: AddProduct, local: Tensors
+) -> Tensor:
+    through_gates, past_gates = grad_state
+    through_gates = through_gates.to(grads.dtype)
+    launch(gru_step_backward, past_gates, through_gates, *local, past_gates, *grads)
+    return add_product(grad_before)
 
 
 # A plain network's step is a product and one function: nothing to fuse.
-
-
-def rnn_forward(inputs: Tensor, weights: Weights, hidden: Tensor) -> Tensor:
-    [hiddens] = replayed(run_rnn_forward, inputs, *weights, hidden)
-    return hiddens
-
-
-def rnn_backward(
-    grad_outputs: Tensor, grad_hidden: Tensor, weight: Tensor, hiddens: Tensor
-) -> tuple[Tensor, Tensor]:
-    return replayed(torch_kernels.rnn_backward, grad_outputs, grad_hidden, weight, hiddens)
-
-
-def run_rnn_forward(
-    inputs: Tensor, of_inputs: Tensor, of_hidden: Tensor, bias: Tensor, hidden: Tensor
-) -> tuple[Tensor]:
-    return (torch_kernels.rnn_forward(inputs, Weights(of_inputs, of_hidden, bias), hidden),)
-
-
-def run_lstm_forward(
-    inputs: Tensor,
-    of_inputs: Tensor,
-    of_hidden: Tensor,
-    bias: Tensor,
-    hidden: Tensor,
-    cell: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    from_inputs = input_product(inputs, Weights(of_inputs, of_hidden, bias))
-    hiddens, cells = begin(inputs, hidden, len(inputs)), begin(cell, cell, len(inputs))
-    gates = torch.empty_like(from_inputs)
-    transposed = of_hidden.to(inputs.dtype).mT
-    for step, from_input in enumerate(from_inputs):
-        sums = add_product(from_input, hiddens[step], transposed)
-        launch(lstm_step, cell, sums, cells[step], cells[step + 1], hiddens[step + 1], gates[step])
-    return hiddens, cells, gates
-
-
-def run_lstm_backward(
-    grad_outputs: Tensor,
-    grad_hidden: Tensor,
-    grad_cell: Tensor,
-    weight: Tensor,
-    cells: Tensor,
-    gates: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    weight, grad_gates = weight.to(gates.dtype), torch.empty_like(gates)
-    grad_cell = as_own(grad_cell)
-    grad_hidden = as_own(grad_hidden + grad_outputs[-1]).to(gates.dtype)
-    nothing = torch.zeros_like(grad_outputs[0])
-    for step in reversed(range(len(gates))):
-        launch(
-            lstm_step_backward,
-            grad_cell,
-            grad_hidden,
-            gates[step],
-            cells[step],
-            cells[step + 1],
-            grad_cell,
-            grad_gates[step],
-        )
-        added = grad_outputs[step - 1] if step else nothing
-        grad_hidden = add_product(added, grad_gates[step], weight)
-    return grad_gates, grad_hidden.to(grad_cell.dtype), grad_cell
-
-
-def run_gru_forward(
-    inputs: Tensor,
-    of_inputs: Tensor,
-    of_hidden: Tensor,
-    bias: Tensor,
-    hidden_bias: Tensor,
-    hidden: Tensor,
-) -> tuple[Tensor, Tensor]:
-    from_inputs = input_product(inputs, Weights(of_inputs, of_hidden, bias))
-    hiddens = begin(inputs, hidden, len(inputs))
-    gates = inputs.new_empty(*inputs.shape[:-1], 4 * hidden.shape[-1])
-    transposed = of_hidden.to(inputs.dtype).mT
-    each_row = hidden_bias.to(inputs.dtype).unsqueeze(-2).expand(from_inputs.shape[1:])
-    for step, from_input in enumerate(from_inputs):
-        sums = add_product(each_row, hiddens[step], transposed)
-        launch(gru_step, hidden, sums, from_input, hiddens[step], hiddens[step + 1], gates[step])
-    return hiddens, gates
-
-
-def run_gru_backward(
-    grad_outputs: Tensor, grad_hidden: Tensor, weight: Tensor, hiddens: Tensor, gates: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    weight, kept = weight.to(gates.dtype), as_own(torch.zeros_like(grad_hidden))
-    grad_from_inputs = gates.new_empty(*gates.shape[:-1], 3 * hiddens.shape[-1])
-    grad_from_hiddens = torch.empty_like(grad_from_inputs)
-    through_gates = as_own(grad_hidden + grad_outputs[-1]).to(gates.dtype)
-    nothing = torch.zeros_like(grad_outputs[0])
-    for step in reversed(range(len(gates))):
-        launch(
-            gru_step_backward,
-            kept,
-            through_gates,
-            gates[step],
-            hiddens[step],
-            kept,
-            grad_from_inputs[step],
-            grad_from_hiddens[step],
-        )
-        added = grad_outputs[step - 1] if step else nothing
-        through_gates = add_product(added, grad_from_hiddens[step], weight)
-    return grad_from_inputs, grad_from_hiddens, through_gates + kept
-
-
-def add_product(added: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    multiply = torch.baddbmm if left.dim() > 2 else torch.addmm
-    return multiply(added, left, right)
+CELLS = {
+    Cell.lstm: CellSteps(4, 4, 1, lstm_forward, lstm_saved, lstm_backward),
+    Cell.gru: CellSteps(3, 4, 2, gru_forward, gru_saved, gru_backward),
+    Cell.rnn: torch_kernels.CELLS[Cell.rnn],
+}
 
 
 def launch(kernel: triton.KernelInterface, like: Tensor, *tensors: Tensor) -> None:
     """Run a step's kernel, with a lane for each unit of a state like the one given."""
     elements = like.numel()
     kernel[(triton.cdiv(elements, BLOCK),)](*tensors, like.shape[-1], elements, BLOCK)
+
+
+class Graph:
+    """A function captured as a CUDA graph, for tensors of certain shapes whatever their values."""
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self.arguments = copied(arguments)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.results = function(*self.arguments)
+
+    def __call__(self, *arguments: Any) -> Any:
+        for static, given in zip(tensors_in(self.arguments), tensors_in(arguments), strict=True):
+            static.copy_(given)
+        self.graph.replay()
+        # The next replay writes to the same memory, maybe before these results were used.
+        return copied(self.results)
+
+
+graphs: OrderedDict[Any, Graph | None] = OrderedDict()
+
+
+def replayed(function: Callable[..., Any], cell: Cell, *arguments: Any) -> Any:
+    """The function's results; on a GPU a graph's, from the second call with such shapes on.
+
+    The first call runs without a graph. It compiles and warms up what a capture must not meet for
+    the first time, and shapes that come only once cost no capture.
+
+    Args:
+        arguments: tensors, None, or tuples of them; so are the results.
+    """
+    tensors = list(tensors_in(arguments))
+    if tensors[0].device.type != "cuda":
+        return function(cell, *arguments)
+    key = function, cell, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors)
+    if key not in graphs:
+        graphs[key] = None
+        return function(cell, *arguments)
+    graph = graphs.pop(key) or Graph(function, (cell, *arguments))
+    graphs[key] = graph  # to the end, where the newest are
+    while len(graphs) > MOST_GRAPHS:
+        graphs.popitem(last=False)
+    return graph(*arguments)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from tensors_in(part)
+
+
+def copied(value: Any) -> Any:
+    """The same tuples with copies of their tensors."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    return tuple(map(copied, value)) if isinstance(value, tuple) else value
