@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
-from lstm_lm.report.differences import short, shortened
+from lstm_lm.report.differences import short_names, shortened
 from lstm_lm.report.grid import grid_of
 from lstm_lm.report.pictures.drawing import GRAY, styles
 from lstm_lm.report.pictures.heat_map import BEST, COLORS, heat_map
@@ -15,6 +15,7 @@ from lstm_lm.report.pictures.learning_curves import learning_curves, tokens_and_
 from lstm_lm.report.pictures.means import seed_plot
 from lstm_lm.saved.event_files import Curve
 from lstm_lm.saved.results import Result
+from lstm_lm.saved.run_folder import Status
 
 SIZE, RATE, CORE = "model.hidden_size", "optimizer.learning_rate", "model.core"
 SETTINGS = {
@@ -42,7 +43,7 @@ def result(changed, perplexities=(9.0, 4.0), status="completed", seconds=1.0, na
         "tokens_per_second": [1000 / seconds] * len(steps),
     }
     made = {tag: Curve(steps, values) for tag, values in curves.items()} if steps else {}
-    return Result(Path(name), name, status, SETTINGS | changed, summary, made)
+    return Result(Path(name), name, Status(status), SETTINGS | changed, summary, made)
 
 
 def grid(sizes=(128, 256, 512), rates=(0.3, 1.0, 3.0), **others):
@@ -106,7 +107,7 @@ def test_cells_without_a_number_say_why():
         result({SIZE: 256, RATE: 2.0}, (), status="waiting"),
         result({SIZE: 512, RATE: 1.0}, [5.0], status="interrupted"),
         result({SIZE: 1024, RATE: 1.0}, (), status="interrupted"),
-        Result(Path("a"), status="completed", settings=SETTINGS | {SIZE: 1024, RATE: 2.0}),
+        Result(Path("a"), status=Status.completed, settings=SETTINGS | {SIZE: 1024, RATE: 2.0}),
     ]
     figure = heat_map_of(results)
     assert texts(figure.axes[0]) == [
@@ -185,7 +186,7 @@ def test_colors_end_at_three_times_the_best():
         for (size, rate), perplexity in zip(places, [11.0, 22.0, 34.0, 1e8], strict=True)
     ]
     axes, bar = heat_map_of(results).axes
-    colors = [patch.get_facecolor() for patch in axes.patches][:4]
+    colors = [patch.get_facecolor() for patch in axes.patches if patch.get_fill()]
     assert colors == [pytest.approx(COLORS(share), abs=0.01) for share in (0.0, 0.5, 1.0, 1.0)]
     assert texts(axes) == ["11.000", "22.000", "34.000", "1e+08"]
     assert {"15", "20", "30"} <= {label.get_text() for label in bar.get_yticklabels()}
@@ -373,7 +374,7 @@ def test_odd_names_can_be_drawn():
 
 
 def test_settings_go_by_their_last_part_where_that_tells_them_apart():
-    assert short(["a.x", "b.x", "a.y"]) == {"a.x": "a.x", "b.x": "b.x", "a.y": "y"}
+    assert short_names(["a.x", "b.x", "a.y"]) == {"a.x": "a.x", "b.x": "b.x", "a.y": "y"}
 
 
 def test_runs_that_differ_in_much_go_by_their_names():

@@ -29,7 +29,7 @@ from lstm_lm.evaluation import perplexity
 from lstm_lm.machine import device_name, keep_freed_memory
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.event_files import flushed_sizes
-from lstm_lm.saved.run_folder import RunFolder
+from lstm_lm.saved.run_folder import RunFolder, Status
 from lstm_lm.training.callbacks import FloorLine, Progress, Samples
 from lstm_lm.training.checkpoint import RunCheckpoint
 from lstm_lm.training.final_figures import final_figures
@@ -90,7 +90,7 @@ class Session:
         with self.known_end(), environment_for_ranks(self.config.device):
             keep_freed_memory()
             if resumed is not None:
-                self.folder.record(status="running")
+                self.folder.record(status=Status.running.value)
             self.assemble()
             newest = None if resumed is None else resumed.path
             self.trainer.fit(self.module, self.data, ckpt_path=newest)
@@ -221,23 +221,23 @@ class Session:
     @contextlib.contextmanager
     def known_end(self) -> Iterator[None]:
         """Let the summary say how it ended, and every error be one of this project's."""
-        status = "failed"
+        status = Status.failed
         before, threading.excepthook = threading.excepthook, pass_over_disks
         try:
             yield
-            status = "completed"
+            status = Status.completed
         except Diverged as error:
             self.folder.values["diverged_step"] = error.step
-            status = "diverged"
+            status = Status.diverged
             raise
         except Stopped:
-            status = "interrupted"
+            status = Status.interrupted
             raise
         except SIGTERMException as error:  # Lightning noticed first
-            status = "interrupted"
+            status = Status.interrupted
             raise Stopped(signal.SIGTERM) from error
         except SystemExit as error:
-            status = "interrupted"
+            status = Status.interrupted
             if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into this
                 raise Stopped(signal.SIGINT) from error
             raise
@@ -269,7 +269,7 @@ class Session:
         step = self.checkpoint.saved_step if hasattr(self, "trainer") else None
         return "what was there before" if step is None else f"step {step:,}"
 
-    def close(self, status: str) -> None:
+    def close(self, status: Status) -> None:
         is_assembled = hasattr(self, "trainer")
         try:
             if self.resumed is not None and self.resumed.is_as_found:
@@ -278,20 +278,20 @@ class Session:
                     self.writer.close()
                 # On another device than before it would perhaps not have come to that.
                 comes_again = (
-                    status == "diverged" and self.resumed.before.device == self.config.device
+                    status == Status.diverged and self.resumed.before.device == self.config.device
                 )
                 step = self.folder.values["diverged_step"] if comes_again else None
                 self.resumed.put_back(self.loggers, diverged_step=step)
                 return
-            if status != "completed":
+            if status != Status.completed:
                 log.info("%s; %s is saved", status, self.saved())
             self.folder.write_missing(self.config, self.splits.vocabulary)
-            self.folder.values["status"] = status
+            self.folder.values["status"] = status.value
             # Else nothing is known beside what is there already.
             if is_assembled and self.trainer.global_step > 0:
                 self.record(self.trainer)
             self.folder.record(seconds=time.monotonic() - self.began)
-            if status in ("failed", "diverged"):
+            if status in (Status.failed, Status.diverged):
                 with self.after_training() as writer:
                     if writer is not None:
                         write_failure(writer)
