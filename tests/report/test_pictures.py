@@ -8,9 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from lstm_lm.report.differences import short_names, shortened
-from lstm_lm.report.grid import grid_of
-from lstm_lm.report.pictures.drawing import GRAY, styles
-from lstm_lm.report.pictures.heat_map import BEST, COLORS, heat_map
+from lstm_lm.report.pictures.drawing import OTHERS, styles
+from lstm_lm.report.pictures.heat_map import BEST, COLORS, grid_of, heat_map
 from lstm_lm.report.pictures.learning_curves import learning_curves, tokens_and_seconds
 from lstm_lm.report.pictures.means import seed_plot
 from lstm_lm.saved.event_files import Curve
@@ -61,7 +60,7 @@ def drawn(figure):
 
 
 def heat_map_of(results):
-    return drawn(heat_map(results, grid_of(results)))
+    return drawn(heat_map(results))
 
 
 def texts(axes):
@@ -202,7 +201,7 @@ def test_two_other_numbers_will_do_for_a_heat_map():
     assert {found.vertical, found.horizontal} == {"model.dropout", "optimizer.clip_norm"}
     assert found.columns == [None, 1.0, 5.0]
     results = [result({SIZE: size, "seed": size, CORE: core}) for size in (1, 2) for core in "ab"]
-    assert grid_of(results).startswith("no heat map: the runs do not differ in two numbers")
+    assert grid_of(results).startswith("the runs do not differ in two numbers")
 
 
 def test_numbers_drawn_at_random_are_no_grid():
@@ -214,7 +213,7 @@ def test_nine_runs_have_a_look_each():
     lines = curves(drawn(learning_curves(grid())).axes[0])
     looks = {(line.get_color(), str(line.get_linestyle()), line.get_marker()) for line in lines}
     assert len(looks) == 9
-    assert len({(style.color, str(style.dash)) for style in styles(10)}) == 10
+    assert len({(style["color"], str(style["linestyle"])) for style in styles(10)}) == 10
 
 
 def test_of_forty_runs_the_best_eight_stand_out():
@@ -223,7 +222,7 @@ def test_of_forty_runs_the_best_eight_stand_out():
     assert len(legend_of(figure)) == 8 + len(["32 others", "lowest"])
     assert legend_of(figure)[0] == "2.125   1028, 1"
     assert legend_of(figure)[8] == "32 others"
-    assert sum(line.get_color() == GRAY for line in curves(figure.axes[0])) == 32
+    assert sum(line.get_color() == OTHERS["color"] for line in curves(figure.axes[0])) == 32
     poor = result({RATE: 99.0}, [70.0, 60.0])
     assert learning_curves([*results, poor]).axes[0].get_ylim()[1] < 10
 
@@ -310,7 +309,7 @@ def test_costs_are_tokens_and_seconds():
 
 def test_without_curves_there_are_no_pictures():
     waiting = [result({SIZE: size}, (), "waiting") for size in (1, 2)]
-    assert learning_curves(waiting) is None
+    assert learning_curves(waiting) == "no run has been validated"
     assert tokens_and_seconds(waiting) is None
     assert seed_plot(waiting) is None
 

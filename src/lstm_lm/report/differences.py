@@ -121,15 +121,9 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def as_text(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case float():
-            return f"{value:.6g}"
-        case _:
-            return str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def perplexity_text(value: float | None) -> str:

@@ -12,7 +12,6 @@ costs.png              parameters and time, where several models have several si
 gradient_flow.png      how far gradients reach back, of runs with inside views
 """
 
-import dataclasses
 import os
 import shlex
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from lstm_lm import process
-from lstm_lm.config import RunConfig
 from lstm_lm.errors import SettingsError
 from lstm_lm.files import write_whole
 from lstm_lm.lightning_parts import is_trusted
@@ -92,10 +90,13 @@ def add_best(report: Report) -> None:
 def write_best(best: Result, results: list[Result], folder: Path) -> str:
     """Write the best run's settings into a folder; returns the command that trains with them.
 
+    The run can be a stranger's, and its file is trusted when the command is typed. So loggers and
+    callbacks of other classes than Lightning's are left out.
+
     Raises:
         DamagedFile: if the settings cannot be read.
     """
-    config, left_out = trusted_part(RunFolder(best.path).read_config())
+    config = RunFolder(best.path).read_config()
     typed = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     command = f"{process.train_command} -cd {shlex.quote(str(typed))} -cn {Path(BEST).stem}"
     lowest = "" if best.best is not None else "so far "
@@ -106,57 +107,37 @@ def write_best(best: Result, results: list[Result], folder: Path) -> str:
     ]
     if best.settings.get("init_from"):
         comments.append("It started from the best weights in init_from, which must still be there.")
-    comments += [f"Without its {name}, whose class is not Lightning's own." for name in left_out]
+    for group, entries in ("logger", config.logger), ("callbacks", config.callbacks):
+        for name in [name for name in entries if not is_trusted(entries[name])]:
+            del entries[name]
+            comments.append(f"Without its {group}.{name}, whose class is not Lightning's own.")
     content = "".join(f"# {line}\n" for line in comments) + DEFAULTS + as_yaml(config)
     write_whole(folder / BEST, content)
     return command
 
 
-def trusted_part(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """The config without loggers and callbacks of classes that are not trusted, and their names.
-
-    The run can be a stranger's, and its settings are trusted when the command is typed.
-    """
-    groups = {"logger": config.logger, "callbacks": config.callbacks}
-    trusted: dict[str, Any] = {
-        group: {name: entry for name, entry in entries.items() if is_trusted(entry)}
-        for group, entries in groups.items()
-    }
-    left_out = [
-        f"{group}.{name}"
-        for group, entries in groups.items()
-        for name in entries
-        if name not in trusted[group]
-    ]
-    return dataclasses.replace(config, **trusted), left_out
-
-
 def add_pictures(report: Report) -> None:
     # Here, because importing Matplotlib takes long.
-    from lstm_lm.report.grid import grid_of
     from lstm_lm.report.pictures.drawing import write_figure
     from lstm_lm.report.pictures.gradient_flow import gradient_flow_plot
     from lstm_lm.report.pictures.heat_map import heat_map
     from lstm_lm.report.pictures.learning_curves import learning_curves, tokens_and_seconds
     from lstm_lm.report.pictures.means import cost_plot, memory_plot, seed_plot
 
-    results = report.results
-    grid = grid_of(results)
-    if isinstance(grid, str):
-        report.notes.append(grid)
-    figures = {
-        "heat map": None if isinstance(grid, str) else heat_map(results, grid),
-        "learning curves": learning_curves(results),
-        "tokens and seconds": tokens_and_seconds(results),
-        "seeds": seed_plot(results),
-        "memory": memory_plot(results),
-        "costs": cost_plot(results),
-        "gradient flow": gradient_flow_plot(results),
+    pictures = {
+        "heat map": heat_map,
+        "learning curves": learning_curves,
+        "tokens and seconds": tokens_and_seconds,
+        "seeds": seed_plot,
+        "memory": memory_plot,
+        "costs": cost_plot,
+        "gradient flow": gradient_flow_plot,
     }
-    if figures["learning curves"] is None:
-        report.notes.append("no learning curves: no run has been validated")
-    for title, figure in figures.items():
-        if figure is not None:
+    for title, draw in pictures.items():
+        figure = draw(report.results)
+        if isinstance(figure, str):
+            report.notes.append(f"no {title}: {figure}")
+        elif figure is not None:
             report.pictures[title] = report.output / f"{title.replace(' ', '_')}.png"
             write_figure(figure, report.pictures[title])
 

@@ -23,12 +23,8 @@ from lstm_lm.saved.run_folder import Status
 from lstm_lm.saved.sweep_folder import Job
 
 NUMBERED = re.compile(r"\d+_")  # a sweep's job, whose name contains its settings
-COLORS = {
-    Status.completed: "green",
-    Status.diverged: "red",
-    Status.failed: "red",
-    Status.waiting: "dim",
-}
+RED = dict.fromkeys((Status.diverged, Status.failed), "red")
+COLORS = RED | {Status.completed: "green", Status.waiting: "dim"}
 
 
 def print_summary(results: list[Result]) -> None:
@@ -108,36 +104,27 @@ def device(result: Result) -> str:
 
 def explanation(results: list[Result]) -> list[str]:
     """How to read the table, in lines."""
-    lines = [
+    differ_in_text = differing_texts(results)
+    differ_in_level = "data.level" in differ_in_text
+    lines = {
         "Perplexities: training while the weights moved, over the last epoch; validation and test "
-        "of the best weights.",
+        "of the best weights.": True,
         "Curves end at other values: training over the steps since the last reading, validation "
-        "in rows of text, while the table's figures are exact.",
-    ]
-    if any(map(is_so_far, results)):
-        lines.append(
-            "So far: the lowest of the validations while training, of a run without final figures."
-        )
-    if any(map(has_floor, results)):
-        lines.append(
-            "Floor: the lowest perplexity that any model can have on the test text, on average. "
-            "Gap: how far a model is above it, in nats per token; memory gap: the same, where it "
-            "must remember."
-        )
-    if any(map(has_unknown, results)):
-        lines.append(
-            "Unknown: how much of the validation text is not in the vocabulary. It counts as one "
-            "token, <unk>, so the perplexities of runs that differ in this cannot be compared."
-        )
-    apart = differing_texts(results)
-    if "data.level" in apart:
-        lines.append(
-            "The runs differ in data.level: perplexities of characters and of words cannot be "
-            "compared, bits per character can."
-        )
-    elif apart:
-        lines.append("The runs differ in their texts: their perplexities cannot be compared.")
-    return lines
+        "in rows of text, while the table's figures are exact.": True,
+        "So far: the lowest of the validations while training, of a run without final "
+        "figures.": any(map(is_so_far, results)),
+        "Floor: the lowest perplexity that any model can have on the test text, on average. "
+        "Gap: how far a model is above it, in nats per token; memory gap: the same, where it "
+        "must remember.": any(map(has_floor, results)),
+        "Unknown: how much of the validation text is not in the vocabulary. It counts as one "
+        "token, <unk>, so the perplexities of runs that differ in this cannot be "
+        "compared.": any(map(has_unknown, results)),
+        "The runs differ in data.level: perplexities of characters and of words cannot be "
+        "compared, bits per character can.": differ_in_level,
+        "The runs differ in their texts: their perplexities cannot be compared.": differ_in_text
+        and not differ_in_level,
+    }
+    return [line for line, applies in lines.items() if applies]
 
 
 def reasons(results: Sequence[Result | Job]) -> list[str]:

@@ -40,22 +40,20 @@ def print_table(
         return console.measure(rich_table(some, rows, style, **layout), options=options).maximum
 
     layout = {"box": SIMPLE_HEAD, "pad_edge": False}
-    shown, left_out = list(columns), []
+    shown = list(columns)
     while width(shown) > console.width:
-        last = max(reversed(shown), key=lambda column: column.drop_priority)
-        if last.drop_priority == 0:
+        spare = max(reversed(shown), key=lambda column: column.drop_priority)
+        if spare.drop_priority == 0:
             break
-        shown.remove(last)
-        left_out.append(last)
+        shown.remove(spare)
     table = rich_table(shown, rows, style, **layout)
     # Fold only the names, unless that leaves no room for them.
     folds_all = width(shown[1:]) + LEAST_NAME > console.width
     for number, column in enumerate(table.columns):
         column.overflow, column.no_wrap = "fold", number > 0 and not folds_all
     console.print(table)
-    if left_out:
-        headings = [column.heading for column in columns if column in left_out]
-        console.print(f"Left out for want of room: {', '.join(headings)}.\n")
+    if left_out := [column.heading for column in columns if column not in shown]:
+        console.print(f"Left out for want of room: {', '.join(left_out)}.\n")
 
 
 def rich_table(

@@ -51,25 +51,26 @@ def read_curves(folder: Path, is_running: bool = False) -> dict[str, Curve]:
     Args:
         is_running: whether the run may be writing now, so that the last record may be incomplete.
     """
-    points: dict[str, dict[int, tuple[float, float]]] = {}  # wall time and value of each step
+    events = []
     for file in sorted(folder.glob(PATTERN)):
         try:
             for event in read_events(file):
-                for part in event.summary.value:
-                    if part.WhichOneof("value") == "simple_value":
-                        steps = points.setdefault(part.tag, {})
-                        if event.step not in steps or event.wall_time > steps[event.step][0]:
-                            steps[event.step] = event.wall_time, part.simple_value
+                events.append(event)
         except DamagedFile as error:
             if not is_running:
                 log.warning("warning: %s; what comes before is used", error)
         except OSError as error:
             log.warning("warning: %s cannot be read: %s", file, error.strerror)
+    points: dict[str, dict[int, float]] = {}
+    for event in sorted(events, key=lambda event: event.wall_time):
+        for part in event.summary.value:
+            if part.WhichOneof("value") == "simple_value":
+                points.setdefault(part.tag, {})[event.step] = part.simple_value
     curves = {}
-    for tag, steps in points.items():
-        finite = {step: steps[step][1] for step in sorted(steps) if math.isfinite(steps[step][1])}
+    for tag, values in points.items():
+        finite = sorted((step, value) for step, value in values.items() if math.isfinite(value))
         if finite:
-            curves[tag] = Curve(list(finite), list(finite.values()))
+            curves[tag] = Curve(*map(list, zip(*finite, strict=True)))
     return curves
 
 

@@ -5,8 +5,7 @@ others are gray.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from math import fsum
 from pathlib import Path
 from textwrap import fill
@@ -17,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from lstm_lm.files import whole_or_absent
 
@@ -33,36 +32,26 @@ BEST_COLORED = 8
 FEW_POINTS = 30  # a line with more has no markers
 
 
-@dataclass(frozen=True)
-class Style:
-    color: str = GRAY
-    dash: Any = "-"
-    marker: str = ""
-    width: float = 0.8
-    height: float = 1  # above lines with less
+Style = dict[str, Any]  # of a line, as Matplotlib takes it
 
-    @property
-    def is_colored(self) -> bool:
-        return self.color != GRAY
 
-    def line(self, has_markers: bool = True) -> dict[str, Any]:
-        return {
-            "color": self.color,
-            "linestyle": self.dash,
-            "linewidth": self.width,
-            "marker": self.marker if has_markers else "",
-            "markersize": 4,
-            "zorder": self.height,
-        }
+def line_style(
+    color: str, dash: Any = "-", marker: str = "", width: float = 0.8, zorder: int = 1
+) -> Style:
+    look = {"color": color, "linestyle": dash, "linewidth": width, "zorder": zorder}
+    return look | {"marker": marker, "markersize": 4}
+
+
+OTHERS = line_style(GRAY)
 
 
 def styles(count: int) -> list[Style]:
     """Styles for so many lines, the best first."""
     colored = count if count <= ALL_COLORED else BEST_COLORED
     return [
-        Style(COLORS[i % len(COLORS)], DASHES[i // len(COLORS)], MARKERS[i], 1.6, 99 - i)
+        line_style(COLORS[i % len(COLORS)], DASHES[i // len(COLORS)], MARKERS[i], 1.6, 99 - i)
         for i in range(colored)
-    ] + [Style()] * (count - colored)
+    ] + [OTHERS] * (count - colored)
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
@@ -104,7 +93,6 @@ def limit_between(axes: Axes, low: float, high: float) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_minor_formatter(NullFormatter())
         margin = (high / low) ** 0.05
         axes.set_ylim(low / margin, high * margin)
     else:
@@ -117,35 +105,35 @@ def mean(values: Sequence[float]) -> float:
     return fsum(value / len(values) for value in values)
 
 
+def draw_line(axes: Axes, xs: Sequence[float], ys: Sequence[float], style: Style) -> None:
+    axes.plot(xs, ys, **style | ({} if len(xs) <= FEW_POINTS else {"marker": ""}))
+
+
 def draw_means(
     axes: Axes,
-    xs: Sequence[float],
-    values: Sequence[Sequence[float]],
+    points: Iterable[tuple[float, Sequence[float]]],
     style: Style,
-    *,
     average: Callable[[Sequence[float]], float] = mean,
-    has_markers: bool = True,
     as_bars: bool = False,
 ) -> list[float]:
-    """A line through the means, which are returned, and the range of the values.
+    """Draw a line through means and the range around it; returns the means.
 
     Args:
-        values: at each of the ``xs`` one for each seed.
+        points: each x with a value for each seed.
         as_bars: show the range as error bars, not as a band.
     """
-    means = [average(at_x) for at_x in values]
-    low, high = ([bound(at_x) for at_x in values] for bound in (min, max))
-    line = style.line(has_markers)
+    xs, values = zip(*points, strict=True)
+    means, low, high = ([f(of_seeds) for of_seeds in values] for f in (average, min, max))
     if as_bars:
-        axes.errorbar(xs, means, np.abs(np.subtract([low, high], means)), **line, capsize=3)
+        axes.errorbar(xs, means, np.abs(np.subtract([low, high], means)), **style, capsize=3)
     else:
-        axes.plot(xs, means, **line)
-        axes.fill_between(xs, low, high, color=style.color, alpha=0.2, linewidth=0)
+        draw_line(axes, xs, means, style)
+        axes.fill_between(xs, low, high, color=style["color"], alpha=0.2, linewidth=0)
     return means
 
 
-def legend_line(style: Style, label: str, has_markers: bool = True) -> Line2D:
-    return Line2D([], [], **style.line(has_markers), label=label)
+def legend_line(style: Style, label: str) -> Line2D:
+    return Line2D([], [], **style, label=label)
 
 
 def legend_mark(marker: str, label: str) -> Line2D:

@@ -41,15 +41,15 @@ def gradient_flow_plot(results: list[Result]) -> Figure | None:
     if not lines:
         return None
     figure, panels = new_panels(2, 12, common_settings(known))
-    looks = styles(len(lines))
+    looks = [style | {"marker": ""} for style in styles(len(lines))]
     highest = 10.0
     for axes, (when, heading) in zip(panels, PANELS.items(), strict=True):
         axes.set_yscale("log")
         for of_line, style in zip(lines.values(), looks, strict=True):
-            by_step = shares_by_step([shares(run, when, part) for run, part in of_line])
-            steps, values = list(by_step), list(by_step.values())
-            draw_means(axes, steps, values, style, average=geometric_mean, has_markers=False)
-            highest = max([highest, *map(max, values)])
+            points = shares_by_step([shares(run, when, part) for run, part in of_line])
+            if points:
+                draw_means(axes, points.items(), style, geometric_mean)
+                highest = max(highest, *map(max, points.values()))
         axes.set_ylim(LEAST, min(highest, MOST))
         mark_recalled_symbol(axes, known, is_named=axes is panels[0])
         axes.yaxis.set_major_locator(LogLocator(numticks=12))
@@ -57,7 +57,7 @@ def gradient_flow_plot(results: list[Result]) -> Figure | None:
     panels[0].set_ylabel(
         f"norm of the gradient with respect to\nthe {state}, as a share of the last hidden state's"
     )
-    handles = [legend_line(style, name, False) for name, style in zip(lines, looks, strict=True)]
+    handles = [legend_line(style, name) for name, style in zip(lines, looks, strict=True)]
     legend_beside(figure, handles, title)
     return figure
 

@@ -1,6 +1,13 @@
-"""A heat map of perplexities over two settings."""
+"""A heat map of perplexities over two settings, with a panel for each combination of the others.
+
+The two are hidden size and learning rate if both vary, else any two numbers. The seeds of one
+setting share a cell.
+"""
 
 import math
+from collections import Counter
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from matplotlib import colormaps
@@ -11,13 +18,23 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from lstm_lm.report.differences import as_text, common_settings, perplexity_text, short_names
-from lstm_lm.report.grid import Cell, Grid, Panel
-from lstm_lm.report.pictures.drawing import new_figure
+from lstm_lm.report.differences import (
+    as_text,
+    by_key,
+    common_settings,
+    differing,
+    group_runs,
+    perplexity_text,
+    short_names,
+)
+from lstm_lm.report.pictures.drawing import mean, new_figure
 from lstm_lm.report.pictures.learning_curves import y_label
 from lstm_lm.saved.results import Result
 from lstm_lm.saved.run_folder import Status
 
+PREFERRED = "model.hidden_size", "optimizer.learning_rate"
+MOST_CELLS = 400  # in a panel
+SPARSE = 30  # cells; in a larger panel at least a quarter must have been tried
 MOST_PANELS = 12
 COLORS: Colormap = colormaps["viridis_r"]  # the lower, the brighter
 BEST = "#D55E00"
@@ -32,12 +49,68 @@ LOOKS: dict[Status, dict[str, Any]] = {  # of cells without a perplexity
     Status.waiting: {"facecolor": "white", "hatch": ".."},
     Status.not_tried: {"facecolor": "white", "hatch": ""},
 }
+Value = float | None  # of a setting, which may be null
 
 
-def heat_map(results: list[Result], grid: Grid) -> Figure:
-    """A panel for each combination of the other settings, all on one color scale."""
-    best = sorted(grid.panels, key=lambda panel: panel.lowest)[:MOST_PANELS]
-    panels = [panel for panel in grid.panels if panel in best]
+@dataclass
+class Cell:
+    results: list[Result]
+
+    @property
+    def comparable(self) -> list[Result]:
+        return [result for result in self.results if result.is_comparable]
+
+    @property
+    def perplexity(self) -> float | None:
+        """The mean of the comparable results."""
+        found = [result.perplexity or 0.0 for result in self.comparable]
+        return mean(found) if found else None
+
+    @property
+    def others(self) -> Counter[Status]:
+        """How many of the other results have each status."""
+        if not self.results:
+            return Counter([Status.not_tried])
+        others = [result.status for result in self.results if not result.is_comparable]
+        # The summary of a completed run leaves out a perplexity that is not finite.
+        return Counter(Status.infinite if s == Status.completed else s for s in others)
+
+    @property
+    def status(self) -> Status:
+        """The gravest of the others."""
+        return min(self.others, key=list(Status).index)
+
+    @property
+    def is_final(self) -> bool:
+        return all(result.best is not None for result in self.comparable)
+
+
+@dataclass
+class Panel:
+    settings: dict[str, Any]  # of all its cells
+    cells: list[Cell]  # row by row
+
+    @property
+    def perplexities(self) -> list[float]:
+        return [cell.perplexity for cell in self.cells if cell.perplexity is not None]
+
+
+@dataclass
+class Grid:
+    vertical: str  # a setting's dotted name
+    horizontal: str
+    rows: list[Value]
+    columns: list[Value]
+    panels: list[Panel]
+
+
+def heat_map(results: list[Result]) -> Figure | str:
+    """A panel for each combination of the other settings, or the reason why there is no picture."""
+    grid = grid_of(results)
+    if isinstance(grid, str):
+        return grid
+    best = sorted(grid.panels, key=lambda panel: min(panel.perplexities, default=math.inf))
+    panels = [panel for panel in grid.panels if panel in best[:MOST_PANELS]]
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
     width = max(3.4, 1.0 + 0.95 * len(grid.columns))
@@ -46,7 +119,7 @@ def heat_map(results: list[Result], grid: Grid) -> Figure:
     if len(panels) < len(grid.panels):
         title += f"; the best {len(panels)} of {len(grid.panels)} combinations"
     figure = new_figure(width * across + 2.2, height * down + 1.1, title)
-    values = [c.perplexity for p in panels for c in p.cells.values() if c.perplexity]
+    values = [perplexity for panel in panels for perplexity in panel.perplexities]
     low = min(values, default=1.0)
     high = max([low * 1.01, *values])
     norm = Normalize(low, min(high, COLORED * low))
@@ -65,21 +138,52 @@ def heat_map(results: list[Result], grid: Grid) -> Figure:
         )
         bar.set_label(f"validation {y_label(results)}".replace(" per ", "\nper "))
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    add_legend(figure, panels, grid)
+    add_legend(figure, [cell for panel in panels for cell in panel.cells])
     return figure
+
+
+def grid_of(results: list[Result]) -> Grid | str:
+    """The grid, or the reason why there is none."""
+    known = [result for result in results if result.settings]
+    names = [name for name in differing(known) if name != "seed"]
+    numbers = [name for name in names if all(is_number(r.settings.get(name)) for r in known)]
+    numbers.sort(key=lambda name: name not in PREFERRED)
+    if len(numbers) < 2:
+        return "the runs do not differ in two numbers, such as a size and a rate"
+    vertical, horizontal = numbers[:2]
+
+    def position(result: Result) -> tuple[Value, Value]:
+        return result.settings.get(vertical), result.settings.get(horizontal)
+
+    rows, columns = (
+        sorted(set(values), key=lambda value: (value is not None, value))
+        for values in zip(*map(position, known), strict=True)
+    )
+    groups = group_runs(known, vertical, horizontal)
+    size, tried = len(rows) * len(columns), [by_key(group.results, position) for group in groups]
+    if size > MOST_CELLS or (size > SPARSE and max(map(len, tried)) < size / 4):
+        return f"the values of {vertical} and {horizontal} do not form a grid"
+    panels = [
+        Panel(group.settings, [Cell(of_panel.get(key, [])) for key in product(rows, columns)])
+        for group, of_panel in zip(groups, tried, strict=True)
+    ]
+    return Grid(vertical, horizontal, rows, columns, panels)
+
+
+def is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
 def draw_panel(axes: Axes, panel: Panel, grid: Grid, norm: Normalize) -> None:
     axes.set_xlim(0, len(grid.columns))
     axes.set_ylim(0, len(grid.rows))
-    has_seeds = max(len(cell.results) for cell in panel.cells.values()) > 1
-    for y, row in enumerate(grid.rows):
-        for x, column in enumerate(grid.columns):
-            cell = panel.cells.get((row, column), Cell())
-            draw_cell(axes, x, y, cell, norm, has_seeds)
-            if cell.perplexity == norm.vmin:
-                corner = x + 0.03, y + 0.03
-                axes.add_patch(Rectangle(corner, 0.94, 0.94, fill=False, ec=BEST, lw=3, zorder=9))
+    has_seeds = max(len(cell.results) for cell in panel.cells) > 1
+    for number, cell in enumerate(panel.cells):
+        y, x = divmod(number, len(grid.columns))
+        draw_cell(axes, x, y, cell, norm, has_seeds)
+        if cell.perplexity == norm.vmin:
+            corner = x + 0.03, y + 0.03
+            axes.add_patch(Rectangle(corner, 0.94, 0.94, fill=False, ec=BEST, lw=3, zorder=9))
     for axis, name, values in (
         (axes.xaxis, grid.horizontal, grid.columns),
         (axes.yaxis, grid.vertical, grid.rows),
@@ -114,14 +218,12 @@ def draw_cell(axes: Axes, x: int, y: int, cell: Cell, norm: Normalize, has_seeds
     axes.text(x + 0.5, y + 0.22, ", ".join(details), ha="center", color=ink, fontsize=7)
 
 
-def add_legend(figure: Figure, panels: list[Panel], grid: Grid) -> None:
-    places = [(row, column) for row in grid.rows for column in grid.columns]
-    cells = [panel.cells.get(place, Cell()) for panel in panels for place in places]
+def add_legend(figure: Figure, cells: list[Cell]) -> None:
     handles = [Patch(facecolor="none", edgecolor=BEST, lw=2.5, label="best")]
     found = {cell.status for cell in cells if cell.perplexity is None}
     handles += [
-        Patch(edgecolor="#777777", label=status, **look)
-        for status, look in LOOKS.items()
+        Patch(edgecolor="#777777", label=status, **LOOKS[status])
+        for status in Status
         if status in found
     ]
     if any(len(cell.results) > 1 for cell in cells):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -10,15 +11,16 @@ from matplotlib.ticker import EngFormatter, FuncFormatter
 
 from lstm_lm.report.differences import common_settings, differing, labels, perplexity_text
 from lstm_lm.report.pictures.drawing import (
-    FEW_POINTS,
+    OTHERS,
     Style,
     decorate,
+    draw_line,
     legend_beside,
     legend_line,
     legend_mark,
     limit_between,
+    line_style,
     mean,
-    new_figure,
     new_panels,
     styles,
 )
@@ -29,8 +31,8 @@ from lstm_lm.saved.run_folder import Status
 VALIDATION = "validation/perplexity"
 TRAINING = "train/perplexity"
 FLOOR = "floor/perplexity"  # of a generated text: no model can be below it on average
-OF_FLOOR = Style("#000000", (0, (1, 1.5)), width=1.2)
-OF_TRAINING = Style("#D55E00", (0, (4, 2)), width=1.2)  # in the picture of a single run
+OF_FLOOR = line_style("#000000", (0, (1, 1.5)), width=1.2)
+OF_TRAINING = line_style("#D55E00", (0, (4, 2)), width=1.2)  # in the picture of a single run
 LOGARITHMIC = 20.0  # ratio of the longest to the shortest run above which an axis is logarithmic
 DRAWABLE = 1e6  # times the top of the axes: higher points cannot be drawn
 CROSS = 0.97  # of the height of the axes: where lines that leave them are crossed
@@ -49,11 +51,14 @@ class Line:
         return self.result.status == Status.diverged
 
 
-def learning_curves(results: list[Result]) -> Figure | None:
-    """Perplexity over epochs, or over steps if the steps per epoch are not known."""
+def learning_curves(results: list[Result]) -> Figure | str:
+    """Perplexity over epochs, or over steps if the steps per epoch are not known.
+
+    Validation and training are side by side, and those of a single run in one panel.
+    """
     lines, heading = lines_of(results)
     if not lines:
-        return None
+        return "no run has been validated"
     in_epochs = all(steps_per_epoch(line.result) for line in lines)
     unit = "epochs" if in_epochs else "optimizer steps"
 
@@ -61,38 +66,24 @@ def learning_curves(results: list[Result]) -> Figure | None:
         unit_steps = (in_epochs and steps_per_epoch(line.result)) or 1
         return lambda step: step / unit_steps
 
-    if len(lines) == 1:
-        return learning_curve(results, lines[0], position(lines[0]), unit)
-    figure, [left, right] = new_panels(2, 13, common_settings(results))
-    limit(left, lines, (VALIDATION, TRAINING))
+    is_single = len(lines) == 1
+    title = common_settings(results)
+    figure, panels = new_panels(1, 7.5, title) if is_single else new_panels(2, 13, title)
+    limit(panels[0], lines, (VALIDATION, TRAINING))
     for line in reversed(lines):
-        draw(left, line, VALIDATION, position(line))
-        draw(right, line, TRAINING, position(line))
-    floor = draw_floor([left, right], results)
-    decorate(left, unit, y_label(results), "Validation")
-    decorate(right, unit, None, "Training, while the weights move")
-    legend_beside(figure, legend(lines, results, floor), heading)
-    return figure
-
-
-def learning_curve(
-    results: list[Result], line: Line, position: Callable[[int], float], unit: str
-) -> Figure:
-    """Training and validation of a single run."""
-    figure = new_figure(7.5, 4.5, common_settings(results))
-    axes = figure.add_subplot()
-    limit(axes, [line], (VALIDATION, TRAINING))
-    draw(axes, line, TRAINING, position, OF_TRAINING)
-    draw(axes, line, VALIDATION, position)
-    floor = draw_floor([axes], results)
-    decorate(axes, unit, y_label(results), line.result.name)
-    handles = [
-        legend_line(line.style, "validation"),
-        legend_line(OF_TRAINING, "training, while the weights move"),
-        *floor,
-        legend_mark("*", "lowest"),
-    ]
-    axes.legend(handles=handles, frameon=False, fontsize=8)
+        draw(panels[-1], line, TRAINING, position(line), OF_TRAINING if is_single else line.style)
+        draw(panels[0], line, VALIDATION, position(line), line.style)
+    floor = draw_floor(panels, results)
+    training = "training, while the weights move"
+    if is_single:
+        decorate(panels[0], unit, y_label(results), lines[0].result.name)
+        handles = [legend_line(lines[0].style, "validation"), legend_line(OF_TRAINING, training)]
+        handles += [*floor, legend_mark("*", "lowest")]
+        panels[0].legend(handles=handles, frameon=False, fontsize=8)
+    else:
+        decorate(panels[0], unit, y_label(results), "Validation")
+        decorate(panels[1], unit, None, training.capitalize())
+        legend_beside(figure, legend(lines, results, floor), heading)
     return figure
 
 
@@ -110,7 +101,7 @@ def tokens_and_seconds(results: list[Result]) -> Figure | None:
     limit(left, lines)
     for axes, costs in (left, tokens), (right, seconds):
         for line in reversed(lines):
-            draw(axes, line, VALIDATION, costs[id(line)].at)
+            draw(axes, line, VALIDATION, costs[id(line)].at, line.style)
         ends = [costs[id(line)].values[-1] for line in lines]
         if min(ends) > 0 and max(ends) / min(ends) > LOGARITHMIC:
             axes.set_xscale("log")
@@ -137,10 +128,10 @@ def draw(
     line: Line,
     tag: str,
     position: Callable[[int], float | None],
-    style: Style | None = None,
+    style: Style,
 ) -> None:
     """Draw a curve of a run over the positions of its steps. Limits must have been set."""
-    curve, style = line.result.curves.get(tag), style or line.style
+    curve = line.result.curves.get(tag)
     if curve is None:
         return
     highest = DRAWABLE * axes.get_ylim()[1]
@@ -152,14 +143,14 @@ def draw(
     if not points:
         return
     xs, ys = zip(*points, strict=True)
-    axes.plot(xs, ys, **style.line(tag == VALIDATION and len(points) <= FEW_POINTS))
-    if tag == VALIDATION and style.is_colored:
+    draw_line(axes, xs, ys, style if tag == VALIDATION else style | {"marker": ""})
+    if tag == VALIDATION and style is not OTHERS:
         x, y = min(points, key=lambda point: point[1])
-        (star,) = axes.plot(x, y, "*", color=style.color, zorder=style.height + 100)
+        (star,) = axes.plot(x, y, "*", color=style["color"], zorder=style["zorder"] + 100)
         star.set(markersize=11, markeredgecolor="white")
     if line.diverged:
         x, y = last_point_inside(axes, xs, ys)
-        axes.plot(x, y, "x", color=style.color, markersize=8, markeredgewidth=2, zorder=300)
+        axes.plot(x, y, "x", color=style["color"], markersize=8, markeredgewidth=2, zorder=300)
 
 
 def last_point_inside(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
@@ -171,9 +162,9 @@ def last_point_inside(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> t
     if left == 0:
         return xs[0], top
     # Interpolate between heights as drawn, since the axis may be logarithmic.
-    heights = axes.transData.transform([(1, y) for y in (ys[left - 1], top, ys[left])])[:, 1]
-    share = float((heights[1] - heights[0]) / (heights[2] - heights[0]))
-    return xs[left - 1] + share * (xs[left] - xs[left - 1]), top
+    ends = [(1, ys[left - 1]), (1, top), (1, ys[left])]
+    before, at_top, after = axes.transData.transform(ends)[:, 1]
+    return np.interp(at_top, [before, after], xs[left - 1 : left + 1]), top
 
 
 def limit(axes: Axes, lines: list[Line], tags: Sequence[str] = (VALIDATION,)) -> None:
@@ -182,7 +173,7 @@ def limit(axes: Axes, lines: list[Line], tags: Sequence[str] = (VALIDATION,)) ->
     Colored runs are shown whole. Diverged runs do not count, so they cannot squash the others.
     """
     good = [line for line in lines if not line.diverged] or lines
-    colored = [line for line in good if line.style.is_colored] or good
+    colored = [line for line in good if line.style is not OTHERS] or good
     high = max(max(line.result.curves[VALIDATION].values) for line in colored)
     all_curves = [line.result.curves for line in lines]
     low = min(min(curves[tag].values) for curves in all_curves for tag in tags if tag in curves)
@@ -204,7 +195,7 @@ def draw_floor(panels: Sequence[Axes], results: list[Result]) -> list[Line2D]:
     if floor is None:
         return []
     for axes in panels:
-        axes.axhline(floor, **OF_FLOOR.line())
+        axes.axhline(floor, **OF_FLOOR)
     text = f"{perplexity_text(floor)}   floor: no model beats it on average"
     return [legend_line(OF_FLOOR, text)]
 
@@ -212,13 +203,13 @@ def draw_floor(panels: Sequence[Axes], results: list[Result]) -> list[Line2D]:
 def legend(lines: list[Line], results: list[Result], floor: list[Line2D]) -> list[Line2D]:
     handles = []
     for line in lines:
-        if line.style.is_colored:
+        if line.style is not OTHERS:
             text = f"{perplexity_text(line.result.perplexity)}   {line.label}"
             if line.result.status != Status.completed:
                 text += f" ({line.result.status})"
             handles.append(legend_line(line.style, text))
     if others := len(lines) - len(handles):
-        handles.append(legend_line(Style(), f"{others} others"))
+        handles.append(legend_line(OTHERS, f"{others} others"))
     if any(line.diverged for line in lines):
         handles.append(legend_mark("x", "diverged here"))
     if sooner := sum(r.status == Status.diverged and VALIDATION not in r.curves for r in results):

@@ -1,6 +1,5 @@
 """Means over seeds: of learning curves, of success against lag, and of perplexity against cost."""
 
-from dataclasses import dataclass
 from math import exp
 
 from matplotlib.figure import Figure
@@ -18,8 +17,7 @@ from lstm_lm.report.differences import (
 )
 from lstm_lm.report.pictures.drawing import (
     DECADES,
-    FEW_POINTS,
-    Style,
+    OTHERS,
     decorate,
     draw_means,
     legend_beside,
@@ -45,65 +43,55 @@ LAG = "data.lag"
 SUCCESS = 0.5  # mean probability of the symbol to be remembered; a model below it has failed
 
 
-@dataclass
-class SeedCurves:
-    """Validation perplexities of runs that differ only in their seeds."""
-
-    group: Group
-    steps: list[int]  # at which all runs that are drawn were validated
-    values: list[list[float]]  # of each step, one of each run
-
-    @property
-    def best_mean(self) -> float:
-        return min(map(mean, self.values))
-
-
 def seed_plot(results: list[Result]) -> Figure | None:
     """A line and a band for each combination of other settings; None without several seeds."""
-    curves = sorted(seed_curves(results), key=lambda curves: curves.best_mean)
-    if not curves:
+    groups = [(group, seed_values(group)) for group in group_runs(results)]
+    drawn = [(lowest_mean(values), group, values) for group, values in groups if values]
+    if not drawn:
         return None
+    drawn.sort(key=lambda each: each[0])
     figure, [axes] = new_panels(1, 10, common_settings(results))
+    low = min(min(map(min, values.values())) for _, _, values in drawn)
     # Groups far worse than the best may leave through the top.
-    near = [c for c in curves if c.best_mean <= DECADES * curves[0].best_mean]
-    low = min(min(map(min, each.values)) for each in curves)
-    high = max(max(map(max, each.values)) for each in near)
+    near = [values for lowest, _, values in drawn if lowest <= DECADES * drawn[0][0]]
+    high = max(max(map(max, values.values())) for values in near)
     limit_between(axes, min(low, common_floor(results) or low), high)
     floor = draw_floor([axes], results)
-    names = list(curves[0].group.settings)
-    heading, texts = labels([each.group.results[0] for each in curves], names)
+    names = list(drawn[0][1].settings)
+    heading, texts = labels([group.results[0] for _, group, _ in drawn], names)
     if not names:
         heading, texts = "", [""]
     handles = []
     highest = DRAWABLE * axes.get_ylim()[1]
-    for each, text, style in zip(curves, texts, styles(len(curves)), strict=True):
-        has_markers = len(each.steps) <= FEW_POINTS
-        values = [[min(value, highest) for value in at_step] for at_step in each.values]
-        draw_means(axes, each.steps, values, style, has_markers=has_markers)
-        if style.is_colored:
-            count = f"{len(values[0])} of {len(each.group.results)} seeds"
-            text = f"{perplexity_text(each.best_mean)}   {text} ({count})"
-            handles.append(legend_line(style, text, has_markers))
-    if others := len(curves) - len(handles):
-        handles.append(legend_line(Style(), f"{others} others"))
+    for (lowest, group, values), text, style in zip(drawn, texts, styles(len(drawn)), strict=True):
+        points = [(step, [min(v, highest) for v in of_runs]) for step, of_runs in values.items()]
+        draw_means(axes, points, style)
+        if style is not OTHERS:
+            count = f"{len(points[0][1])} of {len(group.results)} seeds"
+            handles.append(legend_line(style, f"{perplexity_text(lowest)}   {text} ({count})"))
+    if others := len(drawn) - len(handles):
+        handles.append(legend_line(OTHERS, f"{others} others"))
     title = "Mean over seeds;\nthe band reaches from the lowest to the highest seed"
     decorate(axes, "optimizer steps", f"validation {y_label(results)}", title)
     legend_beside(figure, [*handles, *floor], f"lowest mean\n{heading}")
     return figure
 
 
-def seed_curves(results: list[Result]) -> list[SeedCurves]:
-    """The groups with two or more seeds to draw; diverged and failed runs are only counted."""
-    found = []
-    for group in group_runs(results):
-        sound = [r for r in group.results if r.status not in (Status.diverged, Status.failed)]
-        curves = [result.curves[VALIDATION] for result in sound if VALIDATION in result.curves]
-        seeds = {result.settings.get("seed") for result in group.results}
-        if len(seeds) > 1 and len(curves) > 1:
-            steps = sorted(set.intersection(*(set(curve.steps) for curve in curves)))
-            values = [[curve.at(step) or 0.0 for curve in curves] for step in steps]
-            found.append(SeedCurves(group, steps, values))
-    return [curves for curves in found if curves.steps]
+def seed_values(group: Group) -> dict[int, list[float]]:
+    """The perplexities at each step that all have in common; empty without two seeds.
+
+    Diverged and failed runs are left out.
+    """
+    sound = [r for r in group.results if r.status not in (Status.diverged, Status.failed)]
+    curves = [result.curves[VALIDATION] for result in sound if VALIDATION in result.curves]
+    if len({result.settings.get("seed") for result in group.results}) < 2 or len(curves) < 2:
+        return {}
+    steps = set.intersection(*(set(curve.steps) for curve in curves))
+    return {step: [curve.at(step) or 0.0 for curve in curves] for step in sorted(steps)}
+
+
+def lowest_mean(values: dict[int, list[float]]) -> float:
+    return min(map(mean, values.values()))
 
 
 def memory_plot(results: list[Result]) -> Figure | None:
@@ -118,16 +106,16 @@ def memory_plot(results: list[Result]) -> Figure | None:
     axes.set_xscale("log")
     handles = []
     for group, style in zip(groups, styles(len(groups)), strict=True):
-        runs = sorted(by_key(group.results, lambda run: run.settings[LAG]).items())
-        lags = [lag for lag, _ in runs]
-        values = [[success(run) or 0.0 for run in at_lag] for _, at_lag in runs]
-        means = draw_means(axes, lags, values, style)
+        by_lag = sorted(by_key(group.results, lambda run: run.settings[LAG]).items())
+        points = [(lag, [success(run) or 0.0 for run in runs]) for lag, runs in by_lag]
+        means = draw_means(axes, points, style)
+        lags = [lag for lag, _ in points]
         failed = next((pair for pair in zip(lags, means, strict=True) if pair[1] < SUCCESS), None)
         if failed:
-            axes.plot(*failed, "x", color=style.color, zorder=300, ms=11, mew=2.5)
+            axes.plot(*failed, "x", color=style["color"], zorder=300, ms=11, mew=2.5)
         end = f"fails at {failed[0]}" if failed else f"not up to {lags[-1]}"
         # Fewer seeds where a run is not completed, or diverged.
-        counts = sorted(map(len, values))
+        counts = sorted(len(of_seeds) for _, of_seeds in points)
         seeds = "–".join(map(str, sorted({counts[0], counts[-1]})))
         text = f"{group.label}: {end} ({seeds} {'seed' if seeds == '1' else 'seeds'})"
         handles.append(legend_line(style, text))
@@ -168,9 +156,11 @@ def cost_plot(results: list[Result]) -> Figure | None:
     for axes, (unit, cost) in zip(panels, costs.items(), strict=True):
         axes.set_xscale("log")
         for (_, sizes), style in zip(models, looks, strict=True):
-            xs = [mean([cost(run) for run in runs]) for runs in sizes.values()]
-            perplexities = [[run.best or 0.0 for run in runs] for runs in sizes.values()]
-            draw_means(axes, xs, perplexities, style, as_bars=True)
+            points = [
+                (mean([cost(run) for run in runs]), [run.best or 0.0 for run in runs])
+                for runs in sizes.values()
+            ]
+            draw_means(axes, points, style, as_bars=True)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_formatter(NullFormatter())
