@@ -16,7 +16,7 @@ from lstm_lm.report.differences import (
     perplexity_text,
     short_names,
 )
-from lstm_lm.report.tables import Column, print_table
+from lstm_lm.report.tables import Column, print_table, text_of
 from lstm_lm.saved.fingerprint import flatten
 from lstm_lm.saved.results import Result
 from lstm_lm.saved.run_folder import Status
@@ -67,9 +67,8 @@ def setting(name: str) -> Callable[[Result], str]:
     return lambda result: as_text(result.settings[name]) if name in result.settings else ""
 
 
-def figure(name: str, text: Callable[[Any], str]) -> Callable[[Result], str]:
-    """The text of a figure in a run's summary; empty where it is not known."""
-    return lambda result: "" if (value := result.summary.get(name)) is None else text(value)
+def figure(name: str, form: Callable[[Any], str]) -> Callable[[Result], str]:
+    return lambda result: text_of(result.summary.get(name), form)
 
 
 def percentage(share: float) -> str:

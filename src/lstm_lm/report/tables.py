@@ -27,6 +27,11 @@ class Column:
     drop_priority: int = 0  # in a narrow terminal the highest is left out first; 0: never
 
 
+def text_of(value: Any, form: Callable[[Any], str]) -> str:
+    """The value as text; empty if it is not known."""
+    return "" if value is None else form(value)
+
+
 def print_table(
     columns: Sequence[Column], rows: Sequence[Any], style: Callable[[Any], str]
 ) -> None:

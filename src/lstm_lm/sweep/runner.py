@@ -11,7 +11,7 @@ from lstm_lm.saved.run_folder import Status
 from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder
 from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu
 from lstm_lm.sweep.job_process import NO_PLACE, JobProcess, Places
-from lstm_lm.sweep.table import LiveTable, Row, row_of_folder, row_of_process
+from lstm_lm.sweep.table import LiveTable, Row, as_line, row_of_folder, row_of_process
 
 LOOK_EVERY = 0.2  # seconds
 
@@ -131,12 +131,8 @@ class Runner:
             job.status = self.folder.status(job)
         self.record()
         if table is not None:
-            epoch, perplexity, speed = self.row(job).texts
             error = "" if job.error is None else f"  {job.error}"
-            table.say(
-                f"{job.name}  {job.status}  epoch {epoch or 0}  perplexity {perplexity or '-'}  "
-                f"{speed or 0} tokens per second{error}"
-            )
+            table.say(as_line(self.row(job)) + error)
 
     def record(self) -> None:
         try:

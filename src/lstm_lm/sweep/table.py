@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lstm_lm.errors import DamagedFile
 from lstm_lm.report.summary import COLORS
-from lstm_lm.report.tables import Column, Console, plain_lines, rich_table
+from lstm_lm.report.tables import Column, Console, plain_lines, rich_table, text_of
 from lstm_lm.saved.results import read_run
 from lstm_lm.saved.run_folder import Status
 from lstm_lm.saved.sweep_folder import Job, SweepFolder
@@ -35,15 +35,6 @@ class Row:
     seconds: float | None = None
     seconds_left: float | None = None
 
-    @property
-    def texts(self) -> tuple[str, str, str]:
-        """Epoch, perplexity and tokens per second; empty where not known."""
-        return (
-            "" if self.epoch is None else f"{self.epoch:.1f}".removesuffix(".0"),
-            "" if self.perplexity is None else f"{self.perplexity:.4g}",
-            "" if self.tokens_per_second is None else f"{self.tokens_per_second:,.0f}",
-        )
-
 
 def duration(seconds: float | None) -> str:
     """Hours, minutes and seconds, as on a clock."""
@@ -57,17 +48,25 @@ def duration(seconds: float | None) -> str:
 COLUMNS = [
     Column("job", lambda row: row.name, is_number=False),
     Column("status", lambda row: row.status, is_number=False),
-    Column("epoch", lambda row: row.texts[0]),
-    Column("perplexity", lambda row: row.texts[1]),
-    Column("tokens/s", lambda row: row.texts[2]),
+    Column("epoch", lambda row: text_of(row.epoch, lambda epoch: f"{round(epoch, 1):g}")),
+    Column("perplexity", lambda row: text_of(row.perplexity, "{:.4g}".format)),
+    Column("tokens/s", lambda row: text_of(row.tokens_per_second, "{:,.0f}".format)),
     Column("time", lambda row: duration(row.seconds)),
     Column("left", lambda row: duration(row.seconds_left)),
 ]
 
 
 def as_lines(rows: Sequence[Row]) -> list[str]:
-    """The table as plain text, once no time is left."""
+    """The table as plain text, without the time that is left."""
     return plain_lines(COLUMNS[:-1], rows)
+
+
+def as_line(row: Row) -> str:
+    epoch, perplexity, speed = (column.text(row) for column in COLUMNS[2:5])
+    return (
+        f"{row.name}  {row.status}  epoch {epoch or 0}  perplexity {perplexity or '-'}  "
+        f"{speed or 0} tokens per second"
+    )
 
 
 class AboveTable(logging.Handler):

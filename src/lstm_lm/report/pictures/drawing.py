@@ -61,9 +61,11 @@ def new_figure(width: float, height: float, title: str) -> Figure:
     return figure
 
 
-def new_panels(count: int, width: float, title: str) -> tuple[Figure, list[Axes]]:
+def new_panels(
+    count: int, width: float, title: str, height: float = 4.8
+) -> tuple[Figure, list[Axes]]:
     """A figure with panels side by side that share their vertical axis."""
-    figure = new_figure(width, 4.8, title)
+    figure = new_figure(width, height, title)
     return figure, list(figure.subplots(1, count, sharey=True, squeeze=False).flat)
 
 
@@ -106,7 +108,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def draw_line(axes: Axes, xs: Sequence[float], ys: Sequence[float], style: Style) -> None:
-    axes.plot(xs, ys, **style | ({} if len(xs) <= FEW_POINTS else {"marker": ""}))
+    axes.plot(xs, ys, **style if len(xs) <= FEW_POINTS else style | {"marker": ""})
 
 
 def draw_means(

@@ -24,7 +24,7 @@ from lstm_lm.report.pictures.drawing import (
     new_panels,
     styles,
 )
-from lstm_lm.saved.event_files import training_seconds
+from lstm_lm.saved.event_files import Curve, training_seconds
 from lstm_lm.saved.results import Result
 from lstm_lm.saved.run_folder import Status
 
@@ -68,7 +68,7 @@ def learning_curves(results: list[Result]) -> Figure | str:
 
     is_single = len(lines) == 1
     title = common_settings(results)
-    figure, panels = new_panels(1, 7.5, title) if is_single else new_panels(2, 13, title)
+    figure, panels = new_panels(1, 7.5, title, 4.5) if is_single else new_panels(2, 13, title)
     limit(panels[0], lines, (VALIDATION, TRAINING))
     for line in reversed(lines):
         draw(panels[-1], line, TRAINING, position(line), OF_TRAINING if is_single else line.style)
@@ -124,16 +124,10 @@ def lines_of(results: list[Result]) -> tuple[list[Line], str]:
 
 
 def draw(
-    axes: Axes,
-    line: Line,
-    tag: str,
-    position: Callable[[int], float | None],
-    style: Style,
+    axes: Axes, line: Line, tag: str, position: Callable[[int], float | None], style: Style
 ) -> None:
     """Draw a curve of a run over the positions of its steps. Limits must have been set."""
-    curve = line.result.curves.get(tag)
-    if curve is None:
-        return
+    curve = line.result.curves.get(tag, Curve([], []))
     highest = DRAWABLE * axes.get_ylim()[1]
     points = [
         (x, min(y, highest))

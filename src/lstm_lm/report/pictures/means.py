@@ -45,30 +45,31 @@ SUCCESS = 0.5  # mean probability of the symbol to be remembered; a model below 
 
 def seed_plot(results: list[Result]) -> Figure | None:
     """A line and a band for each combination of other settings; None without several seeds."""
-    groups = [(group, seed_values(group)) for group in group_runs(results)]
-    drawn = [(lowest_mean(values), group, values) for group, values in groups if values]
+    drawn = [(group, values) for group in group_runs(results) if (values := seed_values(group))]
     if not drawn:
         return None
-    drawn.sort(key=lambda each: each[0])
+    drawn.sort(key=lambda pair: lowest_mean(pair[1]))
     figure, [axes] = new_panels(1, 10, common_settings(results))
-    low = min(min(map(min, values.values())) for _, _, values in drawn)
+    low = min(min(map(min, values.values())) for _, values in drawn)
     # Groups far worse than the best may leave through the top.
-    near = [values for lowest, _, values in drawn if lowest <= DECADES * drawn[0][0]]
+    limit_of_mean = DECADES * lowest_mean(drawn[0][1])
+    near = [values for _, values in drawn if lowest_mean(values) <= limit_of_mean]
     high = max(max(map(max, values.values())) for values in near)
     limit_between(axes, min(low, common_floor(results) or low), high)
     floor = draw_floor([axes], results)
-    names = list(drawn[0][1].settings)
-    heading, texts = labels([group.results[0] for _, group, _ in drawn], names)
+    names = list(drawn[0][0].settings)
+    heading, texts = labels([group.results[0] for group, _ in drawn], names)
     if not names:
         heading, texts = "", [""]
     handles = []
     highest = DRAWABLE * axes.get_ylim()[1]
-    for (lowest, group, values), text, style in zip(drawn, texts, styles(len(drawn)), strict=True):
+    for (group, values), text, style in zip(drawn, texts, styles(len(drawn)), strict=True):
         points = [(step, [min(v, highest) for v in of_runs]) for step, of_runs in values.items()]
         draw_means(axes, points, style)
         if style is not OTHERS:
             count = f"{len(points[0][1])} of {len(group.results)} seeds"
-            handles.append(legend_line(style, f"{perplexity_text(lowest)}   {text} ({count})"))
+            text = f"{perplexity_text(lowest_mean(values))}   {text} ({count})"
+            handles.append(legend_line(style, text))
     if others := len(drawn) - len(handles):
         handles.append(legend_line(OTHERS, f"{others} others"))
     title = "Mean over seeds;\nthe band reaches from the lowest to the highest seed"
