@@ -58,12 +58,12 @@ def group_runs(results: Sequence[Result], *varying: str) -> list[Group]:
     """Runs grouped by all their settings but the seed and the ``varying`` ones."""
     known = [result for result in results if result.settings]
     names = [name for name in differing(known) if name not in ("seed", *varying)]
-    groups = list(by_key(known, lambda result: key_of(result.settings, names)).values())
-    settings = [{name: group[0].settings.get(name) for name in names} for group in groups]
+    groups = by_key(known, lambda result: json.dumps([result.settings.get(n) for n in names]))
+    settings = [dict(zip(names, json.loads(key), strict=True)) for key in groups]
     few = distinguishing(settings, names)
     return [
-        Group(label(of_group, few), of_group, group)
-        for of_group, group in zip(settings, groups, strict=True)
+        Group(label(of_group, few), of_group, runs)
+        for of_group, runs in zip(settings, groups.values(), strict=True)
     ]
 
 
@@ -73,16 +73,12 @@ def completed_groups(results: Sequence[Result], *varying: str) -> list[Group]:
     return sorted(group_runs(completed, *varying), key=lambda group: group.label)
 
 
-def key_of(settings: dict[str, Any], names: Sequence[str]) -> str:
-    return json.dumps([settings.get(name) for name in names])
-
-
 def distinguishing(settings: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
     """A minimal set of these names that distinguishes all the settings; the cell comes first."""
     needed = sorted(names, key=lambda name: name != "model.cell")
     for name in reversed(needed.copy()):
         fewer = [other for other in needed if other != name]
-        if len({key_of(one, fewer) for one in settings}) == len(settings):
+        if len({json.dumps([one[n] for n in fewer]) for one in settings}) == len(settings):
             needed = fewer
     return needed
 
