@@ -162,6 +162,13 @@ def test_a_damaged_record_is_named_and_the_rest_goes_on(file, make_run, tmp_path
         assert (results["a"].settings, results["a"].best) == ({}, 2.5)
 
 
+def test_a_status_that_does_not_exist_is_damage(make_run, tmp_path, caplog):
+    make_run(tmp_path / "a", "finished", best=2.0)
+    (result,) = read_results([tmp_path])
+    assert (result.status, result.best) == (Status.unknown, None)
+    assert "a/summary.json is damaged: status is 'finished'" in caplog.text
+
+
 def test_of_a_damaged_sweep_the_runs_are_still_found(make_run, tmp_path, caplog):
     make_run(tmp_path / "000_a", best=3.0)
     (tmp_path / "sweep.json").write_text('{"grid": {}, "jobs": [{}]}')
