@@ -17,7 +17,7 @@ from lstm_lm.data.splits import read_splits, sizes
 from lstm_lm.errors import SettingsError
 from lstm_lm.evaluation import split_of_file
 from lstm_lm.experiment import train
-from lstm_lm.report.differences import contenders, texts_apart
+from lstm_lm.report.differences import completed_groups, differing_texts
 from lstm_lm.report.pictures.means import seed_plot
 from lstm_lm.report.report import runs, write_report
 from lstm_lm.resume import resume
@@ -139,8 +139,8 @@ def test_one_text_in_two_places_is_one(kind, make_run, tmp_path):
         same = {"text_sha256": "1234567890", "validation": [3.0, 2.0], "best": 2.0}
         make_run(tmp_path / f"runs/{seed}", settings=settings | {"seed": seed}, **same)
     results = read_results([tmp_path / "runs"])
-    assert texts_apart(results) == []
-    assert len(contenders(results)) == 1
+    assert differing_texts(results) == []
+    assert len(completed_groups(results)) == 1
     assert seed_plot(results) is not None
     report = write_report([tmp_path / "runs"], tmp_path / "runs")
     assert report.command is not None and (tmp_path / "runs/best.yaml").exists()
@@ -152,8 +152,8 @@ def test_copies_go_together_beside_another_text(make_run, tmp_path):
         settings = {"seed": seed, "data.text": "file", "data.path": path}
         make_run(tmp_path / str(seed), best=2.0, settings=settings, text_sha256=8 * sha256)
     results = read_results([tmp_path])
-    assert sorted(len(found.results) for found in contenders(results)) == [1, 1, 2]
-    assert texts_apart(results) == ["data.path", "data.text_sha256"]
+    assert sorted(len(found.results) for found in completed_groups(results)) == [1, 1, 2]
+    assert differing_texts(results) == ["data.path", "data.text_sha256"]
 
 
 def test_a_job_that_has_not_begun_goes_with_the_runs_on_its_file(make_run, tmp_path):
@@ -164,13 +164,13 @@ def test_a_job_that_has_not_begun_goes_with_the_runs_on_its_file(make_run, tmp_p
     waiting = Job(2, "002", "x", {"seed": 2, "data.text": "file", "data.path": "/b"})
     known = [Job(seed, f"00{seed}", f"{seed}", {}) for seed in range(2)]
     SweepFolder(folder).write(Sweep({}, [*known, waiting]))
-    assert texts_apart(read_results([folder])) == []
+    assert differing_texts(read_results([folder])) == []
 
 
 def test_the_same_bytes_split_by_their_own_rule_are_another_text(make_run, tmp_path):
     for name, settings in ("a", {"data.text": "wikitext2"}), ("b", COPIES["two paths"][0]):
         make_run(tmp_path / name, best=2.0, settings=settings, text_sha256="12345678")
-    assert texts_apart(read_results([tmp_path])) == ["data.text", "data.path"]
+    assert differing_texts(read_results([tmp_path])) == ["data.text", "data.path"]
 
 
 def test_a_link_and_its_file_are_one_text_for_runs_that_were_trained(tiny_run, text_file, tmp_path):

@@ -26,7 +26,7 @@ from lstm_lm.model.language_model import count_parameters, refuse_too_large
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.fingerprint import fingerprint
 from lstm_lm.saved.load_model import TrainedModel, run_to_start_from, weights_sha256
-from lstm_lm.saved.run_folder import RunFolder, refuse_odd_name
+from lstm_lm.saved.run_folder import RunFolder, Status, refuse_odd_name
 from lstm_lm.training.failures import first_line
 from lstm_lm.training.loggers import with_known_ids
 from lstm_lm.training.module import LanguageModelModule
@@ -166,7 +166,7 @@ def known_before(session: Session, started_from: str | None) -> dict[str, Any]:
     """A run's summary before its first step."""
     config, splits = session.config, session.splits
     return {
-        "status": "running",
+        "status": Status.running.value,
         **session.known(),
         "fingerprint": fingerprint(config, splits.text_sha256, started_from),
         "started_from": started_from,

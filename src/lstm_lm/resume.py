@@ -15,7 +15,7 @@ from lstm_lm.model.auto_settings import without_auto
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.checkpoint_file import load_newest
 from lstm_lm.saved.fingerprint import fingerprint, what_is_trained
-from lstm_lm.saved.run_folder import RunFolder, refuse_odd_name, with_absolute_paths
+from lstm_lm.saved.run_folder import RunFolder, Status, refuse_odd_name, with_absolute_paths
 from lstm_lm.training.process_group import as_rank, rank_of
 from lstm_lm.training.resumed_folder import ResumedFolder
 
@@ -148,7 +148,7 @@ def refuse_another_run(
         )
     if config.trainer.get("fast_dev_run"):
         raise SettingsError("trainer.fast_dev_run keeps nothing: leave out resume=")
-    if summary["status"] == "diverged" and before.device == config.device:
+    if summary["status"] == Status.diverged and before.device == config.device:
         step = summary.get("diverged_step", 0)
         raise SettingsError(
             f"{folder.path} diverged at step {step:,}, and would again: start "
@@ -176,7 +176,7 @@ def refuse_lost_checkpoints(folder: RunFolder, summary: dict[str, Any]) -> None:
     Raises:
         DamagedFile: if a run that had saved its state has no checkpoint to go on from.
     """
-    if summary["status"] == "completed" or folder.best.exists():
+    if summary["status"] == Status.completed or folder.best.exists():
         raise DamagedFile(
             f"{folder.checkpoints} has neither last.ckpt nor previous.ckpt, so nothing to go on "
             "from: start a new run"
@@ -188,7 +188,7 @@ def nothing_to_do(
 ) -> bool:
     """Whether all steps and figures that are asked for are there."""
     has_figures = before.data.reset_every == config.data.reset_every
-    if summary["status"] != "completed" or not has_figures:
+    if summary["status"] != Status.completed or not has_figures:
         return False
     timers = [state for name, state in checkpoint["callbacks"].items() if name.startswith("Timer")]
     seconds = max((state["time_elapsed"].get("train", 0.0) for state in timers), default=0.0)

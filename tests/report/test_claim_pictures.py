@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from lstm_lm.report.differences import contenders
+from lstm_lm.report.differences import completed_groups
 from lstm_lm.report.pictures.gradient_flow import gradient_flow_plot
 from lstm_lm.report.pictures.learning_curves import learning_curves, tokens_and_seconds
 from lstm_lm.report.pictures.means import cost_plot, memory_plot, seed_plot
-from lstm_lm.report.tables import columns, explanation
+from lstm_lm.report.summary import columns, explanation
 from lstm_lm.saved.event_files import Curve
 from lstm_lm.saved.results import Result
+from lstm_lm.saved.run_folder import Status
 
 CELL, SIZE, LAG = "model.cell", "model.hidden_size", "data.lag"
 SETTINGS = {
@@ -33,7 +34,7 @@ def result(changed=None, best=4.0, status="completed", curves=None, **summary):
     if status != "completed":
         del found["best/validation/perplexity"]
     made = {tag: Curve(list(range(len(v))), list(v)) for tag, v in (curves or {}).items()}
-    return Result(Path("run"), "run", status, SETTINGS | (changed or {}), found, made)
+    return Result(Path("run"), "run", Status(status), SETTINGS | (changed or {}), found, made)
 
 
 def drawn(figure):
@@ -65,7 +66,7 @@ def recalled(probability, **changed):
     )
 
 
-def test_contenders_differ_in_more_than_seeds_and_are_named_by_little():
+def test_groups_differ_in_more_than_seeds_and_are_named_by_little():
     runs = [
         result({CELL: "rnn", SIZE: 64, "seed": 0}),
         result({CELL: "rnn", SIZE: 64, "seed": 1}),
@@ -73,11 +74,11 @@ def test_contenders_differ_in_more_than_seeds_and_are_named_by_little():
         result({CELL: "lstm", SIZE: 32, "model.forget_bias": 2.0}),
         result({CELL: "gru", SIZE: 32}, status="failed"),
     ]
-    found = contenders(runs)
+    found = completed_groups(runs)
     assert [c.label for c in found] == ["lstm", "lstm, forget bias 2", "rnn"]
     assert [len(c.results) for c in found] == [1, 1, 2]
-    assert [c.label for c in contenders(runs[2:3])] == ["all runs"]
-    assert len(contenders([result({SIZE: size}) for size in range(1, 20)])) == 19
+    assert [c.label for c in completed_groups(runs[2:3])] == ["all runs"]
+    assert len(completed_groups([result({SIZE: size}) for size in range(1, 20)])) == 19
 
 
 def test_success_falls_with_the_lag_until_it_fails():

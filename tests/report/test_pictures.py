@@ -7,14 +7,14 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
-from lstm_lm.report.differences import short, shortened
-from lstm_lm.report.grid import grid_of
-from lstm_lm.report.pictures.drawing import GRAY, styles
-from lstm_lm.report.pictures.heat_map import BEST, COLORS, heat_map
+from lstm_lm.report.differences import short_names, shortened
+from lstm_lm.report.pictures.drawing import OTHERS, styles
+from lstm_lm.report.pictures.heat_map import BEST, COLORS, grid_of, heat_map
 from lstm_lm.report.pictures.learning_curves import learning_curves, tokens_and_seconds
 from lstm_lm.report.pictures.means import seed_plot
 from lstm_lm.saved.event_files import Curve
 from lstm_lm.saved.results import Result
+from lstm_lm.saved.run_folder import Status
 
 SIZE, RATE, CORE = "model.hidden_size", "optimizer.learning_rate", "model.core"
 SETTINGS = {
@@ -42,7 +42,7 @@ def result(changed, perplexities=(9.0, 4.0), status="completed", seconds=1.0, na
         "tokens_per_second": [1000 / seconds] * len(steps),
     }
     made = {tag: Curve(steps, values) for tag, values in curves.items()} if steps else {}
-    return Result(Path(name), name, status, SETTINGS | changed, summary, made)
+    return Result(Path(name), name, Status(status), SETTINGS | changed, summary, made)
 
 
 def grid(sizes=(128, 256, 512), rates=(0.3, 1.0, 3.0), **others):
@@ -60,7 +60,7 @@ def drawn(figure):
 
 
 def heat_map_of(results):
-    return drawn(heat_map(results, grid_of(results)))
+    return drawn(heat_map(results))
 
 
 def texts(axes):
@@ -106,7 +106,7 @@ def test_cells_without_a_number_say_why():
         result({SIZE: 256, RATE: 2.0}, (), status="waiting"),
         result({SIZE: 512, RATE: 1.0}, [5.0], status="interrupted"),
         result({SIZE: 1024, RATE: 1.0}, (), status="interrupted"),
-        Result(Path("a"), status="completed", settings=SETTINGS | {SIZE: 1024, RATE: 2.0}),
+        Result(Path("a"), status=Status.completed, settings=SETTINGS | {SIZE: 1024, RATE: 2.0}),
     ]
     figure = heat_map_of(results)
     assert texts(figure.axes[0]) == [
@@ -185,7 +185,7 @@ def test_colors_end_at_three_times_the_best():
         for (size, rate), perplexity in zip(places, [11.0, 22.0, 34.0, 1e8], strict=True)
     ]
     axes, bar = heat_map_of(results).axes
-    colors = [patch.get_facecolor() for patch in axes.patches][:4]
+    colors = [patch.get_facecolor() for patch in axes.patches if patch.get_fill()]
     assert colors == [pytest.approx(COLORS(share), abs=0.01) for share in (0.0, 0.5, 1.0, 1.0)]
     assert texts(axes) == ["11.000", "22.000", "34.000", "1e+08"]
     assert {"15", "20", "30"} <= {label.get_text() for label in bar.get_yticklabels()}
@@ -201,7 +201,7 @@ def test_two_other_numbers_will_do_for_a_heat_map():
     assert {found.vertical, found.horizontal} == {"model.dropout", "optimizer.clip_norm"}
     assert found.columns == [None, 1.0, 5.0]
     results = [result({SIZE: size, "seed": size, CORE: core}) for size in (1, 2) for core in "ab"]
-    assert grid_of(results).startswith("no heat map: the runs do not differ in two numbers")
+    assert grid_of(results).startswith("the runs do not differ in two numbers")
 
 
 def test_numbers_drawn_at_random_are_no_grid():
@@ -213,7 +213,7 @@ def test_nine_runs_have_a_look_each():
     lines = curves(drawn(learning_curves(grid())).axes[0])
     looks = {(line.get_color(), str(line.get_linestyle()), line.get_marker()) for line in lines}
     assert len(looks) == 9
-    assert len({(style.color, str(style.dash)) for style in styles(10)}) == 10
+    assert len({(style["color"], str(style["linestyle"])) for style in styles(10)}) == 10
 
 
 def test_of_forty_runs_the_best_eight_stand_out():
@@ -222,7 +222,7 @@ def test_of_forty_runs_the_best_eight_stand_out():
     assert len(legend_of(figure)) == 8 + len(["32 others", "lowest"])
     assert legend_of(figure)[0] == "2.125   1028, 1"
     assert legend_of(figure)[8] == "32 others"
-    assert sum(line.get_color() == GRAY for line in curves(figure.axes[0])) == 32
+    assert sum(line.get_color() == OTHERS["color"] for line in curves(figure.axes[0])) == 32
     poor = result({RATE: 99.0}, [70.0, 60.0])
     assert learning_curves([*results, poor]).axes[0].get_ylim()[1] < 10
 
@@ -309,7 +309,7 @@ def test_costs_are_tokens_and_seconds():
 
 def test_without_curves_there_are_no_pictures():
     waiting = [result({SIZE: size}, (), "waiting") for size in (1, 2)]
-    assert learning_curves(waiting) is None
+    assert learning_curves(waiting) == "no run has been validated"
     assert tokens_and_seconds(waiting) is None
     assert seed_plot(waiting) is None
 
@@ -373,7 +373,7 @@ def test_odd_names_can_be_drawn():
 
 
 def test_settings_go_by_their_last_part_where_that_tells_them_apart():
-    assert short(["a.x", "b.x", "a.y"]) == {"a.x": "a.x", "b.x": "b.x", "a.y": "y"}
+    assert short_names(["a.x", "b.x", "a.y"]) == {"a.x": "a.x", "b.x": "b.x", "a.y": "y"}
 
 
 def test_runs_that_differ_in_much_go_by_their_names():

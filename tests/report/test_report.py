@@ -11,7 +11,7 @@ import yaml
 
 from lstm_lm.errors import SettingsError
 from lstm_lm.report.report import write_report
-from lstm_lm.report.tables import print_table
+from lstm_lm.report.summary import print_summary
 from lstm_lm.saved.fingerprint import what_is_trained
 from lstm_lm.saved.results import read_results
 from lstm_lm.saved.run_folder import RunFolder
@@ -134,7 +134,7 @@ def test_a_name_cannot_break_the_tables(make_run, tmp_path, capsys):
     assert "| a\\|b,c [red]$x_{ | completed |" in (tmp_path / "report/summary.md").read_text()
     with (tmp_path / "report/summary.csv").open() as file:
         assert next(csv.DictReader(file))["name"] == "a|b,c [red]$x_{"
-    print_table(read_results([tmp_path / "runs"]))
+    print_summary(read_results([tmp_path / "runs"]))
     assert " a|b,c [red]$x_{ " in capsys.readouterr().out
 
 
@@ -218,7 +218,7 @@ def test_all_that_is_trained_can_set_runs_apart(make_run, tmp_path):
 
 def test_a_table_that_is_not_at_a_terminal_is_whole(sweep, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    print_table(read_results([sweep]))
+    print_summary(read_results([sweep]))
     output = capsys.readouterr().out
     heading, _, *rows = (line.split() for line in output.splitlines() if line.strip())
     assert heading[-4:] == ["test", "tokens/s", "seconds", "device"]
@@ -235,13 +235,13 @@ def test_a_reader_that_leaves_before_the_table_is_no_error(sweep, monkeypatch):
 
     monkeypatch.setattr(sys, "stdout", Left())
     with pytest.raises(BrokenPipeError):  # which a program takes for its end
-        print_table(read_results([sweep]))
+        print_summary(read_results([sweep]))
 
 
 def test_a_narrow_terminal_gets_as_many_columns_as_fit(sweep, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "90")
-    print_table(read_results([sweep]))
+    print_summary(read_results([sweep]))
     output = capsys.readouterr().out
     assert "Left out for want of room: training, tokens/s, seconds, device" in output
     assert "hidden_size" in output
@@ -254,7 +254,7 @@ def test_a_sweeps_settings_go_first_as_its_names_hold_them(make_run, tmp_path, c
             make_run(tmp_path / name, status, [4.0], settings={"optimizer.learning_rate": rate})
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "60")
-    print_table(read_results([tmp_path]))
+    print_summary(read_results([tmp_path]))
     output = capsys.readouterr().out
     assert "Left out for want of room: learning_rate," in output
     assert "validation" in output and output.count("interrupted") == 2

@@ -12,9 +12,10 @@ from lstm_lm import runs
 from lstm_lm.config import RunConfig, flatten
 from lstm_lm.errors import SettingsError
 from lstm_lm.files import locked
-from lstm_lm.report.differences import texts_apart
+from lstm_lm.report.differences import differing_texts
 from lstm_lm.saved.event_files import Curve, read_curves, training_seconds
 from lstm_lm.saved.results import read_results
+from lstm_lm.saved.run_folder import Status
 from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder
 
 NAN = float("nan")
@@ -28,7 +29,7 @@ def write_sweep(folder, *jobs):
     folder.mkdir(exist_ok=True)
     settings = flatten({"seed": 0, "model": vars(RunConfig().model)})
     made = [
-        Job(number, name, name, settings, status, error=error)
+        Job(number, name, name, settings, Status(status), error=error)
         for number, (name, status, error) in enumerate(jobs)
     ]
     SweepFolder(folder).write(Sweep({"seed": ["0"]}, made))
@@ -160,6 +161,13 @@ def test_a_damaged_record_is_named_and_the_rest_goes_on(file, make_run, tmp_path
         assert (results["a"].settings, results["a"].best) == ({}, 2.5)
 
 
+def test_a_status_that_does_not_exist_is_damage(make_run, tmp_path, caplog):
+    make_run(tmp_path / "a", "finished", best=2.0)
+    (result,) = read_results([tmp_path])
+    assert (result.status, result.best) == (Status.unknown, None)
+    assert "a/summary.json is damaged: status is 'finished'" in caplog.text
+
+
 def test_of_a_damaged_sweep_the_runs_are_still_found(make_run, tmp_path, caplog):
     make_run(tmp_path / "000_a", best=3.0)
     (tmp_path / "sweep.json").write_text('{"grid": {}, "jobs": [{}]}')
@@ -267,7 +275,7 @@ def test_a_figure_that_is_not_finite_is_none(make_run, tmp_path):
 def test_runs_on_the_same_file_with_another_content_are_apart(make_run, tmp_path):
     for name, text in ("one", "a"), ("two", "b"):
         make_run(tmp_path / name, text_sha256=text)
-    assert texts_apart(read_results([tmp_path])) == ["data.text_sha256"]
+    assert differing_texts(read_results([tmp_path])) == ["data.text_sha256"]
 
 
 OTHERS = {

@@ -5,12 +5,13 @@ import sys
 import pytest
 
 from lstm_lm.report.tables import Console
+from lstm_lm.saved.run_folder import Status
 from lstm_lm.sweep.table import LiveTable, Row, as_lines, duration
 
 ROWS = [
-    Row("000_h8", "completed", 10, 5.4321, 12345.6, 75.2),
-    Row("001_h16", "running", 2.345, 7.5, 9999.0, 3700.0, 9.0),
-    Row("002_h32", "waiting"),
+    Row("000_h8", Status.completed, 10, 5.4321, 12345.6, 75.2),
+    Row("001_h16", Status.running, 2.345, 7.5, 9999.0, 3700.0, 9.0),
+    Row("002_h32", Status.waiting),
 ]
 
 
@@ -31,8 +32,8 @@ def test_durations_are_read_as_from_a_clock(seconds, shown):
 
 
 def test_where_not_all_jobs_fit_those_that_run_or_failed_are_shown():
-    rows = [Row(f"{number:03}", "completed") for number in range(50)]
-    rows[7].status, rows[30].status = "running", "failed"
+    rows = [Row(f"{number:03}", Status.completed) for number in range(50)]
+    rows[7].status, rows[30].status = Status.running, Status.failed
     table = LiveTable()
     table.console = Console(height=10, width=80)
     with table.console.capture() as shown:

@@ -33,10 +33,10 @@ def main() -> None:
     folders = [Path(folder) for folder in arguments.folders]
     output = Path(arguments.output or folders[0])
     from lstm_lm.report.report import write_report
-    from lstm_lm.report.tables import explanation, print_table, reasons
+    from lstm_lm.report.summary import explanation, print_summary, reasons
 
     report = write_report(folders, output)
-    print_table(report.results)
+    print_summary(report.results)
     for line in reasons(report.results) + explanation(report.results) + report.notes:
         print(line)
     print(f"\n{'table':20}{output / 'summary.md'}, {output / 'summary.csv'}")

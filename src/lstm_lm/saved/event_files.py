@@ -1,21 +1,20 @@
-"""TensorBoard's event files of a run: cut back to a checkpoint, and read back as curves.
+"""A run's TensorBoard event files: read as curves, and truncated to the state of a checkpoint.
 
-A resumed run writes again what it wrote after its last checkpoint, so that is cut off first; else
+A resumed run writes its events since the last checkpoint again. They are removed first, or
 readers would see those points twice.
 
-A file is a row of records: a length, its checksum, an event, its checksum. Reading ends at the
-first record that is not whole, with a warning, and uses what came before. TensorBoard's own reader
-does the same, but does not say so.
+A file is a sequence of records: a length, its checksum, an event, its checksum. TensorBoard's own
+readers stop silently at a damaged record, and this one with an error.
 """
 
 import logging
 import math
 import os
-import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -44,88 +43,79 @@ class Curve:
 
 
 def read_curves(folder: Path, is_running: bool = False) -> dict[str, Curve]:
-    """The curves by their tags. Of a step that was written twice, the last written counts.
+    """The curves by their tags. If a step was written twice, the last one written counts.
 
-    TensorBoard's numbers end at 3e38. Points that are not finite are left out, and so is a curve
-    that has no others.
+    A file is used up to its first damaged record, with a warning. Points that are not finite
+    (TensorBoard's numbers end at 3e38) are left out, and so are curves without other points.
 
     Args:
-        is_running: whether the run may be writing at this moment, so that the last record need
-            not be whole.
+        is_running: whether the run may be writing now, so that the last record may be incomplete.
     """
-    points: dict[str, dict[int, tuple[float, float]]] = {}
+    events = []
     for file in sorted(folder.glob(PATTERN)):
         try:
             for event in read_events(file):
-                for part in event.summary.value:
-                    if part.WhichOneof("value") == "simple_value":
-                        of_tag = points.setdefault(part.tag, {})
-                        point = event.wall_time, part.simple_value
-                        of_tag[event.step] = max(of_tag.get(event.step, point), point, key=first)
+                events.append(event)
         except DamagedFile as error:
             if not is_running:
                 log.warning("warning: %s; what comes before is used", error)
         except OSError as error:
             log.warning("warning: %s cannot be read: %s", file, error.strerror)
-    curves = {tag: curve(of_tag) for tag, of_tag in points.items()}
-    return {tag: found for tag, found in curves.items() if found.steps}
-
-
-def first(point: tuple[float, float]) -> float:
-    return point[0]
-
-
-def curve(points: dict[int, tuple[float, float]]) -> Curve:
-    steps = sorted(step for step, (_, value) in points.items() if math.isfinite(value))
-    return Curve(steps, [points[step][1] for step in steps])
+    points: dict[str, dict[int, float]] = {}
+    for event in sorted(events, key=lambda event: event.wall_time):
+        for part in event.summary.value:
+            if part.WhichOneof("value") == "simple_value":
+                points.setdefault(part.tag, {})[event.step] = part.simple_value
+    curves = {}
+    for tag, values in points.items():
+        finite = sorted((step, value) for step, value in values.items() if math.isfinite(value))
+        if finite:
+            curves[tag] = Curve(*map(list, zip(*finite, strict=True)))
+    return curves
 
 
 def read_events(file: Path) -> Iterator[Event]:
     """
     Raises:
-        DamagedFile: at the first record that is not whole.
+        DamagedFile: at the first record that is damaged or incomplete.
     """
-    content = read_regular(file)
-    position = 0
+    content, position = read_regular(file), 0
     while position < len(content):
+        size = int.from_bytes(content[position : position + 8], "little")
+        end = position + 12 + size
+        if end + 4 > len(content):
+            raise DamagedFile(f"{file} ends in the middle of a record")
+        for start, stop in (position, position + 8), (position + 12, end):
+            checksum = int.from_bytes(content[stop : stop + 4], "little")
+            if masked_crc32c(content[start:stop]) != checksum:
+                raise DamagedFile(f"{file} is damaged at byte {position:,}")
         try:
-            (length,) = struct.unpack_from("<Q", content, position)
-            (length_checksum,) = struct.unpack_from("<I", content, position + 8)
-            end = position + 12 + length
-            (checksum,) = struct.unpack_from("<I", content, end)
-            event = content[position + 12 : end]
-            if masked_crc32c(content[position : position + 8]) != length_checksum:
-                raise DamagedFile(f"{file} is damaged at byte {position:,}")
-            if masked_crc32c(event) != checksum:
-                raise DamagedFile(f"{file} is damaged at byte {position:,}")
-            yield Event.FromString(event)
-        except (struct.error, OverflowError):
-            raise DamagedFile(f"{file} ends in the middle of a record") from None
+            yield Event.FromString(content[position + 12 : end])
         except DecodeError:
             raise DamagedFile(f"{file} is damaged at byte {position:,}") from None
         position = end + 4
 
 
 def training_seconds(curves: dict[str, Curve]) -> Curve | None:
-    """Seconds of training up to each reading, without validation, samples and interruptions.
+    """Seconds of training at each step, without validation, samples and interruptions.
 
-    The clock on the wall would count the time between a run's end and its resumption; so each
-    stretch is as long as its tokens took at the speed that was measured over it.
+    Wall time would include the time between a run's end and its resumption, so the tokens since
+    the step before are divided by their measured speed.
     """
     tokens, speed = curves.get("tokens"), curves.get("tokens_per_second")
     if tokens is None or speed is None:
         return None
     speeds = dict(zip(speed.steps, speed.values, strict=True))
-    seconds, before, sums = 0.0, 0.0, []
-    for step, count in zip(tokens.steps, tokens.values, strict=True):
-        seconds += (count - before) / speeds[step] if speeds.get(step) else 0.0
-        before = count
-        sums.append(seconds)
-    return Curve(tokens.steps, sums)
+    before = [0.0, *tokens.values[:-1]]
+    durations = [
+        (count - old) / speeds[step] if speeds.get(step) else 0.0
+        for step, old, count in zip(tokens.steps, before, tokens.values, strict=True)
+    ]
+    return Curve(tokens.steps, list(accumulate(durations)))
 
 
 def flushed_sizes(folder: Path, writer: SummaryWriter | None) -> dict[str, int]:
-    """The files' sizes in bytes, once everything is on disk."""
+    """The files' sizes in bytes, after everything is flushed to disk."""
     if writer is not None:
         writer.flush()
     files = sorted(event_files(folder))
@@ -135,14 +125,14 @@ def flushed_sizes(folder: Path, writer: SummaryWriter | None) -> dict[str, int]:
 
 
 def event_files(folder: Path) -> set[Path]:
-    return {file for file in folder.glob(PATTERN) if file.is_file()}  # a pipe would be waited for
+    return {file for file in folder.glob(PATTERN) if file.is_file()}  # opening a pipe would block
 
 
 def sizes_at(checkpoint: dict[str, Any] | None) -> dict[str, int]:
-    """The files' sizes when a checkpoint was written; without one there are none.
+    """The files' sizes when a checkpoint was written; empty without one.
 
     Raises:
-        DamagedFile: if a checkpoint, which can be a stranger's, names any but TensorBoard's files.
+        DamagedFile: if a checkpoint, which may be a stranger's, names any other file.
     """
     sizes = {} if checkpoint is None else checkpoint["callbacks"]["RunCheckpoint"]["event_files"]
     for name, size in sizes.items():
@@ -152,7 +142,7 @@ def sizes_at(checkpoint: dict[str, Any] | None) -> dict[str, int]:
 
 
 def cut_back(files: set[Path], sizes: dict[str, int], folder: Path) -> None:
-    """Remove from these files all that is beyond their sizes."""
+    """Truncate these files to their sizes; delete those without one."""
     for file in files:
         if file.name not in sizes:
             file.unlink()

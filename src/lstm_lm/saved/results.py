@@ -1,7 +1,7 @@
-"""What the runs below some folders came to: one result for each run, and for each sweep's job.
+"""Results of all runs below some folders: one for each run, and for each job of a sweep.
 
-A folder can be a sweep's, a run's, or any that has such folders somewhere below it. Nothing in
-them is changed. What cannot be read is named in a warning, and the rest goes on.
+A folder can be a sweep's, a run's, or any folder that contains such folders. Nothing in them is
+changed. A file that cannot be read is named in a warning; the others are used.
 """
 
 import logging
@@ -15,13 +15,13 @@ from lstm_lm.config import GENERATED, TextName, flatten, settings_of
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.files import ESCAPE
 from lstm_lm.saved.event_files import Curve, read_curves
-from lstm_lm.saved.run_folder import RunFolder
+from lstm_lm.saved.run_folder import RunFolder, Status
 from lstm_lm.saved.sweep_folder import Job, SweepFolder
 
-LAST = "diverged", "failed", "waiting"  # and after all others
-PLACE = "data.text", "data.path"
+FAILED = Status.diverged, Status.failed, Status.waiting  # after all others, in this order
+TEXT = "data.text", "data.path"
 SHA256 = "data.text_sha256"
-# Of these texts a checksum does not say how they are split.
+# A checksum does not tell how these texts are split.
 OWN_SPLITS = {TextName.wikitext2, *GENERATED}
 
 log = logging.getLogger(__name__)
@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Result:
-    """A run, or a sweep's job that has none."""
+    """A run, or a sweep's job without one."""
 
-    path: Path  # of the run's folder, whether it is there or not
+    path: Path  # of the run's folder, which may not exist
     name: str = ""
-    status: str = "unknown"
+    status: Status = Status.unknown
     settings: dict[str, Any] = field(default_factory=dict)  # by their dotted names
     summary: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
@@ -41,12 +41,12 @@ class Result:
 
     @property
     def best(self) -> float | None:
-        """The exact validation perplexity of the best weights, of a run that was completed."""
+        """The exact validation perplexity of the best weights; None before the run is completed."""
         return self.summary.get("best/validation/perplexity")
 
     @property
     def so_far(self) -> float | None:
-        """The lowest perplexity of the validations while training."""
+        """The lowest validation perplexity during training."""
         validation = self.curves.get("validation/perplexity")
         return min(validation.values) if validation and validation.values else None
 
@@ -55,18 +55,22 @@ class Result:
         return self.so_far if self.best is None else self.best
 
     @property
+    def is_comparable(self) -> bool:
+        """Whether it has a perplexity that can be compared with those of others."""
+        return self.perplexity is not None and self.status not in FAILED
+
+    @property
     def order(self) -> tuple[int, int, float]:
-        """By this the best come first, and what came to nothing last."""
-        rank = 2 + LAST.index(self.status) if self.status in LAST else int(self.best is None)
-        perplexity = self.perplexity
-        return rank, int(perplexity is None), perplexity or 0.0
+        """Sort key: best first, failed runs last."""
+        rank = 2 + FAILED.index(self.status) if self.status in FAILED else int(self.best is None)
+        return rank, int(self.perplexity is None), self.perplexity or 0.0
 
 
 def read_results(folders: list[Path]) -> list[Result]:
     """All runs and jobs below the folders, the best first.
 
     Raises:
-        SettingsError: if there are none, or a folder is not there.
+        SettingsError: if there are none, or a folder does not exist.
     """
     found: dict[Path, Result] = {}
     others: list[Path] = []
@@ -92,42 +96,43 @@ def read_results(folders: list[Path]) -> list[Result]:
             others[0],
         )
     results = list(found.values())
-    name_texts_alike(results)
-    above = os.path.commonpath([result.path.parent for result in results])
+    unify_texts(results)
+    common = os.path.commonpath([result.path.parent for result in results])
     for result in results:
-        result.name = printable(os.path.relpath(result.path, above))
+        result.name = printable(os.path.relpath(result.path, common))
     return sorted(results, key=lambda result: (result.order, result.name))
 
 
-def name_texts_alike(results: list[Result]) -> None:
-    """Let a text go by one name and path, wherever its copies lie: its checksum decides.
+def unify_texts(results: list[Result]) -> None:
+    """Give copies of one text the same name and path; its checksum decides.
 
-    A job that has not begun knows no checksum; it has that of a run on the same file.
+    A job that has not started has no checksum; it gets that of a run on the same file.
     """
     by_sha256: dict[Any, dict[str, Any]] = {}
-    by_place: dict[Any, dict[str, Any]] = {}
+    by_name: dict[Any, dict[str, Any]] = {}
     for result in sorted(results, key=lambda result: not result.settings.get(SHA256)):
-        settings, sha256 = result.settings, result.settings.get(SHA256)
-        key = tuple(map(settings.get, PLACE))
+        text = {name: result.settings.get(name) for name in (*TEXT, SHA256)}
+        name, path, sha256 = text.values()
         if sha256:
-            own_splits = key[0] if key[0] in OWN_SPLITS else None
-            place = dict(zip(PLACE, key, strict=True)) | {SHA256: sha256}
-            by_place.setdefault(key, by_sha256.setdefault((sha256, own_splits), place))
-            settings |= by_sha256[sha256, own_splits]
-        elif settings:
-            settings |= by_place.get(key, {})
+            copies = sha256, name if name in OWN_SPLITS else None
+            text = by_sha256.setdefault(copies, text)
+            by_name.setdefault((name, path), text)
+            result.settings |= text
+        elif result.settings:
+            result.settings |= by_name.get((name, path), {})
 
 
 def below(folder: Path, others: list[Path]) -> Iterator[Result]:
-    """
+    """All results below a folder.
+
     Args:
-        others: to which folders are added that have another program's ``config.yaml``.
+        others: receives the folders with another program's ``config.yaml``.
     """
 
-    def complain(error: OSError) -> None:
+    def warn(error: OSError) -> None:
         log.warning("warning: %s cannot be read: %s", error.filename, error.strerror)
 
-    for name, subfolders, files in os.walk(folder, onerror=complain):
+    for name, subfolders, files in os.walk(folder, onerror=warn):
         path = Path(name)
         subfolders[:] = sorted(sub for sub in subfolders if not sub.startswith("."))
         run = RunFolder(path)
@@ -145,14 +150,14 @@ def below(folder: Path, others: list[Path]) -> Iterator[Result]:
 
 
 def shown(settings: dict[str, Any]) -> dict[str, Any]:
-    """All settings by dotted names, as they can be drawn, and which callbacks there are."""
+    """All settings by dotted names, as they can be drawn, and the names of the callbacks."""
     callbacks = settings.get("callbacks", {})
     values = flatten(settings) | {"callbacks": ", ".join(callbacks) or "none"}
     return {n: printable(v) if isinstance(v, str) else v for n, v in values.items()}
 
 
 def printable(text: str) -> str:
-    """The same with escapes for what is not UTF-8 in names of files."""
+    """The text with escapes for file names that are not UTF-8."""
     return text.encode(errors=ESCAPE).decode()
 
 
@@ -165,12 +170,10 @@ def read_jobs(folder: SweepFolder) -> list[Job]:
 
 
 def read_job(folder: RunFolder, job: Job) -> Result:
-    if not folder.holds_a_run():
-        return Result(folder.path, status=job.status, settings=shown(job.settings), error=job.error)
-    result = read_run(folder)
+    result = read_run(folder) if folder.holds_a_run() else Result(folder.path, error=job.error)
     result.settings = result.settings or shown(job.settings)
     result.status = job.status
-    if job.status == "failed":
+    if job.status == Status.failed:
         result.error = job.error
     return result
 
@@ -183,12 +186,12 @@ def read_run(folder: RunFolder) -> Result:
         log.warning("warning: %s", error)
     try:
         result.summary = folder.read_summary()
-        if result.settings:  # a file may have changed between two runs that both name it
+        if result.settings:  # two runs may name the same file, which changed in between
             result.settings[SHA256] = (result.summary["text_sha256"] or "")[:8]
-        result.status = result.summary["status"]
-        if result.status == "diverged":
+        result.status = Status(result.summary["status"])
+        if result.status == Status.diverged:
             result.error = f"diverged at step {result.summary['diverged_step']:,}"
     except DamagedFile as error:
         log.warning("warning: %s", error)
-    result.curves = read_curves(folder.path, is_running=result.status == "running")
+    result.curves = read_curves(folder.path, is_running=result.status == Status.running)
     return result

@@ -25,6 +25,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from enum import StrEnum, auto
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,6 +65,20 @@ KNOWN_FROM_THE_START = {
     "steps",
     "seconds",
 }
+
+
+class Status(StrEnum):
+    """How a run, a sweep's job or a cell of a heat map stands; the gravest first."""
+
+    diverged = auto()
+    failed = auto()
+    infinite = auto()  # of a cell: completed, but no perplexity is finite
+    interrupted = auto()
+    running = auto()
+    unknown = auto()  # the summary is damaged
+    completed = auto()
+    waiting = auto()  # a job that was never started
+    not_tried = "not tried"  # a cell without runs
 
 
 class RunFolder:
@@ -211,8 +226,10 @@ class RunFolder:
             )
         if not isinstance(summary["threads"] or 1, int) or (summary["threads"] or 1) < 1:
             raise DamagedFile(f"{self.summary} is damaged: threads is {summary['threads']!r}")
-        if summary["status"] == "running" and is_locked(self.lock) is False:
-            summary["status"] = "interrupted"
+        if summary["status"] not in list(Status):
+            raise DamagedFile(f"{self.summary} is damaged: status is {summary['status']!r}")
+        if summary["status"] == Status.running and is_locked(self.lock) is False:
+            summary["status"] = Status.interrupted.value
         return summary
 
     def read_vocabulary(self, sha256: str) -> Vocabulary:

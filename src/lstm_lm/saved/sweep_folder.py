@@ -20,7 +20,7 @@ from typing import Any
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.files import is_locked, locked, read_json, remove_unfinished, write_whole
 from lstm_lm.lightning_parts import ENDING, is_one_of
-from lstm_lm.saved.run_folder import RunFolder
+from lstm_lm.saved.run_folder import RunFolder, Status
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Job:
     name: str  # of its folder, in that of the sweep
     fingerprint: str
     settings: dict[str, Any]  # all of them, by their dotted names
-    status: str = "waiting"  # and then as a run's; failed, too, if it never came to be one
+    status: Status = Status.waiting  # then its run's; failed also if it never became a run
     tries: int = 0
     error: str | None = None  # why it failed, in one line
     choices: dict[str, str] = field(default_factory=dict)  # settings and groups typed for it
@@ -89,6 +89,8 @@ class SweepFolder:
         """
         try:
             record = read_json(self.file)
+            for job in record["jobs"]:
+                job["status"] = Status(job.get("status", Status.waiting))
             jobs = [Job(**job) for job in record.pop("jobs")]
             sweep = Sweep(dict(record.pop("grid")), jobs, **record)
         except OSError as error:
@@ -99,18 +101,18 @@ class SweepFolder:
             job.status = self.status(job)
         return sweep
 
-    def status(self, job: Job) -> str:
+    def status(self, job: Job) -> Status:
         folder = self.run_folder(job)
         try:
-            found = folder.read_summary()["status"] if folder.holds_a_run() else "waiting"
+            found = Status(folder.read_summary()["status"] if folder.holds_a_run() else "waiting")
         except DamagedFile:
-            found = "waiting"
-        if found in ("waiting", "interrupted"):
-            if job.status == "failed":
-                return "failed"
+            found = Status.waiting
+        if found in (Status.waiting, Status.interrupted):
+            if job.status == Status.failed:
+                return Status.failed
             may_run = is_locked(self.lock) is not False
-            if job.status == "running" and found == "waiting" and may_run:
-                return "running"
+            if job.status == Status.running and found == Status.waiting and may_run:
+                return Status.running
         return found
 
 

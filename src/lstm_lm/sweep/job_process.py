@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from lstm_lm.errors import DamagedFile
 from lstm_lm.files import read_json
 from lstm_lm.process import environment_alone
+from lstm_lm.saved.run_folder import Status
 from lstm_lm.saved.sweep_folder import Job, SweepFolder
 from lstm_lm.sweep.gpu_slots import release
 
@@ -109,7 +110,7 @@ class JobProcess:
             self.share_at_start = progress["share"]
         return progress
 
-    def outcome(self) -> tuple[str, str | None]:
+    def outcome(self) -> tuple[Status, str | None]:
         """The job's status once the process has ended, and why it failed."""
         if self.process.stdin is not None:
             self.process.stdin.close()
@@ -117,22 +118,22 @@ class JobProcess:
         with contextlib.suppress(OSError):
             self.run_folder.progress.unlink(missing_ok=True)
         if code == 0:
-            return "completed", None
+            return Status.completed, None
         if code > 128 or (code < 0 and self.is_stopping):
-            return "interrupted", None
+            return Status.interrupted, None
         if code < 0:
             name = signal.Signals(-code).name
             hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
-            return "failed", f"ended by {name}{hint}"
+            return Status.failed, f"ended by {name}{hint}"
         with contextlib.suppress(DamagedFile):
-            if self.run_folder.read_summary()["status"] == "diverged":
-                return "diverged", self.last_words()
-        return "failed", self.last_words()
+            if self.run_folder.read_summary()["status"] == Status.diverged:
+                return Status.diverged, self.last_words()
+        return Status.failed, self.last_words()
 
     @property
     def is_worth_a_retry(self) -> bool:
         """Whether it failed of something that may not come again."""
-        return self.job.status == "failed" and self.process.returncode != BAD_SETTINGS
+        return self.job.status == Status.failed and self.process.returncode != BAD_SETTINGS
 
     def last_words(self) -> str:
         try:

@@ -16,7 +16,7 @@ from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.generation import encode_prompts
 from lstm_lm.model.auto_settings import NAMES, settle, with_backend
 from lstm_lm.saved.fingerprint import fingerprint, trained_of
-from lstm_lm.saved.run_folder import RunFolder, config_of, with_absolute_paths
+from lstm_lm.saved.run_folder import RunFolder, Status, config_of, with_absolute_paths
 from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder, identity
 from lstm_lm.sweep.gpu_slots import uses_gpu
 from lstm_lm.sweep.job_names import differing, job_name
@@ -198,7 +198,7 @@ def known_sweep(folder: SweepFolder) -> Sweep:
                 settings = settings_of(run.read_config())
                 summary = run.read_summary()
                 job = Job(int(number[0]), path.name, summary["fingerprint"], settings)
-                job.status, job.threads = summary["status"], summary["threads"]
+                job.status, job.threads = Status(summary["status"]), summary["threads"]
                 sweep.jobs.append(job)
     return sweep
 
@@ -212,9 +212,9 @@ def next_number(folder: SweepFolder, sweep: Sweep) -> int:
 
 def is_done(folder: SweepFolder, job: Job, config: RunConfig) -> bool:
     """Whether nothing is left to do for a job, or nothing can be done."""
-    if job.status == "diverged":  # as it would again
+    if job.status == Status.diverged:  # as it would again
         return True
-    if job.status != "completed":
+    if job.status != Status.completed:
         return False
     try:
         before = folder.run_folder(job).read_config()

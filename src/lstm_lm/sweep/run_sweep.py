@@ -9,8 +9,8 @@ from lstm_lm.config import RunConfig
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.machine import cores
 from lstm_lm.process import StopSignals
-from lstm_lm.report.tables import reasons
-from lstm_lm.saved.run_folder import refuse_odd_name
+from lstm_lm.report.summary import reasons
+from lstm_lm.saved.run_folder import Status, refuse_odd_name
 from lstm_lm.saved.sweep_folder import Job, SweepFolder
 from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu, visible_gpus
 from lstm_lm.sweep.job_process import CpuSlots
@@ -18,7 +18,7 @@ from lstm_lm.sweep.plan import fingerprints, is_done, known_sweep, plan, settle_
 from lstm_lm.sweep.runner import Runner
 from lstm_lm.sweep.table import as_lines
 
-ENDED = "completed", "diverged"  # and not to be tried again
+ENDED = Status.completed, Status.diverged  # and not to be tried again
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def print_end(runner: Runner, wanted: Sequence[Job]) -> None:
 
 
 def best_loss(folder: SweepFolder, job: Job) -> float | None:
-    if job.status != "completed":
+    if job.status != Status.completed:
         return None
     try:
         return folder.run_folder(job).read_summary().get("best/validation/loss")

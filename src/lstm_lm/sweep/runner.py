@@ -7,10 +7,11 @@ from functools import reduce
 
 from lstm_lm.files import is_locked
 from lstm_lm.process import StopSignals
+from lstm_lm.saved.run_folder import Status
 from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder
 from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu
 from lstm_lm.sweep.job_process import NO_SLOTS, CpuSlots, JobProcess
-from lstm_lm.sweep.table import LiveTable, Row, row_of_folder, row_of_process
+from lstm_lm.sweep.table import LiveTable, Row, as_line, row_of_folder, row_of_process
 
 LOOK_EVERY = 0.2  # seconds
 
@@ -41,7 +42,7 @@ class Runner:
             to_do: those of them that are to be run.
         """
         for job in to_do:
-            job.status, job.error = "waiting", None
+            job.status, job.error = Status.waiting, None
         tries = dict.fromkeys((job.number for job in to_do), 0)
         try:
             with LiveTable() as table:
@@ -74,10 +75,10 @@ class Runner:
                 found = (
                     f"only {gpus} of {job.settings['device.devices']} GPUs" if gpus else "no GPU"
                 )
-                job.status, job.error = "failed", f"{found} here"
+                job.status, job.error = Status.failed, f"{found} here"
                 table.say(f"{job.name}  failed  {job.error}")
         self.record()
-        return [job for job in to_do if job.status == "waiting"]
+        return [job for job in to_do if job.status == Status.waiting]
 
     def needs_gpu(self, job: Job) -> bool:
         return uses_gpu(job.settings["device.accelerator"], self.gpu_slots.gpus)
@@ -113,10 +114,10 @@ class Runner:
         try:
             process = JobProcess(self.folder, job, slots, gpus)
         except OSError as error:
-            job.status, job.error = "failed", f"cannot be started: {error.strerror}"
+            job.status, job.error = Status.failed, f"cannot be started: {error.strerror}"
             table.say(f"{job.name}  failed  {job.error}")
             return
-        job.status, job.tries = "running", job.tries + 1
+        job.status, job.tries = Status.running, job.tries + 1
         self.running.append(process)
         self.record()
         on = f" on GPU {', '.join(gpus)}" if gpus else ""
@@ -126,16 +127,12 @@ class Runner:
         job = process.job
         self.running.remove(process)
         job.status, job.error = process.outcome()
-        if job.status == "interrupted":  # or waiting, if it never came to be a run
+        if job.status == Status.interrupted:  # or waiting, if it never came to be a run
             job.status = self.folder.status(job)
         self.record()
         if table is not None:
-            cells = self.row(job).cells()
             error = "" if job.error is None else f"  {job.error}"
-            table.say(
-                f"{job.name}  {job.status}  epoch {cells[2] or 0}  perplexity {cells[3] or '-'}  "
-                f"{cells[4] or 0} tokens per second{error}"
-            )
+            table.say(as_line(self.row(job)) + error)
 
     def record(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""How a sweep's jobs stand: a live table in a terminal, a line for each change elsewhere."""
+"""The state of a sweep's jobs: a live table in a terminal, a line for each change elsewhere."""
 
 import contextlib
 import logging
@@ -9,15 +9,15 @@ from rich.live import Live
 from rich.table import Table
 
 from lstm_lm.errors import DamagedFile
-from lstm_lm.report.tables import Console
+from lstm_lm.report.summary import COLORS
+from lstm_lm.report.tables import Column, Console, plain_lines, rich_table, text_of
 from lstm_lm.saved.results import read_run
+from lstm_lm.saved.run_folder import Status
 from lstm_lm.saved.sweep_folder import Job, SweepFolder
 from lstm_lm.sweep.job_process import JobProcess
 
-# The most telling first, should they not all fit on the screen.
-STATUSES = "running", "failed", "diverged", "interrupted", "completed", "waiting"
-COLORS = {"running": "cyan", "completed": "green", "waiting": "dim"}
-COLUMNS = "status", "epoch", "perplexity", "tokens/s", "time", "left"
+# Running jobs first, should they not all fit on the screen; then the gravest.
+STATUSES = sorted(Status, key=lambda status: status != Status.running)
 SPARE_LINES = 6  # of the screen
 
 log = logging.getLogger(__name__)
@@ -25,30 +25,19 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Row:
-    """How a job stands; what is not known is None."""
+    """The state of a job; what is not known is None."""
 
     name: str
-    status: str
+    status: Status
     epoch: float | None = None
-    perplexity: float | None = None  # of the validation text, before its first of the training one
+    perplexity: float | None = None  # of training text before the first validation
     tokens_per_second: float | None = None
     seconds: float | None = None
     seconds_left: float | None = None
 
-    def cells(self) -> list[str]:
-        return [
-            self.name,
-            self.status,
-            "" if self.epoch is None else f"{self.epoch:.1f}".removesuffix(".0"),
-            "" if self.perplexity is None else f"{self.perplexity:.4g}",
-            "" if self.tokens_per_second is None else f"{self.tokens_per_second:,.0f}",
-            duration(self.seconds),
-            duration(self.seconds_left),
-        ]
-
 
 def duration(seconds: float | None) -> str:
-    """Hours, minutes and seconds, as a clock shows them."""
+    """Hours, minutes and seconds, as on a clock."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)
@@ -56,8 +45,32 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+COLUMNS = [
+    Column("job", lambda row: row.name, is_number=False),
+    Column("status", lambda row: row.status, is_number=False),
+    Column("epoch", lambda row: text_of(row.epoch, lambda epoch: f"{round(epoch, 1):g}")),
+    Column("perplexity", lambda row: text_of(row.perplexity, "{:.4g}".format)),
+    Column("tokens/s", lambda row: text_of(row.tokens_per_second, "{:,.0f}".format)),
+    Column("time", lambda row: duration(row.seconds)),
+    Column("left", lambda row: duration(row.seconds_left)),
+]
+
+
+def as_lines(rows: Sequence[Row]) -> list[str]:
+    """The table as plain text, without the time that is left."""
+    return plain_lines(COLUMNS[:-1], rows)
+
+
+def as_line(row: Row) -> str:
+    epoch, perplexity, speed = (column.text(row) for column in COLUMNS[2:5])
+    return (
+        f"{row.name}  {row.status}  epoch {epoch or 0}  perplexity {perplexity or '-'}  "
+        f"{speed or 0} tokens per second"
+    )
+
+
 class AboveTable(logging.Handler):
-    """Prints what is logged above a live table, which it would tear otherwise."""
+    """Prints log records above a live table, which they would tear otherwise."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -101,37 +114,23 @@ class LiveTable:
     def table(self, rows: Sequence[Row]) -> Table:
         counts = {status: sum(row.status == status for row in rows) for status in STATUSES}
         caption = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
-        hidden = len(rows) - (self.console.height - SPARE_LINES)
-        if hidden > 0:
-            caption += f"; {hidden} not shown"
-        table = Table(caption=caption, caption_justify="left")
-        table.add_column("job")
-        for column in COLUMNS:
-            table.add_column(column, justify="left" if column == "status" else "right")
-        most_telling = sorted(rows, key=lambda row: STATUSES.index(row.status))
-        fitting = {row.name for row in most_telling[: max(1, self.console.height - SPARE_LINES)]}
-        for row in rows:
-            if row.name in fitting:
-                table.add_row(*row.cells(), style=COLORS.get(row.status, "red"))
-        return table
-
-
-def as_lines(rows: Sequence[Row]) -> list[str]:
-    """The same as plain text, below one another."""
-    cells = [["job", *COLUMNS[:-1]], *(row.cells()[:-1] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(
-            text.ljust(width) if column < 2 else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
+        lines = self.console.height - SPARE_LINES
+        if len(rows) > lines:
+            caption += f"; {len(rows) - lines} not shown"
+        by_status = sorted(rows, key=lambda row: STATUSES.index(row.status))
+        fitting = {row.name for row in by_status[: max(1, lines)]}
+        return rich_table(
+            COLUMNS,
+            [row for row in rows if row.name in fitting],
+            lambda row: "cyan" if row.status == Status.running else COLORS.get(row.status, "red"),
+            caption=caption,
+            caption_justify="left",
+        )
 
 
 def row_of_process(process: JobProcess) -> Row:
     progress = process.progress()
-    row = Row(process.job.name, "running", seconds=process.seconds)
+    row = Row(process.job.name, Status.running, seconds=process.seconds)
     if progress:
         row.epoch = progress["epoch"]
         row.perplexity = progress["validation/perplexity"] or progress["train/perplexity"]
@@ -143,14 +142,14 @@ def row_of_process(process: JobProcess) -> Row:
 
 
 def row_of_folder(folder: SweepFolder, job: Job) -> Row:
-    row = Row(job.name, job.status)
+    row, run = Row(job.name, job.status), folder.run_folder(job)
     with contextlib.suppress(DamagedFile):
-        if folder.run_folder(job).holds_a_run():
-            summary = folder.run_folder(job).read_summary()
+        if run.holds_a_run():
+            summary = run.read_summary()
             row.epoch = summary["epochs"]
             row.perplexity = summary.get("best/validation/perplexity")
-            if row.perplexity is None:  # so its curves must be read
-                row.perplexity = read_run(folder.run_folder(job)).so_far
+            if row.perplexity is None:  # the curves have the lowest so far
+                row.perplexity = read_run(run).so_far
             row.tokens_per_second = summary.get("tokens_per_second")
             row.seconds = summary["seconds"]
     return row

@@ -10,14 +10,15 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lstm_lm.errors import DamagedFile, Diverged, RunFailed, Stopped
+from lstm_lm.saved.run_folder import Status
 from lstm_lm.training.process_group import is_lost_rank
 
 
-def status_after(error: BaseException) -> str:
+def status_after(error: BaseException) -> Status:
     """The status of a run that ended with this error."""
     if isinstance(error, Diverged):
-        return "diverged"
-    return "interrupted" if isinstance(error, SystemExit) else "failed"
+        return Status.diverged
+    return Status.interrupted if isinstance(error, SystemExit) else Status.failed
 
 
 def explained(error: BaseException, folder: Path, saved: str, modules: set[str]) -> BaseException:

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 from lstm_lm.config import RunConfig
 from lstm_lm.files import ESCAPE, replace_by_link, whole_or_absent, write_whole
 from lstm_lm.saved.event_files import cut_back, event_files, sizes_at
-from lstm_lm.saved.run_folder import RunFolder, as_yaml
+from lstm_lm.saved.run_folder import RunFolder, Status, as_yaml
 from lstm_lm.training.loggers import forget_kept_rows, put_rows_back
 
 
@@ -85,8 +85,8 @@ class ResumedFolder:
         for file in event_files(folder.path) - self.event_files:
             file.unlink()
         folder.values = self.summary
-        if diverged_step is not None and self.summary["status"] != "completed":
-            folder.record(status="diverged", diverged_step=diverged_step)
+        if diverged_step is not None and self.summary["status"] != Status.completed:
+            folder.record(status=Status.diverged.value, diverged_step=diverged_step)
         else:
             write_whole(folder.summary, self.summary_bytes)
         put_rows_back(loggers, folder.path)

@@ -26,7 +26,7 @@ from lstm_lm.evaluation import perplexity
 from lstm_lm.machine import device_name, keep_freed_memory
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.event_files import flushed_sizes
-from lstm_lm.saved.run_folder import RunFolder
+from lstm_lm.saved.run_folder import RunFolder, Status
 from lstm_lm.training.callbacks import FloorLine, Progress, Samples
 from lstm_lm.training.checkpoint import RunCheckpoint
 from lstm_lm.training.failures import explained, ignore_disk_errors_of_threads, status_after
@@ -99,7 +99,7 @@ class Session:
         """Build the trainer, with its loggers and callbacks, around the module."""
         keep_freed_memory()
         if self.resumed is not None:
-            self.folder.record(status="running")
+            self.folder.record(status=Status.running.value)
         if self.folder.is_ours:
             checkpoint = None if self.resumed is None else self.resumed.checkpoint
             go_on_with_rows(self.loggers, self.folder.path, checkpoint)
@@ -240,7 +240,7 @@ class Session:
                 raise
             raise better from error
         else:
-            self.close("completed")
+            self.close(Status.completed)
         finally:
             threading.excepthook = before
 
@@ -252,30 +252,30 @@ class Session:
         step = self.checkpoint.saved_step if hasattr(self, "trainer") else None
         return "what was there before" if step is None else f"step {step:,}"
 
-    def close(self, status: str, diverged_step: int | None = None) -> None:
+    def close(self, status: Status, diverged_step: int | None = None) -> None:
         """Bring the folder into the state that belongs to this status."""
         try:
             if self.resumed is not None and self.resumed.is_as_found:
                 self.put_back(self.resumed, status, diverged_step)
                 return
-            if status != "completed":
+            if status is not Status.completed:
                 log.info("%s; %s is saved", status, self.saved())
             self.folder.write_missing(self.config, self.splits.vocabulary)
-            self.folder.values["status"] = status
+            self.folder.values["status"] = status.value
             if diverged_step is not None:
                 self.folder.values["diverged_step"] = diverged_step
             # Before the first step nothing is known beside what is there already.
             if hasattr(self, "trainer") and self.trainer.global_step > 0:
                 self.record(self.trainer)
             self.folder.record(seconds=time.monotonic() - self.began)
-            if status in ("failed", "diverged"):
+            if status in (Status.failed, Status.diverged):
                 with self.writer_after_training() as writer:
                     if writer is not None:
                         write_failure(writer)
         except OSError as error:
             log.warning("warning: %s could not be finished: %s", self.folder.path, error.strerror)
 
-    def put_back(self, resumed: ResumedFolder, status: str, diverged_step: int | None) -> None:
+    def put_back(self, resumed: ResumedFolder, status: Status, diverged_step: int | None) -> None:
         """Leave a resumed folder as it was found."""
         log.info("%s before anything new was saved: the run is as it was", status)
         if self.writer is not None:
