@@ -91,7 +91,7 @@ def test_a_text_that_can_be_read_only_once_is_refused(
 
 def test_standard_input_is_no_text_to_train_on_even_where_it_is_a_file():
     for path in "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0":
-        with pytest.raises(SettingsError, match="another text the next time: save the text as a"):
+        with pytest.raises(SettingsError, match="another text in the next run: save the text as a"):
             find_corpus(DataConfig(text=TextName.file, path=path))
 
 
