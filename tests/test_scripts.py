@@ -110,7 +110,7 @@ BAD_SETTINGS = {
     "data.root=${nope}": "nope",
     "hydra.run.dir=/proc/no/such": "No such file or directory",
     "data=text_file": "data=text_file needs data.path=",
-    "data.path=x": "data.path goes with data=text_file",
+    "data.path=x": "data.path needs data=text_file",
     "data.max_tokens=100": "use a longer text, a smaller data.batch_size or data.num_steps",
     "data.max_tokens=3": "too short to hold out",
     "data.batch_size=[1": "cannot read 'data.batch_size=[1': settings are given as key=value",
@@ -296,7 +296,7 @@ def test_words_are_streamed_with_their_blanks_and_lines(type_command, text_file)
         (["inspect_run.py", "runs/one", "--skip", "100000"], "--skip leaves too few"),
         (["inspect_run.py", "runs/one", "--output", "no/page.html"], "cannot write no/page.html"),
         (["generate.py", "runs/one", "--prompt", ""], "at least one token"),
-        (["generate.py", "runs/one", "--prompt", "a", "--tokens", "-5"], "must not be negative"),
+        (["generate.py", "runs/one", "--prompt", "a", "--tokens", "-5"], "tokens must be >= 0"),
         (["generate.py", "runs/one", "--prompt", "a", "--top-p", "2"], "top-p must be above 0"),
     ],
 )

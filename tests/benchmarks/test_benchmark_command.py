@@ -89,7 +89,7 @@ def test_generate(type_command):
 def test_without_a_gpu_it_says_so(type_command):
     code, _, errors = type_command(BENCHMARKS, "cores", *TINY, "--device", "cuda")
     assert code == 2
-    assert errors.startswith("error: a GPU was asked for, but PyTorch finds none here")
+    assert errors.startswith("error: a GPU was requested, but PyTorch finds none here")
 
 
 @pytest.mark.parametrize(
