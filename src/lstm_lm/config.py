@@ -273,8 +273,8 @@ class ModelConfig:
             )
         if self.hidden_size % (2 * self.heads):
             raise SettingsError(
-                f"model.hidden_size={self.hidden_size} must be a multiple of {2 * self.heads}: twice "
-                f"model.heads={self.heads}"
+                f"model.hidden_size={self.hidden_size} must be a multiple of {2 * self.heads}: "
+                f"twice model.heads={self.heads}"
             )
         if self.init is StartValues.d2l or not self.second_bias:
             raise SettingsError(
