@@ -260,12 +260,9 @@ def training_alone(folder: Path, device: DeviceConfig) -> Iterator[None]:
 
 
 def refuse_more_processes(device: DeviceConfig) -> None:
-    """Reject several processes where they could not join this run.
+    """Raise SettingsError unless this is a program's first run with several processes.
 
     Each process runs the whole program again and joins the first run in it.
-
-    Raises:
-        SettingsError: if this is not the first such run, or not a program.
     """
     if hasattr(sys, "ps1"):
         raise SettingsError(
@@ -284,11 +281,7 @@ def new_folder() -> Path:
 
 
 def choice(kind: type[E], name: str, value: str) -> E:
-    """The member of ``kind`` with this value.
-
-    Raises:
-        SettingsError: if there is none.
-    """
+    """The member of ``kind`` with this value; SettingsError if there is none."""
     if value not in list(kind):
         raise SettingsError(f"{name} must be one of {', '.join(kind)}, not {value}")
     return kind(value)

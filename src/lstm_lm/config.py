@@ -176,7 +176,7 @@ class DataConfig:
     evaluation_rows: int = 32  # rows of the validation text that are read side by side
     # Tokens: also report final figures with the state reset after this many.
     reset_every: int | None = changes(Effect.nothing, None)
-    # Of generated texts; see lstm_lm.data.generated.
+    # Only for generated texts; see lstm_lm.data.generated.
     text_seed: int = 0
     lag: int = 10  # recall: number of symbols between a symbol and its recall
     longest: int = (
@@ -230,7 +230,7 @@ class ModelConfig:
     init: StartValues = StartValues.torch
     longest_memory: int = 100  # for init=chrono: about the longest time units keep inputs, in steps
     forget_bias: float | None = None  # initial value in an LSTM; null: as drawn by init
-    # Of a transformer.
+    # Only for model.cell=transformer.
     context: int = 64  # number of steps that each step attends to, its own included
     heads: int = 4
 

@@ -79,7 +79,7 @@ class Score(NamedTuple):
 
     @property
     def loss(self) -> float:
-        """Nats per token."""
+        """The mean loss in nats per token."""
         return self.nats / self.tokens
 
     @property
@@ -170,11 +170,7 @@ def split_of_file(run: TrainedModel, path: str) -> Split:
 
 
 def split_of_text(run: TrainedModel, text: str, name: str = "the text") -> Split:
-    """A text as ids of a run.
-
-    Raises:
-        SettingsError: if it has nothing to predict.
-    """
+    """A text as ids of a run; SettingsError if it has nothing to predict."""
     data = run.config.data
     try:
         tokens = Tokenized.of(text, data.level, data.cleaning)

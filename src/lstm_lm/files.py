@@ -224,11 +224,7 @@ def read_regular(path: Path, may_be_pipe: bool = False) -> bytes:
 
 
 def read_pipe(path: Path, most: float) -> bytes:
-    """The content of a pipe, up to ``most`` bytes.
-
-    Raises:
-        MemoryError: if there are more; some pipes never end.
-    """
+    """The content of a pipe; MemoryError beyond ``most`` bytes, since some pipes never end."""
     content = bytearray()
     with open(path, "rb") as stream:
         while piece := stream.read(2**20):
@@ -252,11 +248,7 @@ def read_json(path: Path) -> Any:
 
 
 def cache_folder() -> Path:
-    """The user's folder for cached files; it may not exist yet.
-
-    Raises:
-        SettingsError: if this user has no home folder.
-    """
+    """The user's cache folder, which may not exist yet; SettingsError if there is no home."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lstm_lm"
     except RuntimeError as error:

@@ -188,11 +188,7 @@ def cpu_quota(root: Path = Path("/")) -> float:
 
 
 def quota_of(group: Path, is_second: bool) -> float:
-    """The CPU quota of one control group, in cores.
-
-    Args:
-        is_second: True for version 2 of control groups.
-    """
+    """CPU quota of one control group in cores; ``is_second`` if it is of version 2."""
     try:
         if is_second:
             quota, period = (group / "cpu.max").read_text().split()

@@ -33,7 +33,7 @@ def what_is_trained(config: RunConfig) -> dict[str, Any]:
 
 
 def trained_of(settings: dict[str, Any]) -> dict[str, Any]:
-    """Those of ``settings`` that belong to the fingerprint, by their dotted names."""
+    """The part of ``settings`` that belongs to the fingerprint, by dotted names."""
     callbacks = {
         name: entry
         for name, entry in settings.get("callbacks", {}).items()

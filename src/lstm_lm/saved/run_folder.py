@@ -277,11 +277,7 @@ def has_our_keys(file: Path) -> bool:
 
 
 def refuse_odd_name(folder: Path) -> None:
-    """Reject a folder whose path is not UTF-8, since TensorBoard could not write there.
-
-    Raises:
-        SettingsError: names the folder.
-    """
+    """Raise SettingsError if the path is not UTF-8, since TensorBoard could not write there."""
     if "\0" in str(folder):
         raise SettingsError(f"no folder can have the name {str(folder)!r}: choose another")
     try:
