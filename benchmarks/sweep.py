@@ -59,7 +59,7 @@ def measure(
     rounds: int,
     busyness: Busyness,
 ) -> list[Row]:
-    """The rows of side by side against in turn, and of the precisions.
+    """The rows that compare side by side with in turn, in each precision.
 
     Args:
         train: path of the training script.

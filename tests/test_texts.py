@@ -223,7 +223,7 @@ def test_names_and_texts_that_only_python_can_give_are_refused(tiny_run, tmp_pat
         run.evaluate(file="a\0b")
     with pytest.raises(SettingsError, match="no folder can have the name"):
         train(tiny_run(), Path("a\0b"))
-    with pytest.raises(SettingsError, match="the text has .* in it, no character"):
+    with pytest.raises(SettingsError, match="the text contains .*, which is no character"):
         run.evaluate("the time\udcff")
 
 

@@ -237,7 +237,7 @@ def load_run(
 
 @contextlib.contextmanager
 def training_alone(folder: Path, device: DeviceConfig) -> Iterator[None]:
-    """Context manager: allow one run at a time; turn Ctrl-C, once all is saved, into Python's."""
+    """Context manager: one run at a time; after Ctrl-C raise KeyboardInterrupt, with all saved."""
     from lstm_lm.training.process_group import rank_of
 
     with TRAINING:

@@ -150,7 +150,7 @@ def split_of_run(
     data = run.config.data
     if path is not None and data.text is not TextName.file:
         raise SettingsError(
-            f"this run was trained on data={data.text}, which --data-root finds: leave out "
+            f"this run was trained on data={data.text}, whose folder is --data-root: leave out "
             "--text-path"
         )
     config = replace(data, root=root or data.root, path=data.path if path is None else path)
@@ -180,7 +180,9 @@ def split_of_text(run: TrainedModel, text: str, name: str = "the text") -> Split
             )
         return Split.of(tokens, run.vocabulary, data.level)
     except UnicodeEncodeError as error:
-        raise SettingsError(f"{name} has {text[error.start]!r} in it, no character") from error
+        raise SettingsError(
+            f"{name} contains {text[error.start]!r}, which is no character"
+        ) from error
     except MemoryError as error:
         raise does_not_fit(name, text) from error
 

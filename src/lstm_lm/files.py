@@ -127,7 +127,7 @@ def current_umask() -> int:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Context manager: lock the file until the block ends; gives False if another process has."""
+    """Context manager: True if this process got the lock, which it holds until the block ends."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         yield acquire(handle, time.monotonic() + PATIENCE)

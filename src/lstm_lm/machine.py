@@ -101,7 +101,7 @@ def answer_of_gpu() -> bool:
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise SettingsError(
-            f"the GPU does not say whether it has bfloat16 units ({reason}): choose "
+            f"cannot find out whether the GPU has bfloat16 units ({reason}): choose "
             "device.precision=32-true, or device=cpu"
         )
     return done.stdout.strip() == "True"
@@ -242,7 +242,7 @@ def in_units(size: float) -> str:
 
 
 def group_folders(controller: str, root: Path) -> Iterator[tuple[Path, bool]]:
-    """Folders of this process's control groups and their parents; True if of version 2.
+    """Folders of this process's control groups and their parents; True for version 2.
 
     Args:
         controller: the limited resource, ``cpu`` or ``memory``.

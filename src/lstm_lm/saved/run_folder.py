@@ -249,7 +249,7 @@ class RunFolder:
             loaded: Any = OmegaConf.load(io.BytesIO(read_regular(self.config)))
             # An interpolation could pass a secret of this machine's user on to a logger.
             if looks_up(OmegaConf.to_container(loaded)):
-                raise ValueError("it has ${…} in it, which is looked up: for plain text use \\${…}")
+                raise ValueError("it contains an interpolation, ${…}: for plain text write \\${…}")
             if "logger" not in loaded:
                 translate_first_version(loaded)
             loaded.get("data", {}).pop("reserved_tokens", None)  # a setting of earlier versions
