@@ -29,7 +29,7 @@ def sizes(tokens: int, config: DataConfig) -> Sizes:
     if training < 1:
         shares = sum(size for size in (config.validation_size, config.test_size) if size < 1)
         less = "hold out less, with a smaller data.validation_size or data.test_size"
-        # Three tokens are too few for any shares; shares of 1 in all are too large for any text.
+        # No shares of three tokens suffice; shares that add up to 1 leave nothing of any text.
         ways = [longer] * (shares < 1) + [less] * (tokens > 3) or [f"{longer} and {less}"]
         raise SettingsError(
             f"a text of {tokens:,} tokens is too short to hold out "
