@@ -391,7 +391,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(is_plain_pickle, cut_run, t
         with pytest.raises(SettingsError, match="last.ckpt is rejected: it is not a checkpoint of"):
             load()
     (folder / "checkpoints/best.ckpt").write_bytes(file.read_bytes())
-    with pytest.raises(SettingsError, match="best.ckpt is refused"):
+    with pytest.raises(SettingsError, match="best.ckpt is rejected"):
         restore(folder)
     assert not trace.exists()
 
