@@ -1,9 +1,9 @@
-"""Speed on this machine, as ratios of what is measured in turns in one go.
+"""Measure speed on this machine, as ratios of interleaved measurements.
 
     cores      a whole training step, on every core that can run here
-    loop       a run with all that belongs to it, against a bare loop in PyTorch
-    generate   text written token by token, on every core that can run here
-    sweep      many small models side by side, one thread each, against in turn, with all threads
+    loop       a full run, compared with a bare loop in PyTorch
+    generate   text generated token by token, on every core that can run here
+    sweep      many small models: side by side with one thread each, or in turn with all threads
 
 python -m benchmarks cores
 python -m benchmarks cores --shapes small --cells lstm gru --threads 1 --json cores.json
@@ -32,19 +32,19 @@ TRAIN = Path(__file__).parents[1] / "scripts/train.py"
 TITLES = {
     "cores": "A whole training step: how many times as fast",
     "loop": "A run, and a bare loop that does the same: how many times as long",
-    "generate": "Text written token by token: how many times as fast",
+    "generate": "Text generated token by token: how many times as fast",
     "sweep": "Many small models: how many times as many tokens in the same time",
 }
 LEGEND = (
-    "Ratios are medians over the rounds; low and high are the 10th and 90th percentile,\n"
-    "of fewer than nine rounds the lowest and the highest."
+    "Ratios are medians over the rounds; low and high are the 10th and 90th percentile, or\n"
+    "the lowest and highest of fewer than nine rounds."
 )
 SHAPES_OF = {
     "cores": ["small", "medium", "large", "words"],
     "loop": ["tiny", "small"],
     "generate": ["small", "large"],
 }
-NOT_TO_BE_TRUSTED = "With --quick too little is measured for these figures to be trusted."
+NOT_TO_BE_TRUSTED = "Do not trust these figures: --quick measures too little."
 
 
 def main() -> None:
@@ -113,10 +113,10 @@ def parse() -> argparse.Namespace:
         commands.add_parser(name) for name in ("cores", "loop", "generate", "sweep")
     ]
     for command in every:
-        command.add_argument("--quick", action="store_true", help="too little to be trusted")
+        command.add_argument("--quick", action="store_true", help="measure too little to trust")
         rounds = 5 if command is of_sweep else THOROUGH.rounds
         command.add_argument(
-            "--rounds", type=positive, help=f"how often each way (default: {rounds})"
+            "--rounds", type=positive, help=f"measurements of each candidate (default: {rounds})"
         )
         command.add_argument("--json", type=output, metavar="FILE", help="write the ratios here")
         command.add_argument("--chart", type=output, metavar="FILE", help="draw them here, as PNG")
@@ -156,15 +156,15 @@ def positive(text: str) -> int:
 def threads(text: str) -> int:
     number = positive(text)
     if number > count_cores():
-        raise argparse.ArgumentTypeError(f"{number} are more than the {count_cores()} cores here")
+        raise argparse.ArgumentTypeError(f"{number} is more than the {count_cores()} cores here")
     return number
 
 
 def output(text: str) -> Path:
-    """Where a file can be written, as far as can be known before it has something in it."""
+    """The path of a file to write, checked as far as possible before there is any content."""
     path = Path(text)
     if os.path.isdir(path) or not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"cannot write {path}: name a file in a folder of yours")
+        raise argparse.ArgumentTypeError(f"cannot write {path}: name a file in a writable folder")
     return path
 
 

@@ -1,8 +1,8 @@
-"""How much other programs worked while something was measured.
+"""Measure how many cores other programs use during a measurement.
 
-    others  =  what all programs used of this machine's cores  −  what this one used
+    others  =  cores that all programs use  −  cores that this one uses
 
-in cores, steal included, which is what a virtual machine's neighbors take. Linux alone tells.
+Steal is included: the time that a virtual machine's neighbors take. Only Linux reports it.
 """
 
 import os
@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 STAT = Path("/proc/stat")
-ALLOWED = 0.15  # cores used by others, if all are measured
-ALLOWED_PER_FREE_CORE = 0.5  # more, as memory and clock rates are shared
+ALLOWED = 0.15  # cores that others may use if the measurement uses all
+ALLOWED_PER_FREE_CORE = 0.5  # in addition; not 1, because memory and clock rates are shared
 
 
 class Reading(NamedTuple):
-    """Seconds, each counted from some moment on."""
+    """Clock and CPU times in seconds; only differences have a meaning."""
 
     clock: float
-    all_programs: float | None  # on the cores that this one may use; None where nobody tells
+    all_programs: float | None  # on the cores this program may use; None if the system hides it
     this_program: float  # all its threads, and children that have ended
 
 
@@ -32,7 +32,7 @@ def read() -> Reading:
 
 
 def cpu_seconds(stat: str, numbers: set[int]) -> float:
-    """What was used of these cores since the machine started, from what /proc/stat says."""
+    """Seconds that these cores worked since the machine started, from the text of /proc/stat."""
     ticks = 0
     for line in stat.splitlines():
         name, *columns = line.split()
@@ -43,7 +43,7 @@ def cpu_seconds(stat: str, numbers: set[int]) -> float:
 
 
 def others(before: Reading, after: Reading) -> float | None:
-    """How many cores other programs used between two readings; None where nobody tells."""
+    """Number of cores that other programs used between two readings; None if unknown."""
     if before.all_programs is None or after.all_programs is None:
         return None
     used = after.all_programs - before.all_programs
@@ -52,6 +52,6 @@ def others(before: Reading, after: Reading) -> float | None:
 
 
 def allowed(threads: int) -> float:
-    """How many cores others may use while so many threads are measured."""
+    """Number of cores that others may use during a measurement with so many threads."""
     measured = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads
     return ALLOWED + ALLOWED_PER_FREE_CORE * max(0, measured - threads)

@@ -1,4 +1,4 @@
-"""Ratios as bars: a row of panels for each shape, a column for each number of threads."""
+"""Bar chart of ratios: one row of panels per shape, one column per number of threads."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 from benchmarks.rows import Row, count
 from lstm_lm.report.pictures.drawing import COLORS, GRAY, new_figure, write_figure
 
-BAR, AROUND = 0.3, 0.9  # inches of height
+BAR, AROUND = 0.3, 0.9  # inches: height of a bar, and of a panel's margins
 
 
 def write_chart(rows: Sequence[Row], title: str, notes: Sequence[str], file: Path) -> None:
-    """
+    """Write the chart of some rows as PNG.
+
     Args:
-        notes: what must be known to read the figures; they stand below.
+        notes: explanations printed below the chart.
     """
     rows = [row for row in rows if not row.is_reference]
     shapes = list(dict.fromkeys(row.shape for row in rows))
@@ -32,14 +33,14 @@ def write_chart(rows: Sequence[Row], title: str, notes: Sequence[str], file: Pat
             shown = [row for row in rows if (row.shape, row.threads) == (shape, number)]
             draw(axes, shown, names[shape])
             axes.set_title(f"{shape}\n{count(number, 'thread')}", fontsize=9)
-        across[0].invert_yaxis()  # shared by all in this row
+        across[0].invert_yaxis()  # the axis is shared by this row of panels
     figure.get_axes()[0].set_xlim(0, 1.12 * max(row.high for row in rows))
     figure.supxlabel("\n".join(["ratio; thin lines: low to high", *notes]), fontsize=8)
     write_figure(figure, file)
 
 
 def in_order(rows: Sequence[Row], shape: str) -> list[str]:
-    """What is compared at a shape; equally many rows in each of its panels."""
+    """The names compared at a shape, in the order of the rows."""
     return list(dict.fromkeys(row.what for row in rows if row.shape == shape))
 
 
@@ -63,7 +64,7 @@ def draw(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
 
 
 def color(what: str) -> str:
-    """The same for whatever is the same core, or the same way."""
+    """The color of a core or order; the same in all panels."""
     known = "scratch", "fused cpp", "fused torch", "fused triton", "run", "side by side"
     for name, own in zip(known, COLORS, strict=False):
         if what.startswith(name):

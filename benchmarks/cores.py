@@ -1,7 +1,7 @@
-"""Cores side by side: how many times as fast as PyTorch's own is a whole training step?
+"""Speed of a whole training step on each core, relative to PyTorch's own.
 
-Forward, loss, backward, clipping and plain gradient descent, with the same weights on the same
-ids over and over. All ways must come to the same losses and gradients, else their speeds mean
+A step is forward, loss, backward, clipping and plain gradient descent; all cores have the same
+weights and see the same ids over and over. Losses and gradients must agree, else speeds mean
 nothing.
 """
 
@@ -29,8 +29,9 @@ from lstm_lm.errors import RunFailed
 
 FULL, HALF = "32-true", "bf16-mixed"
 DTYPES = {FULL: torch.float32, HALF: torch.bfloat16}  # of the operands of matrix products
-LEARNING_RATE = 0.01  # so small that rounding does not grow over the steps
-# Of losses and norms of the gradient; on a GPU TF32 rounds. Seen on a CPU: 1e-5 and 4e-3.
+LEARNING_RATE = 0.01  # so small that rounding errors do not grow over the steps
+# Relative differences of losses and gradient norms; on a GPU TF32 rounds. On a CPU we measured
+# 1e-5 and 4e-3.
 TOLERANCES = {"cpu": {FULL: 1e-3, HALF: 2e-2}, "cuda": {FULL: 1e-2, HALF: 2e-2}}
 
 
@@ -48,10 +49,10 @@ def measure(
     effort: Effort,
     busyness: Busyness,
 ) -> Iterator[list[Row]]:
-    """The rows of one shape, cell and number of threads after those of another.
+    """The rows for each shape, cell and number of threads in turn.
 
     Raises:
-        RunFailed: if losses or gradients of ways differ that should be equal.
+        RunFailed: if losses or gradients differ that should be equal.
     """
     for shape, cell, number in itertools.product(shapes, cells, threads):
         torch.set_num_threads(number)
@@ -82,7 +83,7 @@ def measure_one(
     for way in rounds:
         for _ in range(steps):
             trainings[way].step(ids[:-1], ids[1:])
-    # Once more, as other programs may have disturbed the first.
+    # Measure again, because other programs may have disturbed the first measurement.
     peaks = {p: max(peaks[p], peak(device, DTYPES[p], effort.rounds)) for p in precisions}
     require_equal_learning(trainings, device)
 
@@ -107,7 +108,7 @@ def measure_one(
 
 
 def comparisons(ways: list[Way]) -> list[tuple[Way, Way]]:
-    """Which way is compared with which: the first core in the first precision, above all."""
+    """Pairs of candidate and reference; the main reference is the first core and precision."""
     builtin = ways[0]
     pairs = [(way, builtin) for way in ways]
     for way in ways:
@@ -129,7 +130,11 @@ def name(way: Way, reference: Way, cell: Cell) -> str:
 
 
 def require_equal_learning(trainings: dict[Way, BareTraining], device: torch.device) -> None:
-    """In each precision, and bfloat16 beside full precision where both were trained in."""
+    """Check losses and gradients within each precision, and against builtin in full precision.
+
+    Raises:
+        RunFailed: if they differ by more than the tolerance.
+    """
     for precision, tolerance in TOLERANCES[device.type].items():
         some = {
             way: training
@@ -145,7 +150,7 @@ def require_equal_learning(trainings: dict[Way, BareTraining], device: torch.dev
                 for (core, precision), training in some.items()
             )
             raise RunFailed(
-                f"these cores do not compute the same, so their speeds cannot be compared: losses "
-                f"or norms of the gradient in the same step differ by {difference:.2g} of their "
+                "these cores do not compute the same, so their speeds cannot be compared: losses "
+                f"or gradient norms of the same step differ by {difference:.2g} of their "
                 f"value ({last})"
             )

@@ -1,4 +1,4 @@
-"""What is measured on, prepared alike for all ways."""
+"""The device to measure on: its preparation, description and timing."""
 
 import logging
 import os
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare(name: str) -> torch.device:
-    """The device of this name, ``cpu`` or ``cuda``.
+    """Prepare PyTorch for measurements; return the device of this name, ``cpu`` or ``cuda``.
 
     Raises:
         SettingsError: if there is no GPU.
@@ -42,14 +42,14 @@ def prepare(name: str) -> torch.device:
     if name == "cpu":
         return choose_device(Accelerator.cpu)
     device = choose_device(Accelerator.gpu)
-    # cuDNN's cells use TF32 unless told not to, matrix products only if told to. By this switch, as
-    # Lightning asks how it stands, and PyTorch answers no more after a newer one was touched.
+    # cuDNN's cells use TF32 by default, matrix products do not. Use this switch: Lightning reads
+    # it, and PyTorch raises an error there once the newer switch was set.
     torch.set_float32_matmul_precision("high")
     return device
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """What the figures are of, for JSON: processor, instruction sets, cores, versions."""
+    """Description of the machine for JSON: processor, instruction sets, cores, versions."""
     features = cpu_features()
     known: dict[str, Any] = {
         "processor": processor_name(),
@@ -65,7 +65,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def in_one_line(machine: dict[str, Any]) -> str:
-    """The same for people."""
+    """Description of the machine for readers, from :func:`describe_machine`."""
     number, total = machine["cores"], machine["cores_in_total"]
     parts = [
         machine.get("gpu"),
@@ -80,10 +80,10 @@ def in_one_line(machine: dict[str, Any]) -> str:
 
 
 def native(precisions: Sequence[str], device: str) -> list[str]:
-    """Those that the device computes natively; of others a line says that they are left out.
+    """The precisions that are native to the device; logs which one is left out.
 
     Raises:
-        SettingsError: if that leaves none.
+        SettingsError: if none is left.
     """
     bfloat16 = bfloat16_of(device)
     if "bf16-mixed" not in precisions or bfloat16.is_native:
@@ -98,13 +98,13 @@ def native(precisions: Sequence[str], device: str) -> list[str]:
 
 
 def finish(device: torch.device) -> None:
-    """Wait until the device has done all it was asked to."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """How long something takes."""
+    """Time that ``work`` takes on the device."""
     finish(device)
     began = time.perf_counter()
     work()

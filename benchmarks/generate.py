@@ -1,4 +1,4 @@
-"""Generation: how many tokens a second, one after another, on each core?"""
+"""Speed of generation on each core, in tokens per second, one token at a time."""
 
 import itertools
 import statistics
@@ -33,7 +33,7 @@ def measure(
     effort: Effort,
     busyness: Busyness,
 ) -> Iterator[list[Row]]:
-    """The rows of one shape and number of threads after those of another."""
+    """The rows for each shape and number of threads in turn."""
     for shape, number in itertools.product(shapes, threads):
         torch.set_num_threads(number)
         yield measure_one(shape, number, device, effort, busyness)

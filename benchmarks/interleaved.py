@@ -1,10 +1,10 @@
-"""Comparing what takes turns: each round visits all ways, in an order of its own.
+"""Interleaved measurements: each round measures all candidates, in a random order.
 
     round 1    scratch  builtin  naive
     round 2    builtin  naive    scratch        ratio of a round: builtin's time / scratch's
     round 3    naive    scratch  builtin        result: the median of the rounds' ratios
 
-A machine's speed drifts by more than ways differ; within a round it has less time to.
+A machine's speed drifts by more than candidates differ, but it drifts less within one round.
 """
 
 import math
@@ -23,11 +23,11 @@ ENOUGH_FOR_PERCENTILES = 9
 @dataclass(frozen=True)
 class Effort:
     rounds: int
-    seconds: float  # that each sample lasts at least
-    repeats: int  # of a sample that was disturbed by other programs
+    seconds: float  # minimum duration of a sample
+    repeats: int  # at most, of a sample that other programs disturbed
 
     def steps(self, step_seconds: float) -> int:
-        """How many steps make a sample."""
+        """Number of steps in a sample."""
         return max(1, math.ceil(self.seconds / step_seconds))
 
 
@@ -37,7 +37,7 @@ QUICK = Effort(rounds=2, seconds=0.02, repeats=0)
 
 @dataclass
 class Busyness:
-    """Of the machine, during all samples that were kept."""
+    """Counts of samples that other programs disturbed, among all samples that were kept."""
 
     samples: int = 0
     disturbed: int = 0
@@ -45,19 +45,19 @@ class Busyness:
 
     def __str__(self) -> str:
         if self.unknown:
-            return "It cannot be told here whether other programs disturbed the measurement."
+            return "This system does not show whether other programs disturbed the measurement."
         if not self.disturbed:
             return f"The machine was quiet during all {self.samples} samples."
         return (
             f"The machine was too busy to trust these figures: other programs disturbed "
-            f"{self.disturbed} of {self.samples} samples, repeated as they were."
+            f"{self.disturbed} of {self.samples} samples, even after repeats."
         )
 
 
 class Spread(NamedTuple):
     median: float
-    low: float  # the 10th percentile; of fewer than nine rounds the lowest
-    high: float  # the 90th percentile; of fewer than nine rounds the highest
+    low: float  # 10th percentile; the lowest of fewer than nine rounds
+    high: float  # 90th percentile; the highest of fewer than nine rounds
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
@@ -68,16 +68,16 @@ class Spread(NamedTuple):
 
 
 class Rounds(Generic[Way]):
-    """Names the way whose turn it is, and times what is done until it is asked for the next:
+    """Iterate over the candidates in rounds, and time the body of the loop for each:
 
         for way in rounds:
             work(way)
 
-    A sample that other programs disturbed is taken again, up to ``effort.repeats`` times, and
-    the least disturbed one is kept.
+    If other programs disturb a sample, it is repeated up to ``effort.repeats`` times. The least
+    disturbed one is kept.
 
     Args:
-        finish: waits until the device has done its work.
+        finish: waits until the device has finished its work.
     """
 
     def __init__(
@@ -118,11 +118,11 @@ class Rounds(Generic[Way]):
         self.busyness.unknown += disturbance is None
 
     def speedup(self, way: Way, reference: Way) -> Spread:
-        """How many times as fast a way is as another, where both do the same."""
+        """Speed of a candidate relative to a reference that does the same work."""
         pairs = zip(self.seconds[reference], self.seconds[way], strict=True)
         return Spread.of([slow / fast for slow, fast in pairs])
 
     def difference(self, way: Way, reference: Way) -> Spread:
-        """How many seconds more a sample of a way takes than one of another."""
+        """Seconds by which a candidate's samples take longer than the reference's."""
         pairs = zip(self.seconds[way], self.seconds[reference], strict=True)
         return Spread.of([one - other for one, other in pairs])

@@ -1,12 +1,12 @@
-"""Kill runs with SIGKILL again and again, resume them, and compare them with runs left alone.
+"""Kill runs with SIGKILL repeatedly, resume them, and compare them with uninterrupted runs.
 
 python -m benchmarks.kill_and_resume               # every case, 120 kills in all
 python -m benchmarks.kill_and_resume --kills 20 --cases "gru, random" model.dropout=0.5
 
-Kills fall at random: while a process starts, while it trains or validates, and while it writes a
-file; of several processes, on any of them. What must come out the same, to the last bit: weights,
-optimizer, curves, samples, final figures. While the runs last, summary.json must be valid JSON
-whenever it is looked at. A run that was quicker than its kill does not count.
+Kills come at random times: while a process starts, trains or validates, or writes a file; with
+several processes, any of them is killed. Weights, optimizer, curves, samples and final figures
+must be equal to the last bit. During the runs, summary.json must always be valid JSON. A run that
+ends before its kill does not count.
 """
 
 import argparse
@@ -61,21 +61,21 @@ CASES = {
         "callbacks.weight_averaging.decay=0.9",
     ],
 }
-LIVES = {"starting": 0.2, "training": 0.3, "writing": 0.5}  # how often a kill is meant for which
-LONGEST = 60  # seconds that a moment for a kill is waited for
+LIVES = {"starting": 0.2, "training": 0.3, "writing": 0.5}  # share of kills aimed at each phase
+LONGEST = 60  # seconds to wait for the right moment
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("settings", nargs="*", help="for train.py, besides those of this test")
+    parser.add_argument("settings", nargs="*", help="more settings for train.py")
     parser.add_argument("--kills", type=int, default=120, help="in all cases (default: 120)")
     parser.add_argument(
         "--cases", nargs="+", choices=list(CASES), default=list(CASES), help="default: all"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the moments to kill")
-    parser.add_argument("--keep", type=Path, help="a new folder for the runs, to be kept")
+    parser.add_argument("--seed", type=int, default=0, help="for the times of the kills")
+    parser.add_argument("--keep", type=Path, help="keep the runs, in this new folder")
     return parser.parse_args()
 
 
@@ -121,9 +121,10 @@ def finish(settings: list[str], folder: Path) -> None:
 def kill_and_resume(
     settings: list[str], whole: Path, wanted: int, draw: random.Random
 ) -> tuple[Counter[str], int, list[str]]:
-    """Kill so often, in one run after another, each of which comes to its end.
+    """Kill and resume runs until there were ``wanted`` kills; finish each run.
 
-    Where the kills fell, how many runs there were, and what was not as in the whole run.
+    Returns the number of kills in each phase, the number of runs, and the names of what differs
+    from the uninterrupted run.
     """
     kills: Counter[str] = Counter()
     runs, differences = 0, []
@@ -143,8 +144,8 @@ def kill_and_resume(
             kill_one(process, draw)
             errors = process.communicate()[1]
             check_summary(cut)
-            is_complete = process.returncode == 0  # it was quicker
-            if was_killed and process.returncode in (-9, 1):  # 1: another of its processes was
+            is_complete = process.returncode == 0  # it ended before the kill
+            if was_killed and process.returncode in (-9, 1):  # 1: another rank was killed
                 if unfinished(cut) - left_over:
                     kills["while writing"] += 1
                 else:
@@ -168,7 +169,7 @@ def wait_for_moment(
     patience = draw.uniform(0, 1.5)  # seconds of training
     while process.poll() is None and time.monotonic() < end:
         if modified(folder / "summary.json") != before:
-            break  # it has begun
+            break  # training has begun
         time.sleep(0.001)
     end = min(end, time.monotonic() + patience)
     while process.poll() is None and time.monotonic() < end:
@@ -179,7 +180,7 @@ def wait_for_moment(
 
 
 def kill_one(process: subprocess.Popen[str], draw: random.Random) -> None:
-    """The process, or one that it has started to train along."""
+    """Kill the process, or one of the ranks that it started."""
     found = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
     )
@@ -202,7 +203,7 @@ def check_summary(folder: Path) -> None:
 
 
 def compare(whole: Path, cut: Path) -> list[str]:
-    """The names of all that is not the same."""
+    """The names of all results that differ."""
     one, other = result(whole), result(cut)
     return [name for name in one.keys() | other.keys() if not same(one.get(name), other.get(name))]
 

@@ -1,8 +1,7 @@
-"""What a run adds to a training step, beside a bare loop in PyTorch.
+"""Overhead of a run per training step, relative to a bare loop in PyTorch.
 
-A real run, with Lightning, the progress bar at a terminal, TensorBoard and all settings as they
-are by default; see :mod:`benchmarks.run_in_turns`. What happens between epochs is not
-measured, all being one.
+A real run has Lightning, a progress bar on a terminal, TensorBoard and default settings; see
+:mod:`benchmarks.run_in_turns`. Work between epochs is not measured, since the run is one epoch.
 """
 
 import random
@@ -24,8 +23,8 @@ from lstm_lm.config import Accelerator, Cell, DataConfig, DeviceConfig, RunConfi
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.saved.run_folder import RunFolder
 
-HELD_OUT = 100  # tokens; they are not used
-MOST_CHARACTERS = len(string.printable)  # of a vocabulary, and one for what is unknown
+HELD_OUT = 100  # tokens; required, but not used
+MOST_CHARACTERS = len(string.printable)  # of a vocabulary, besides <unk>
 
 
 def measure(
@@ -35,7 +34,8 @@ def measure(
     effort: Effort,
     busyness: Busyness,
 ) -> Iterator[list[Row]]:
-    """
+    """The row for each number of threads and shape in turn.
+
     Raises:
         RunFailed: if the run and the bare loop do not learn the same.
     """
@@ -53,7 +53,7 @@ def measure_one(
         config = config_of_run(shape, device, Path(folder) / "text.txt")
         chunk = steps_of_a_turn(shape, device, config, effort)
         turns = effort.rounds * (1 + effort.repeats) + WARM_UP
-        letters = string.printable[: shape.vocabulary_size - 1]  # and one for what is unknown
+        letters = string.printable[: shape.vocabulary_size - 1]  # one id is for <unk>
         text = random.choices(letters, k=(turns + 1) * chunk * shape.tokens + HELD_OUT)
         Path(str(config.data.path)).write_text("".join(text))
         train_in_turns(config, RunFolder(Path(folder) / "run"), rounds, chunk)
@@ -73,7 +73,7 @@ def measure_one(
 
 
 def config_of_run(shape: Shape, device: torch.device, text: Path) -> RunConfig:
-    """All that the shape does not say is as it is by default."""
+    """The config of a run with this shape; other settings have their defaults."""
     return RunConfig(
         data=DataConfig(
             text=TextName.file,
@@ -89,7 +89,7 @@ def config_of_run(shape: Shape, device: torch.device, text: Path) -> RunConfig:
 
 
 def steps_of_a_turn(shape: Shape, device: torch.device, config: RunConfig, effort: Effort) -> int:
-    """A multiple of how often the run logs, so that it does so equally often in each turn."""
+    """Steps per turn: a multiple of ``log_every``, so that each turn logs equally often."""
     model = LanguageModel(config.model, shape.vocabulary_size).to(device)
     training = BareTraining(model, config.optimizer, config.device.precision)
     steps = effort.steps(step_seconds(training, random_ids(shape, device)))

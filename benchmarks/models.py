@@ -1,4 +1,4 @@
-"""The same model on every core that can run here."""
+"""Build the same model on every core that can run here."""
 
 import dataclasses
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def builders(shape: Shape, cell: Cell, device: torch.device) -> dict[str, Callable[[], nn.Module]]:
-    """What makes each of them, all with the same weights; the first is the reference."""
+    """Functions that build the models, all with the same weights; the first is the reference."""
     torch.manual_seed(0)
     builtin = LanguageModel(shape.model(cell), shape.vocabulary_size)
 

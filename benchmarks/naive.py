@@ -1,6 +1,6 @@
-"""The LSTM as the chapter of d2l.ai writes it out, to measure faster ones by.
+"""The LSTM as written in the chapter of d2l.ai: the baseline for faster ones.
 
-Eight matrix products and an output layer for every step, on one-hot input.
+It computes eight matrix products and an output layer at every step, on one-hot input.
 """
 
 import torch
@@ -13,7 +13,7 @@ from lstm_lm.model.language_model import LanguageModel
 
 
 class NaiveModel(nn.Module):
-    """Computes what ``model``, an LSTM of one layer, does, from a copy of its weights."""
+    """A language model equivalent to ``model``, an LSTM of one layer, with copied weights."""
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class NaiveModel(nn.Module):
         if state is None:
             H = C = self.W_hq.new_zeros(ids.shape[1], len(self.W_hq))
         else:
-            H, C = state[0]  # type: ignore[misc]  # of an LSTM
+            H, C = state[0]  # type: ignore[misc]  # an LSTMState
         outputs = []
         for X in inputs:
             I = torch.sigmoid(X @ self.W_xi + H @ self.W_hi + self.b_i)  # noqa: E741
@@ -60,6 +60,6 @@ class NaiveModel(nn.Module):
 
 
 def transposed_quarters(weights: Tensor) -> list[nn.Parameter]:
-    """Those of the input, forget and cell gates and of the output gate."""
+    """The weights of the input, forget and cell gates and of the output gate, transposed."""
     quarters = weights.detach().chunk(4)
     return [nn.Parameter(quarter.t().contiguous().clone()) for quarter in quarters]

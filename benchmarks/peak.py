@@ -1,4 +1,4 @@
-"""The fastest matrix products that this machine gets out of PyTorch, to measure others by."""
+"""Peak speed of PyTorch's matrix products on this machine: the yardstick for models."""
 
 import torch
 
@@ -9,7 +9,7 @@ SIZE = {"cpu": 2048, "cuda": 8192}  # of square matrices
 
 
 def peak(device: torch.device, dtype: torch.dtype, samples: int) -> float:
-    """Floating point operations per second, with the threads that are set."""
+    """Peak floating point operations per second, with PyTorch's current number of threads."""
     size = SIZE[device.type]
     left, right = torch.randn(2, size, size, device=device).to(dtype)
     fastest = min(

@@ -1,10 +1,10 @@
-"""A run and a bare loop that train in turns, within one process.
+"""Train a run and a bare loop in turns, within one process.
 
     the run's batches    ──►  50 of them  ──►             ──►  50 more  ──►
     the bare loop                              50 steps                      50 steps
 
-Whenever the run asks for the batch after a turn's last, the bare loop makes its steps before it
-is answered. The bare loop has nothing but the same model, batches, loss, clipping and optimizer.
+When the run requests the first batch of its next turn, the bare loop trains for a turn before the
+batch is returned. The bare loop has only the same model, batches, loss, clipping and optimizer.
 In the end both must have the same weights, to the last bit.
 """
 
@@ -31,7 +31,7 @@ from lstm_lm.process import StopSignals
 from lstm_lm.saved.run_folder import RunFolder
 
 RUN, BARE = "run", "bare loop"
-WARM_UP = 2  # turns that are not measured, or made only to end alike
+WARM_UP = 2  # turns that are not measured: the first, and one to make both loops end alike
 
 
 class BareLoop:
@@ -48,7 +48,7 @@ class BareLoop:
 
 
 class InTurns(TrainingBatches):
-    """A run's batches. The bare loop has its turns in between, and after the last the run ends."""
+    """A run's batches; trains the bare loop in between, and stops the run after the last turn."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class InTurns(TrainingBatches):
 
     def __iter__(self) -> Iterator[Batch]:
         batches, given = super().__iter__(), self.chunk
-        yield from islice(batches, self.chunk)  # not measured, as the first steps are slow
+        yield from islice(batches, self.chunk)  # not measured, because the first steps are slow
         self.bare.train(self.chunk)
         for whose in self.rounds:
             if whose == BARE:
@@ -73,7 +73,7 @@ class InTurns(TrainingBatches):
             else:
                 yield from islice(batches, self.chunk)
                 given += self.chunk
-        # Lightning asks for a batch or two before it needs them.
+        # Lightning prefetches a batch or two.
         yield from islice(batches, max(0, self.bare.steps - given) + 3)
         self.are_over = True
         raise Stopped(signal.SIGTERM)
@@ -90,8 +90,8 @@ def train_in_turns(config: RunConfig, folder: RunFolder, rounds: Rounds[str], ch
         folder.create(config, session.splits.vocabulary, known_before(session, None))
         try:
             session.run()
-        except Stopped:  # by the user, perhaps
-            if not turns.are_over:
+        except Stopped:
+            if not turns.are_over:  # the user stopped it
                 raise
         bare.train(folder.values["steps"] - bare.steps)
         require_equal_weights(session.module.model, bare.training.model)
@@ -108,7 +108,7 @@ def require_equal_weights(model: nn.Module, other: nn.Module) -> None:
 
 
 class Terminal(io.StringIO):
-    """One that shows nothing, for the bar to be drawn on."""
+    """A terminal that shows nothing, for the progress bar."""
 
     def isatty(self) -> bool:
         return True

@@ -1,10 +1,10 @@
-"""The sizes that are measured, and how much work a training step of each is."""
+"""The sizes of models and batches to measure, and the work of a training step in each."""
 
 from dataclasses import dataclass
 
 from lstm_lm.config import Cell, CoreName, ModelConfig
 
-BLOCKS = {Cell.lstm: 4, Cell.gru: 3, Cell.rnn: 1}  # of hidden_size rows in a cell's weights
+BLOCKS = {Cell.lstm: 4, Cell.gru: 3, Cell.rnn: 1}  # blocks of hidden_size rows in the weights
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Shape:
     hidden_size: int
     num_steps: int
     batch_size: int
-    embedding_size: int | None = None  # none: one-hot input
+    embedding_size: int | None = None  # None: one-hot input
 
     def __str__(self) -> str:
         embedded = "" if self.embedding_size is None else f", embedding {self.embedding_size}"
@@ -24,11 +24,11 @@ class Shape:
 
     @property
     def tokens(self) -> int:
-        """Of one batch."""
+        """Number of tokens in a batch."""
         return self.num_steps * self.batch_size
 
     def model(self, cell: Cell, core: CoreName = CoreName.builtin) -> ModelConfig:
-        """With one bias where that is possible: two would be trained twice as fast."""
+        """Model settings; one bias where possible, as two would have twice the learning rate."""
         return ModelConfig(
             cell=cell,
             core=core,
@@ -38,9 +38,9 @@ class Shape:
         )
 
     def step_flop(self, cell: Cell) -> int:
-        """Of the matrix products of a training step, which is a forward and two backward ones.
+        """Floating point operations of a training step's products: one forward, two backward.
 
-        One-hot input counts as none, as a row of the weights could be looked up instead.
+        One-hot input counts as none, because a row of the weights could be looked up instead.
         """
         into_cell = self.hidden_size + (self.embedding_size or 0)
         cell_weights = BLOCKS[cell] * self.hidden_size * into_cell
@@ -49,9 +49,9 @@ class Shape:
 
 
 SHAPES = {
-    "tiny": Shape(28, 8, 4, 4),  # next to no work, so that overhead shows
-    "small": Shape(28, 256, 35, 32),  # that of the chapter of d2l.ai
+    "tiny": Shape(28, 8, 4, 4),  # hardly any work, to show overhead
+    "small": Shape(28, 256, 35, 32),  # as in the chapter of d2l.ai
     "medium": Shape(64, 512, 100, 64),
     "large": Shape(64, 1024, 35, 64),
-    "words": Shape(10_000, 1150, 70, 20, embedding_size=400),  # that of AWD-LSTM
+    "words": Shape(10_000, 1150, 70, 20, embedding_size=400),  # as in AWD-LSTM
 }

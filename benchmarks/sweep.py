@@ -1,7 +1,7 @@
-"""Sweeps: many small models side by side, one thread each, against in turn, with all threads.
+"""Speed of sweeps of small models: side by side with one thread each, or in turn with all.
 
-How many tokens all of them together learn from in a second, by what their runs say of
-themselves. Real sweeps, in processes of their own.
+The figure is the total number of training tokens per second, from the runs' own summaries. The
+sweeps are real, with their own processes.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from benchmarks.interleaved import Busyness, Effort, Rounds, Spread
 from benchmarks.rows import Row
 from lstm_lm.machine import cores
 
-# The chapter's shape, on the built-in text. No validation, no final figures to speak of.
+# The chapter's shape, on the built-in text; hardly any validation and final figures.
 SMALL_MODEL = [
     "data.cleaning=letters",
     "data.max_tokens=400000",
@@ -45,10 +45,10 @@ class Way(NamedTuple):
 
 @dataclass
 class Measured:
-    """Of one sweep."""
+    """Speed of one sweep, in tokens per second."""
 
-    whole: float  # tokens per second, the start of processes included
-    training: float  # the same, from each job's first step to its last
+    whole: float  # including the start of processes
+    training: float  # from each job's first step to its last
 
 
 def measure(
@@ -59,14 +59,15 @@ def measure(
     rounds: int,
     busyness: Busyness,
 ) -> list[Row]:
-    """
+    """The rows that compare side by side with in turn, in each precision.
+
     Args:
-        train: the script that trains.
-        steps: of each job.
+        train: path of the training script.
+        steps: training steps of each job.
     """
     ways = [Way(*way) for way in itertools.product((SIDE_BY_SIDE, IN_TURN), precisions)]
     measured: dict[Way, list[Measured]] = {way: [] for way in ways}
-    # A sample takes half a minute, too long to be hoped for undisturbed if taken again.
+    # No repeats: a sample takes half a minute, so a second one is hardly ever undisturbed, either.
     effort = Effort(rounds, seconds=0, repeats=0)
     for way in Rounds(ways, effort, cores(), busyness):
         measured[way].append(run_sweep(train, way, jobs, steps))
@@ -108,7 +109,7 @@ def compare(measured: dict[Way, list[Measured]], one: Way, other: Way, counted: 
     return Row(
         what=f"{one.order} {one.precision} / {other.order} {other.precision}, {included}",
         shape="hidden 256, 35 steps, batch 32",
-        threads=cores(),  # of both ways together
+        threads=cores(),  # in total, the same for both
         device="cpu",
         dtype=one.precision,
         ratio=ratio.median,

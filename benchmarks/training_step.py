@@ -1,4 +1,4 @@
-"""A training step without any framework around it, as the ways to compute it are timed by."""
+"""A bare training step in PyTorch, to time the cores with."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ WARM_UP = 2  # steps
 
 
 class BareTraining:
-    """Forward, loss, backward, clipping and optimizer step, and nothing else."""
+    """Bare training: forward, loss, backward, clipping and optimizer step, nothing else."""
 
     def __init__(self, model: nn.Module, config: OptimizerConfig, precision: str) -> None:
         self.model = model
@@ -38,7 +38,7 @@ class BareTraining:
         targets: Int[Tensor, "time batch"],
         state: State | None = None,
     ) -> State:
-        """The state that the batch ends in, cut from its graph."""
+        """Train on one batch; return the state after it, detached from its graph."""
         with self.precision:
             logits, state = self.model(inputs, state)
             loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
@@ -51,21 +51,21 @@ class BareTraining:
 
 
 def random_ids(shape: Shape, device: torch.device) -> Int[Tensor, "steps batch"]:
-    """The same for the same shape."""
+    """Random ids for a batch of this shape, always the same."""
     size = (shape.num_steps + 1, shape.batch_size)
     generator = torch.Generator().manual_seed(0)
     return torch.randint(shape.vocabulary_size, size, generator=generator).to(device)
 
 
 def step_seconds(training: BareTraining, ids: Int[Tensor, "steps batch"]) -> float:
-    """What a step takes when the first ones, which are slow, are done."""
+    """Time of one step, after the first ones, which are slow."""
     for _ in range(WARM_UP):
         training.step(ids[:-1], ids[1:])
     return seconds(lambda: training.step(ids[:-1], ids[1:]), ids.device)
 
 
 def largest_difference(trainings: Sequence[BareTraining]) -> float:
-    """Between losses, or norms of the gradient, of the same step, as a share of the least."""
+    """Largest relative difference of losses or gradient norms in the same step."""
     differences = []
     for every in ([t.losses for t in trainings], [t.gradient_norms for t in trainings]):
         steps = min(map(len, every))

@@ -185,7 +185,7 @@ def test_a_run_is_trained_and_read_back(small):
     folders = [lstm_lm.train(config).folder for _ in range(2)]
     assert len(set(folders)) == 2 and all(folder.parts[0] == "outputs" for folder in folders)
     assert lstm_lm.train(config, output="mine").folder == Path("mine")
-    with pytest.raises(SettingsError, match="mine holds a run already"):
+    with pytest.raises(SettingsError, match="mine has a run already"):
         lstm_lm.train(config, output="mine")
 
 
@@ -247,7 +247,7 @@ def test_mistakes_with_a_run(small):
         (lambda: run.evaluate("a"), "the text has 1 tokens"),
         (lambda: run.evaluate(split="dev"), "there is no dev split; there are training"),
         (lambda: run.generate(""), "at least one token"),
-        (lambda: run.generate("a", tokens=-1), "tokens must not be negative, not -1"),
+        (lambda: run.generate("a", tokens=-1), "tokens must be >= 0, not -1"),
         (lambda: run.resume(["model.hidden_size=8"]), "cannot change model.hidden_size"),
         (lambda: run.resume(["training.epoch=8"]), "did you mean training.epochs"),
         (lambda: run.resume(["hydra.run.dir=x"]), "leave out resume, hydra.run.dir"),
@@ -333,5 +333,5 @@ except lstm_lm.errors.SettingsError as error:
 def test_a_notebook_cannot_start_processes(small, monkeypatch):
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     config = lstm_lm.compose([*small, "device=ddp", "device.accelerator=cpu"])
-    with pytest.raises(SettingsError, match="device.devices=2 starts this program once more"):
+    with pytest.raises(SettingsError, match="device.devices=2 starts this program again"):
         lstm_lm.train(config)

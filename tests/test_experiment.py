@@ -158,7 +158,7 @@ def test_a_run_whose_backend_cannot_be_here_is_used_with_another(
     train(config, tmp_path / "run")
     monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
     run = restore(tmp_path / "run")
-    assert "needs a GPU" in caplog.text and "model.backend=torch is taken" in caplog.text
+    assert "needs a GPU" in caplog.text and "Using model.backend=torch" in caplog.text
     assert [core.backend for core in run.model.cores] == [Backend.torch]
     assert run.model(torch.zeros(3, 2, dtype=torch.long))[0].isfinite().all()
 
@@ -430,7 +430,7 @@ def test_an_error_leaves_a_true_status(small_run, tmp_path, monkeypatch):
 def test_a_folder_holds_one_run(small_run, tmp_path):
     train(small_run("training.steps=1"), tmp_path / "run")
     before = (tmp_path / "run/summary.json").read_bytes()
-    with pytest.raises(SettingsError, match="holds a run already"):
+    with pytest.raises(SettingsError, match="has a run already"):
         train(small_run("training.steps=1"), tmp_path / "run")
     assert (tmp_path / "run/summary.json").read_bytes() == before
 

@@ -71,7 +71,7 @@ def replace_by_huge(path: Path) -> None:
 
 
 # What becomes of a file, and what is said of it then.
-SPOILED = {"it is a pipe, not a file": replace_by_pipe, "8 TiB need 16 TiB": replace_by_huge}
+SPOILED = {"it is a pipe, not a file": replace_by_pipe, "8 TiB needs 16 TiB": replace_by_huge}
 
 
 @pytest.mark.parametrize("command", ["train", "sweep", "resume"])
@@ -91,7 +91,7 @@ def test_a_text_that_can_be_read_only_once_is_refused(
 
 def test_standard_input_is_no_text_to_train_on_even_where_it_is_a_file():
     for path in "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0":
-        with pytest.raises(SettingsError, match="another text the next time: save the text as a"):
+        with pytest.raises(SettingsError, match="another text in the next run: save the text as a"):
             find_corpus(DataConfig(text=TextName.file, path=path))
 
 
@@ -157,7 +157,7 @@ def test_a_record_that_cannot_be_read_is_named(name, reason, run_folder):
 def test_a_config_is_no_pipe_and_not_larger_than_memory(run_folder):
     config = RunFolder(run_folder).config
     replace_by_huge(config)
-    with pytest.raises(DamagedFile, match="8 TiB need 16 TiB of memory"):
+    with pytest.raises(DamagedFile, match="8 TiB needs 16 TiB of memory"):
         restore(run_folder)
     replace_by_pipe(config)
     with pytest.raises(SettingsError, match="has no config.yaml"):
@@ -220,13 +220,13 @@ def test_a_text_larger_than_memory_is_named_with_both_sizes(
         arguments += ["hydra.sweep.dir=sweep", "seed=1,2", "-m"]
     code, _, errors = type_command(script, *arguments)
     assert (code, errors.count("\n")) == (2, 1)
-    assert "its 8 TiB need 16 TiB of memory" in errors and "use a part of it" in errors
+    assert "its 8 TiB needs 16 TiB of memory" in errors and "use a part of it" in errors
     assert f"there are only {memory() / 2**30:.4g} GiB" in errors
 
 
 def test_a_text_that_has_outgrown_memory_is_not_gone_on_with(run_folder):
     os.truncate(RunFolder(run_folder).read_config().data.path, 2**43)
-    with pytest.raises(SettingsError, match="its 8 TiB need"):
+    with pytest.raises(SettingsError, match="its 8 TiB needs"):
         resume(run_folder, {"training.epochs": 2})
 
 

@@ -83,13 +83,13 @@ def test_tokens_are_drawn_in_proportion(settings, expected):
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"temperature": -1.0}, "temperature must not be negative"),
-        ({"temperature": float("nan")}, "temperature must not be negative"),
-        ({"seed": 2**64}, "a seed must be from 0"),
+        ({"temperature": -1.0}, "temperature must be >= 0"),
+        ({"temperature": float("nan")}, "temperature must be >= 0"),
+        ({"seed": 2**64}, "the seed must be from 0"),
         ({"top_k": 0}, "top-k must be at least 1"),
         ({"top_p": 0.0}, "top-p must be above 0"),
         ({"top_p": 1.5}, "top-p must be above 0 and at most 1"),
-        ({"samples": 0}, "at least one sample"),
+        ({"samples": 0}, "samples must be at least 1"),
     ],
 )
 def test_numbers_out_of_range_are_refused(model, settings, reason):

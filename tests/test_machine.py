@@ -138,7 +138,7 @@ def test_instructions_that_onednn_must_not_use_do_not_count(
     assert bfloat16.is_native == is_native
     assert (
         is_native
-        or bfloat16.reason == f"{name}={value.upper()} leaves out this processor's avx512_bf16"
+        or bfloat16.reason == f"{name}={value.upper()} disables this processor's avx512_bf16"
     )
 
 

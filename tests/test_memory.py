@@ -101,9 +101,9 @@ def test_a_text_for_which_no_memory_is_left_is_named(tiny_run, tmp_path):
     assert as_bytes.startswith(f"cannot read {text}: its 19 MiB do not fit into the memory that is")
     assert len(as_tokens) == 2
     for line in as_tokens:
-        assert line.startswith(f"{text} has 19 MiB, which do not fit as tokens into the ")
-        assert line.endswith("use a part of it, for example what head -c 1G gives")
-    assert to_evaluate.startswith("the text has 208 MiB, which do not fit as tokens")
+        assert line.startswith(f"{text} has 19 MiB, too much to tokenize in ")
+        assert line.endswith("use a part of it, for example the output of head -c 1G")
+    assert to_evaluate.startswith("the text has 208 MiB, too much to tokenize")
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_without_locks_it_is_said_once_that_nobody_can_know(file_system_refuses,
     with locked(tmp_path / "one") as is_ours, waiting_for(tmp_path / "two", "waits"):
         assert is_ours and is_locked(tmp_path / "one") is None
     assert [record.message for record in caplog.records] == [
-        "warning: this file system has no locks: see to it that no other process trains there"
+        "warning: this file system has no locks: make sure that no other process trains there"
     ]
     assert is_locked(tmp_path / "none") is False
 

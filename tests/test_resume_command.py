@@ -332,7 +332,7 @@ def test_two_at_once_and_a_kill(tmp_path):
         with Process(folder, *LONG, "resume=auto", **real) as second:
             output, errors = second.process.communicate(timeout=PATIENCE)
             assert second.process.returncode == 2
-            assert errors == f"error: another process is training in {folder}: wait for its end\n"
+            assert errors == f"error: another process is training in {folder}: wait until it ends\n"
         assert first.process.poll() is None
         first.process.kill()
         first.process.wait()

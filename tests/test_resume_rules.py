@@ -241,7 +241,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(
     damage(folder / "checkpoints/last.ckpt", how)
     caplog.set_level("INFO")
     resume(folder, {})
-    assert "last.ckpt" in caplog.text and "going back to the one before it" in caplog.text
+    assert "last.ckpt" in caplog.text and "using the checkpoint before it" in caplog.text
     assert "goes on after step 16" in caplog.text
     train(tiny_run("checkpoint.every_steps=16", "model.dropout=0.2"), tmp_path / "whole")
     assert_same_end(tmp_path / "whole", folder)
@@ -339,7 +339,7 @@ def test_checkpoints_of_another_run_are_refused(tiny_run, cut_run, tmp_path):
         resume(folder, {})
     (other / "config.yaml").unlink()
     before = contents(other)
-    with pytest.raises(SettingsError, match="has checkpoints, of a run without config.yaml"):
+    with pytest.raises(SettingsError, match="has checkpoints of a run, but no config.yaml"):
         train(tiny_run(), other)
     assert contents(other) == before
 
@@ -388,10 +388,10 @@ def test_a_checkpoint_that_would_run_code_is_refused(is_plain_pickle, cut_run, t
     assert trace.exists()  # so it is a real one
     trace.unlink()
     for load in (lambda: resume(folder, {}), lambda: restore(folder, "last")):
-        with pytest.raises(SettingsError, match="last.ckpt is refused: it is not a checkpoint of"):
+        with pytest.raises(SettingsError, match="last.ckpt is rejected: it is not a checkpoint of"):
             load()
     (folder / "checkpoints/best.ckpt").write_bytes(file.read_bytes())
-    with pytest.raises(SettingsError, match="best.ckpt is refused"):
+    with pytest.raises(SettingsError, match="best.ckpt is rejected"):
         restore(folder)
     assert not trace.exists()
 
@@ -426,7 +426,7 @@ CHANGES = {
     "config.yaml is not what this run was started with": edit_config,
     "config.yaml is damaged": lambda folder: (folder / "config.yaml").write_text("seed: [1"),
     "is not a run's folder": lambda folder: (folder / "config.yaml").unlink(),
-    "summary.json does not say threads": forget_threads,
+    "summary.json lacks threads": forget_threads,
     "summary.json is damaged": lambda folder: (folder / "summary.json").write_text("{"),
     "summary.json cannot be read": lambda folder: (folder / "summary.json").unlink(),
 }

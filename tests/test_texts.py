@@ -223,7 +223,7 @@ def test_names_and_texts_that_only_python_can_give_are_refused(tiny_run, tmp_pat
         run.evaluate(file="a\0b")
     with pytest.raises(SettingsError, match="no folder can have the name"):
         train(tiny_run(), Path("a\0b"))
-    with pytest.raises(SettingsError, match="the text has .* in it, no character"):
+    with pytest.raises(SettingsError, match="the text contains .*, which is no character"):
         run.evaluate("the time\udcff")
 
 
@@ -238,7 +238,7 @@ def test_a_text_that_is_no_file_of_the_users_has_no_path(tiny_run, tmp_path):
 def test_a_run_that_goes_on_keeps_where_its_text_is_now(epochs, moved, monkeypatch):
     run, text = moved
     before = summary_of(run)["fingerprint"]
-    with pytest.raises(SettingsError, match="data.path=FILE says where the text is"):
+    with pytest.raises(SettingsError, match="set data.path=FILE to the text"):
         resume(run, {"training.epochs": epochs})
     monkeypatch.chdir(text.parent)
     resume(run, {"data.path": text.name, "training.epochs": epochs})
@@ -382,8 +382,8 @@ def test_words_are_the_same_whatever_ends_the_lines(tmp_path):
 @pytest.mark.parametrize(
     ("tokens", "settings", "says"),
     [
-        (6000, {"validation_size": 1}, "set a larger data.validation_size; from 1 on it is a num"),
-        (6000, {"test_size": 1}, "set a larger data.test_size or 0; from 1 on it is a number"),
+        (6000, {"validation_size": 1}, "set a larger data.validation_size; a value from 1 on is"),
+        (6000, {"test_size": 1}, "set a larger data.test_size or 0; a value from 1 on is a n"),
         (15, {}, "use a longer text or set a larger data.validation_size$"),
         (30, {"test_size": 0.01}, "use a longer text or set a larger data.test_size or 0$"),
         (2, {}, "data.test_size=0.05: use a longer text$"),
@@ -428,7 +428,7 @@ def test_a_link_to_what_is_another_text_the_next_time_is_refused(link, tmp_path)
     (tmp_path / "link").symlink_to(link)
     (tmp_path / "second").symlink_to("link")
     config = DataConfig(text=TextName.file, path=str(tmp_path / "second"))
-    with pytest.raises(SettingsError, match="is another text the next time: save the text as a"):
+    with pytest.raises(SettingsError, match="is another text in the next run: save the text as a"):
         read_splits(config)
 
 

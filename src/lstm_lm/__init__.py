@@ -1,28 +1,28 @@
-"""Recurrent language models whose core can be swapped.
+"""Recurrent language models with interchangeable cores.
 
     compose, train, load_run, runs        what scripts and notebooks use
-    LanguageModelModule, TextDataModule   for a Trainer of Lightning's
+    LanguageModelModule, TextDataModule   for Lightning's Trainer
 
     api              runs in Python: train, load_run, Run
     commands         the programs: parse, call, print
-    command_line     what was typed → config, and the loggers and callbacks it names
+    command_line     typed arguments → config, and the loggers and callbacks it names
     experiment       config → a run's folder
-    resume           the rules of resuming, and doing it
-    sweep            grid → jobs, each a run in a process of its own
-    training         the LightningModule and what hangs on it
-    evaluation       how well a model predicts a text
+    resume           check what a resumed run may change, and resume it
+    sweep            grid → jobs, each a run in its own process
+    training         the LightningModule, its callbacks, loggers and Trainer
+    evaluation       score a model on a text
     generation       continue a prompt
-    inside           what units and gates do
-    report           numbers of many runs; report.pictures draws them
-    saved            what runs and sweeps leave on disk, and reading it back
+    inside           activity of units and gates
+    report           results of many runs; report.pictures draws them
+    saved            write and read the files of runs and sweeps
     data             text → tokens → ids → batches
     model            ids → embedding → cores → logits; model.fused: the same equations, fast
     config           every setting, typed and checked
     lightning_parts  Lightning's loggers, callbacks and Trainer arguments, by name
     machine          devices, precisions, cores, memory
     process          streams, exit codes, signals, parents
-    files            whole or absent; locks; the cache folder
-    errors           how a run can end
+    files            atomic files, locks, the cache folder
+    errors           exceptions that end a run
 
 A part imports only from those below it; ``pyproject.toml`` has the layers. ``data`` and ``model``
 never import each other.
@@ -52,7 +52,7 @@ __all__ = [
     "train",
 ]
 
-# Imported when first asked for, as PyTorch and Lightning take seconds.
+# Imported on first use, because PyTorch and Lightning take seconds.
 HOMES = {
     "LanguageModelModule": "lstm_lm.training.module",
     "Run": "lstm_lm.api",

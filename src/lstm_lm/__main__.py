@@ -1,6 +1,6 @@
-"""The commands of this project from any folder: ``lstm-lm train`` or ``python -m lstm_lm train``.
+"""Run a command from any folder: ``lstm-lm train`` or ``python -m lstm_lm train``.
 
-Each is a module of :mod:`lstm_lm.commands`; the scripts of the same names call the same.
+Each command is a module of :mod:`lstm_lm.commands`; the scripts call the same modules.
 """
 
 import runpy
@@ -10,10 +10,10 @@ from lstm_lm import process
 
 COMMANDS = {
     "train": "train one model, or with -m a sweep; lists every setting with --help",
-    "evaluate": "how well a trained model predicts a text",
+    "evaluate": "score a trained model on a text",
     "generate": "continue a prompt with a trained model",
-    "compare": "a table and pictures of several runs",
-    "inspect": "a page that shows what units and gates do",
+    "compare": "make a table and pictures of several runs",
+    "inspect": "make a page that shows what units and gates do",
 }
 USAGE = "\n".join(
     ["usage: lstm-lm COMMAND ...", "", *(f"  {name:10}{does}" for name, does in COMMANDS.items())]
@@ -30,7 +30,7 @@ def main() -> None:
     else:
         del sys.argv[1]
         process.train_command = "lstm-lm train"
-        # As a program of its own, so that Lightning can start it again for other ranks.
+        # Run as __main__, so that Lightning can start the same program for other ranks.
         runpy.run_module(f"lstm_lm.commands.{name}", run_name="__main__", alter_sys=True)
 
 

@@ -1,4 +1,4 @@
-"""Runs as Python sees them: trained, read back, used, gone on with."""
+"""The Python interface: train, load, use and resume runs."""
 
 import contextlib
 import logging
@@ -33,23 +33,23 @@ from lstm_lm.saved.load_model import TrainedModel, restore
 from lstm_lm.saved.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    import lstm_lm.training.module  # Lightning: not to use a model
+    import lstm_lm.training.module  # imports Lightning, not needed to use a model
 
 E = TypeVar("E", bound=StrEnum)
 
 # PyTorch's random state belongs to the process, and a run draws from it.
 TRAINING = threading.RLock()
-FOLDERS_OF_SEVERAL: list[Path] = []  # of runs that several processes trained in this program
+FOLDERS_OF_SEVERAL: list[Path] = []  # of the runs trained here by several processes
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Run(TrainedModel):
-    """A run as its folder was when it was trained or read back, with one checkpoint's weights.
+    """A trained run, as its folder was when it was loaded, with one checkpoint's weights.
 
-    ``folder``, ``config``, ``summary`` (status and figures), ``vocabulary``, and the ``model``, in
-    evaluation mode.
+    It has ``folder``, ``config``, ``summary`` (status and figures), ``vocabulary``, and ``model``
+    in evaluation mode.
     """
 
     def __repr__(self) -> str:
@@ -58,7 +58,7 @@ class Run(TrainedModel):
 
     @cached_property
     def module(self) -> "lstm_lm.training.module.LanguageModelModule":
-        """The model as a ``Trainer`` takes it; its weights are those of ``model``."""
+        """The model as a LightningModule, for a ``Trainer``; it shares the weights of ``model``."""
         from lstm_lm.training.module import LanguageModelModule
 
         module = LanguageModelModule.from_config(self.config, vocabulary_size=len(self.vocabulary))
@@ -75,18 +75,19 @@ class Run(TrainedModel):
         data_root: str | None = None,
         text_path: str | Path | None = None,
     ) -> Score:
-        """How well the model predicts a text, every token but the first.
+        """Score the model on a text: every token but the first is predicted.
 
         Args:
-            text: one of your own.
-            file: the same, in UTF-8.
-            split: without either, which part of the run's text: training, validation or test.
-            reset_every: tokens after which the state starts from zero again.
-            data_root: the folder texts are kept in, if not the one that the run used.
-            text_path: where the run's own file is, if not where it was.
+            text: your own text.
+            file: the path of your own text, in UTF-8.
+            split: without ``text`` and ``file``, a split of the run's text: training, validation
+                or test.
+            reset_every: number of tokens after which the state is reset to zero.
+            data_root: the data folder, if it is not the one that the run used.
+            text_path: the path of the run's own text, if it was moved.
 
         Raises:
-            SettingsError: if the text cannot be had or has nothing to predict.
+            SettingsError: if the text cannot be read or has nothing to predict.
         """
         if text is not None:
             part = split_of_text(self, text)
@@ -107,7 +108,7 @@ class Run(TrainedModel):
         top_p: float | None = None,
         seed: int = 0,
     ) -> str:
-        """The prompt as the model reads it, and how the model goes on; see :meth:`stream`."""
+        """The prompt as the model reads it, and its continuation; arguments: :meth:`stream`."""
         steps = self.stream(prompt, tokens, temperature, top_k, top_p, seed=seed)
         return "".join(piece for (piece,) in steps)
 
@@ -121,20 +122,20 @@ class Run(TrainedModel):
         samples: int = 1,
         seed: int = 0,
     ) -> Iterator[list[str]]:
-        """The prompt as the model reads it, then piece by piece what is added to each sample.
+        """The prompt as the model reads it, then the next piece of text for each sample.
 
         Args:
-            tokens: how many to add.
-            temperature: below 1 sharpens what the model expects, above 1 flattens it, 0 always
+            tokens: number of tokens to add.
+            temperature: below 1 sharpens the model's distribution, above 1 flattens it, 0 always
                 takes the likeliest token.
-            top_k: draw only from so many likeliest tokens.
-            top_p: draw only from the likeliest tokens that together have this probability.
+            top_k: sample only from this many likeliest tokens.
+            top_p: sample only from the likeliest tokens that together have this probability.
 
         Raises:
             SettingsError: if the prompt is empty or a number is out of range.
         """
         if tokens < 0:
-            raise SettingsError(f"tokens must not be negative, not {tokens}")
+            raise SettingsError(f"tokens must be >= 0, not {tokens}")
         data = self.config.data
         read = tokenize_prompt(prompt, data.level, data.cleaning)
         ids = self.vocabulary.encode(read)
@@ -146,13 +147,13 @@ class Run(TrainedModel):
         return spelled(read, steps, samples, data.level)
 
     def resume(self, overrides: Sequence[str] = ()) -> "Run":
-        """Go on in the run's folder as if it had never stopped; the run as it is then.
+        """Resume training in the run's folder as if it had never stopped; return the new state.
 
             run.resume(["training.epochs=20"])
 
         Args:
-            overrides: what is to be different from now on, as on the command line; nothing of what
-                is trained.
+            overrides: settings to change, as on the command line; none that belongs to the
+                fingerprint.
 
         Raises:
             SettingsError, RunFailed, KeyboardInterrupt: as :func:`train` does.
@@ -169,10 +170,10 @@ class Run(TrainedModel):
 
 
 def train(config: RunConfig, output: str | Path | None = None) -> Run:
-    """Train one model in a folder of its own; the run, with its best weights.
+    """Train one model in a new run folder; return the run with its best weights.
 
-    It works in any thread; where several ask for a run, one is trained after the other. Of the
-    processes of ``device=ddp`` only the first returns, the others end.
+    It works in any thread; calls from several threads train one after the other. With
+    ``device=ddp`` only rank 0 returns; the other processes exit.
 
     Args:
         config: what :func:`lstm_lm.compose` returns.
@@ -191,17 +192,17 @@ def train(config: RunConfig, output: str | Path | None = None) -> Run:
     if config.resume is not None:
         there = str(folder) if config.resume == "auto" else config.resume
         raise SettingsError(
-            f"train begins a new run: lstm_lm.load_run({there!r}).resume() goes on with one"
+            f"train starts a new run: use lstm_lm.load_run({there!r}).resume() to resume one"
         )
     config = checked_again(config)
     if config.trainer.get("fast_dev_run"):
         raise SettingsError(
-            "trainer.fast_dev_run keeps no run: use scripts/train.py debug=fast, or "
+            "trainer.fast_dev_run saves no run: use scripts/train.py debug=fast, or "
             "lightning.Trainer(fast_dev_run=True).fit(module, data)"
         )
     with training_alone(folder, config.device):
         train_in(config, folder)
-        return load_run(folder, device=config.device.accelerator)  # which draws numbers, too
+        return load_run(folder, device=config.device.accelerator)  # it draws random numbers, too
 
 
 def load_run(
@@ -212,16 +213,16 @@ def load_run(
     backend: str = Backend.auto,
     device: str = Accelerator.cpu,
 ) -> Run:
-    """A run read back from its folder, to be used or gone on with.
+    """Load a run from its folder, to use or resume it.
 
     Args:
-        checkpoint: whose weights, ``best`` or ``last``.
-        core: the core to run it on, if not the one it was trained with.
-        backend: of the fused core.
+        checkpoint: the weights to load, ``best`` or ``last``.
+        core: the core to run the model with; by default the one it was trained with.
+        backend: the backend of a fused core.
         device: ``cpu``, ``gpu`` or ``auto``.
 
     Raises:
-        SettingsError: if the folder is no run's, or something in it is missing or damaged.
+        SettingsError: if the folder has no run, or a file in it is missing or damaged.
     """
     limit_threads()
     trained = restore(
@@ -236,7 +237,7 @@ def load_run(
 
 @contextlib.contextmanager
 def training_alone(folder: Path, device: DeviceConfig) -> Iterator[None]:
-    """One run at a time; Ctrl-C, after which all is saved, is again what Python makes of it."""
+    """Context manager: one run at a time; after Ctrl-C raise KeyboardInterrupt, with all saved."""
     from lstm_lm.training.process_group import rank_of
 
     with TRAINING:
@@ -252,22 +253,21 @@ def training_alone(folder: Path, device: DeviceConfig) -> Iterator[None]:
                 raise
             is_saved = (folder / "checkpoints/last.ckpt").exists()
             raise KeyboardInterrupt(
-                f"lstm_lm.load_run({str(folder)!r}, checkpoint='last').resume() goes on"
+                f"resume with lstm_lm.load_run({str(folder)!r}, checkpoint='last').resume()"
                 if is_saved
                 else "stopped before a step was saved"
             ) from error
 
 
 def refuse_more_processes(device: DeviceConfig) -> None:
-    """Each starts the whole program anew and joins the first run that it comes to.
+    """Raise SettingsError unless this is a program's first run with several processes.
 
-    Raises:
-        SettingsError: where that is not this one.
+    Each process runs the whole program again and joins the first run in it.
     """
     if hasattr(sys, "ps1"):
         raise SettingsError(
-            f"device.devices={device.devices} starts this program once more for each process, "
-            "which a notebook cannot: write a script, or use device.devices=1"
+            f"device.devices={device.devices} starts this program again for each process, which "
+            "a notebook cannot: write a script, or use device.devices=1"
         )
     if FOLDERS_OF_SEVERAL:
         raise SettingsError(
@@ -281,10 +281,7 @@ def new_folder() -> Path:
 
 
 def choice(kind: type[E], name: str, value: str) -> E:
-    """
-    Raises:
-        SettingsError: if it is none of the kind's.
-    """
+    """The member of ``kind`` with this value; SettingsError if there is none."""
     if value not in list(kind):
         raise SettingsError(f"{name} must be one of {', '.join(kind)}, not {value}")
     return kind(value)
@@ -293,7 +290,7 @@ def choice(kind: type[E], name: str, value: str) -> E:
 def spelled(
     prompt: list[str], steps: Iterable[list[str]], samples: int, level: Level
 ) -> Iterator[list[str]]:
-    """The prompt, then what each step's tokens add to it."""
+    """The text of the prompt, then the text that each step's tokens add to it."""
     yield [spell(prompt, level)] * samples
     before = prompt[-1:] * samples
     for tokens in steps:

@@ -1,8 +1,8 @@
-"""Every setting of a run: its type, default and range, and what it changes.
+"""All settings of a run, with types, defaults and ranges, and what each one changes.
 
 Hydra merges ``conf/`` and the command line into :class:`RunConfig`, so an unknown key or a
-value of the wrong type is refused before anything runs; ranges are checked when the objects
-are made. The classes are not frozen, because Hydra must be able to override fields.
+value of the wrong type is rejected before anything runs. Ranges are checked when the objects
+are created. The classes are not frozen, because Hydra must be able to override fields.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class TextName(StrEnum):
-    """Which text to learn from; see :mod:`lstm_lm.data.corpora`."""
+    """Text to train on; see :mod:`lstm_lm.data.corpora`."""
 
     python_docs = auto()
     time_machine = auto()
@@ -41,14 +41,14 @@ GENERATED = {TextName.embedded_reber, TextName.recall, TextName.anbn}
 
 
 class Level(StrEnum):
-    """What one token is."""
+    """Unit of a token."""
 
     character = auto()
     word = auto()
 
 
 class Cleaning(StrEnum):
-    """What is done to a text before it is cut into tokens; see :mod:`lstm_lm.data.text`."""
+    """Cleaning of a text before it is tokenized; see :mod:`lstm_lm.data.text`."""
 
     none = auto()
     letters = auto()
@@ -56,21 +56,21 @@ class Cleaning(StrEnum):
 
 
 class VocabularySource(StrEnum):
-    """Which part of the text the vocabulary is built from."""
+    """Part of the text that the vocabulary is built from."""
 
     training = auto()
-    whole_text = auto()  # before it is cut or split, as the chapter does
+    whole_text = auto()  # before max_tokens and splitting, as in the chapter
 
 
 class Order(StrEnum):
-    """How batches go through the training text; see :mod:`lstm_lm.data.batches`."""
+    """Order of batches in the training text; see :mod:`lstm_lm.data.batches`."""
 
     consecutive = auto()
     random = auto()
 
 
 class Cell(StrEnum):
-    """Which recurrence, or attention instead of one."""
+    """Recurrent cell, or attention instead of one."""
 
     lstm = auto()
     gru = auto()
@@ -79,7 +79,7 @@ class Cell(StrEnum):
 
 
 class CoreName(StrEnum):
-    """Which implementation of the recurrence; same weights, same results."""
+    """Implementation of the recurrence; all have the same weights and results."""
 
     scratch = auto()
     builtin = auto()
@@ -87,27 +87,27 @@ class CoreName(StrEnum):
 
 
 class Backend(StrEnum):
-    """What computes a fused core; see :mod:`lstm_lm.model.fused`."""
+    """Backend that computes a fused core; see :mod:`lstm_lm.model.fused`."""
 
-    auto = "auto"  # cpp on a CPU that has a compiler, else torch
+    auto = "auto"  # cpp on a CPU if there is a compiler, else torch
     torch = "torch"  # any device
-    cpp = "cpp"  # a CPU; compiled when first asked for
-    triton = "triton"  # a GPU
+    cpp = "cpp"  # CPU only; compiled on first use
+    triton = "triton"  # GPU only
 
 
 class ResetGate(StrEnum):
-    """Where a GRU applies its reset gate: before or after the product with the weights."""
+    """Place of a GRU's reset gate: before or after the product with the weights."""
 
     before = auto()
     after = auto()
 
 
 class Initialization(StrEnum):
-    """How weights are initialized; see :mod:`lstm_lm.model.initialization`."""
+    """Initialization of the weights; see :mod:`lstm_lm.model.initialization`."""
 
     torch = auto()
     d2l = auto()
-    chrono = auto()  # of an LSTM or a GRU
+    chrono = auto()  # only LSTM and GRU
 
 
 class OptimizerName(StrEnum):
@@ -117,7 +117,7 @@ class OptimizerName(StrEnum):
 
 
 class Schedule(StrEnum):
-    """How the learning rate moves; see :mod:`lstm_lm.training.optimization`."""
+    """Schedule of the learning rate; see :mod:`lstm_lm.training.optimization`."""
 
     constant = auto()
     linear = auto()
@@ -125,32 +125,32 @@ class Schedule(StrEnum):
 
 
 class Accelerator(StrEnum):
-    auto = "auto"  # a GPU where there is one
+    auto = "auto"  # a GPU if there is one
     cpu = "cpu"
     gpu = "gpu"
 
 
-LARGEST = 3e38  # about what a float32 can hold
+LARGEST = 3e38  # about the largest float32
 BACKENDS = Backend.torch, Backend.cpp, Backend.triton  # what auto can stand for
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 AUTO = "auto"  # what suits the machine; see lstm_lm.model.auto_settings
 
 
 class Effect(StrEnum):
-    """What a setting changes; stands beside each field that changes less than what is trained."""
+    """Effect of a setting on the result; given at each field whose effect is not ``training``."""
 
-    training = auto()  # what is trained: it belongs to the fingerprint
-    cost = auto()  # how long, on what or from which file it is trained
-    nothing = auto()  # where things lie, and what is written meanwhile
+    training = auto()  # on what is trained: belongs to the fingerprint
+    cost = auto()  # on how long, on what device or from which file it is trained
+    nothing = auto()  # only on where files lie, and what is written meanwhile
 
 
 def changes(effect: Effect, default: Any) -> Any:
-    """A field whose setting changes only so much."""
+    """A dataclass field for a setting with this effect."""
     return field(default=default, metadata={"effect": effect})
 
 
 def group(kind: type, effect: Effect = Effect.training) -> Any:
-    """A field with a group of settings, none of which changes more."""
+    """A dataclass field for a group of settings that have at most this effect."""
     return field(default_factory=kind, metadata={"effect": effect})
 
 
@@ -158,28 +158,30 @@ def group(kind: type, effect: Effect = Effect.training) -> Any:
 class DataConfig:
     text: TextName = TextName.python_docs
     path: str | None = changes(Effect.cost, None)  # of the user's own UTF-8 text, for text=file
-    # Where texts are kept; null: $LSTM_LM_DATA, else a cache folder.
+    # The data folder, which keeps texts; null: $LSTM_LM_DATA, else a cache folder.
     root: str | None = changes(Effect.nothing, None)
     level: Level = Level.character
     cleaning: Cleaning = Cleaning.none
-    # Below 1 a share of the tokens, from 1 on a number of them, taken from the text's end.
-    # Without test tokens the validation text doubles as test text. Both are ignored where a
-    # text comes with splits of its own.
+    # Below 1 a share of the tokens, from 1 on a number of tokens; taken from the text's end.
+    # Without test tokens the validation text is also the test text. Both sizes are ignored if a
+    # text comes with its own splits.
     validation_size: float = 0.05
     test_size: float = 0.05
-    max_tokens: int | None = None  # use no more than the text's first; generate so many
+    max_tokens: int | None = None  # use only the first tokens of a text; generate this many
     vocabulary_from: VocabularySource = VocabularySource.training
     minimum_count: int = 1  # rarer tokens become <unk>
     order: Order = Order.consecutive
     batch_size: int = 32  # windows per batch, over all processes
     num_steps: int = 35  # tokens per window
-    evaluation_rows: int = 32  # rows the validation text is cut into while training
-    # Tokens; also report final figures with the state reset so.
+    evaluation_rows: int = 32  # rows of the validation text that are read side by side
+    # Tokens: also report final figures with the state reset after this many.
     reset_every: int | None = changes(Effect.nothing, None)
-    # Of generated texts; see lstm_lm.data.generated.
+    # Only for generated texts; see lstm_lm.data.generated.
     text_seed: int = 0
-    lag: int = 10  # of recall: how many symbols lie between one and its recall
-    longest: int = 10  # of anbn: the largest n learned from; the test text has up to twice as many
+    lag: int = 10  # recall: number of symbols between a symbol and its recall
+    longest: int = (
+        10  # anbn: the largest n in training; in the test text it is up to twice as large
+    )
 
     def __post_init__(self) -> None:
         require_positive(
@@ -198,20 +200,20 @@ class DataConfig:
         if self.text is TextName.file and self.path is None:
             raise SettingsError("data=text_file needs data.path=<a UTF-8 text file>")
         if self.text is not TextName.file and self.path is not None:
-            raise SettingsError(f"data.path goes with data=text_file, not with {self.text}")
+            raise SettingsError(f"data.path needs data=text_file, not {self.text}")
         if self.text in GENERATED:
             self.require_whole_symbols()
 
     def require_whole_symbols(self) -> None:
         if self.max_tokens is None:
-            raise SettingsError(f"data={self.text} has no end: set data.max_tokens")
+            raise SettingsError(f"data={self.text} is endless: set data.max_tokens")
         if self.level is not Level.character or self.cleaning is not Cleaning.none:
             raise SettingsError(
-                f"data={self.text} is made of symbols: it needs data.level=character "
+                f"data={self.text} consists of symbols: it needs data.level=character "
                 f"data.cleaning=none, not {self.level} and {self.cleaning}"
             )
         if self.minimum_count > 1:
-            raise SettingsError(f"data={self.text} needs all of its symbols: data.minimum_count=1")
+            raise SettingsError(f"data={self.text} needs all its symbols: set data.minimum_count=1")
 
 
 @dataclass
@@ -226,10 +228,10 @@ class ModelConfig:
     second_bias: bool = True  # false: bias_hh stays zero and is not trained
     reset_gate: ResetGate = ResetGate.after
     init: Initialization = Initialization.torch
-    longest_memory: int = 100  # steps, about, that units keep what they have read with init=chrono
-    forget_bias: float | None = None  # of an LSTM at the start; null: as init draws it
-    # Of a transformer.
-    context: int = 64  # steps that each step attends to, its own among them
+    longest_memory: int = 100  # for init=chrono: about the longest time units keep inputs, in steps
+    forget_bias: float | None = None  # initial value in an LSTM; null: as drawn by init
+    # Only for model.cell=transformer.
+    context: int = 64  # number of steps that each step attends to, its own included
     heads: int = 4
 
     def __post_init__(self) -> None:
@@ -242,10 +244,8 @@ class ModelConfig:
             embedding_size=self.embedding_size,
         )
         require_share("model", dropout=self.dropout)
-        is_of_any_core = self.backend in (
-            Backend.auto,
-            Backend.torch,
-        )  # run folders of other cores have torch
+        # Run folders of other cores have torch.
+        is_of_any_core = self.backend in (Backend.auto, Backend.torch)
         if not is_of_any_core and self.core is not CoreName.fused:
             raise SettingsError(
                 f"model.backend={self.backend} needs model.core=fused, not {self.core}"
@@ -257,7 +257,7 @@ class ModelConfig:
         if before and (self.cell is not Cell.gru or self.core is not CoreName.scratch):
             raise SettingsError(
                 "model.reset_gate=before needs model.cell=gru model.core=scratch: "
-                "the other cores apply the reset gate after the product, as torch.nn.GRU"
+                "the other cores apply the reset gate after the product, like torch.nn.GRU"
             )
         if self.cell is Cell.gru and not before and not self.second_bias:
             raise SettingsError(
@@ -273,21 +273,20 @@ class ModelConfig:
             )
         if self.hidden_size % (2 * self.heads):
             raise SettingsError(
-                f"model.heads={self.heads} must share out pairs of model.hidden_size="
-                f"{self.hidden_size} units evenly: choose a hidden size that is a multiple of "
-                f"{2 * self.heads}"
+                f"model.hidden_size={self.hidden_size} must be a multiple of {2 * self.heads}: "
+                f"twice model.heads={self.heads}"
             )
         if self.init is Initialization.d2l or not self.second_bias:
             raise SettingsError(
-                "model.init=d2l and model.second_bias=false are about recurrent cells, not "
+                "model.init=d2l and model.second_bias=false need a recurrent cell, not "
                 "model.cell=transformer"
             )
 
     def require_gates(self) -> None:
         if self.init is Initialization.chrono and self.cell not in (Cell.lstm, Cell.gru):
             raise SettingsError(
-                f"model.init=chrono is about gates that keep: it needs model.cell=lstm or gru, not "
-                f"{self.cell}"
+                f"model.init=chrono needs a cell with a forget or update gate: model.cell=lstm or "
+                f"gru, not {self.cell}"
             )
         if self.longest_memory < 3:
             raise SettingsError(
@@ -297,8 +296,8 @@ class ModelConfig:
             return
         if self.cell is not Cell.lstm or self.init is Initialization.chrono:
             raise SettingsError(
-                "model.forget_bias needs model.cell=lstm, and another model.init than chrono, "
-                "which draws it"
+                "model.forget_bias needs model.cell=lstm, and not model.init=chrono, which draws "
+                "the bias itself"
             )
         if not abs(self.forget_bias) < LARGEST:
             raise SettingsError(f"model.forget_bias must be finite, not {self.forget_bias}")
@@ -308,11 +307,11 @@ class ModelConfig:
 class OptimizerConfig:
     name: OptimizerName = OptimizerName.sgd
     learning_rate: float = 1.0
-    momentum: float = 0.0  # of sgd
+    momentum: float = 0.0  # only sgd
     weight_decay: float = 0.0
-    clip_norm: float | None = 1.0  # largest global norm of the gradient; null: not clipped
+    clip_norm: float | None = 1.0  # largest global norm of the gradient; null: no clipping
     schedule: Schedule = Schedule.constant
-    warmup_steps: int = 0  # over which the learning rate rises to its full value
+    warmup_steps: int = 0  # the learning rate rises over these steps to its full value
 
     def __post_init__(self) -> None:
         require_positive(
@@ -327,21 +326,21 @@ class OptimizerConfig:
         )
         require_share("optimizer", momentum=self.momentum)
         if self.momentum and self.name is not OptimizerName.sgd:
-            raise SettingsError(f"optimizer.momentum goes with sgd, not with {self.name}")
+            raise SettingsError(f"optimizer.momentum needs optimizer.name=sgd, not {self.name}")
 
     @property
     def is_constant(self) -> bool:
-        """Whether the learning rate stays as it is."""
+        """True if the learning rate never changes."""
         return self.schedule is Schedule.constant and self.warmup_steps == 0
 
 
 @dataclass
 class TrainingConfig:
-    """How long to train (whichever budget is used up first) and how often to look."""
+    """Training budget (the first one used up ends the run), logging and validation intervals."""
 
     epochs: int | None = changes(Effect.cost, 10)
     steps: int | None = changes(Effect.cost, None)
-    # Of wall time from the first step on, validation included.
+    # Wall time from the first step on, validation included.
     minutes: float | None = changes(Effect.cost, None)
     log_every: int = changes(Effect.nothing, 50)  # steps
     validate_every: int = 1  # epochs
@@ -363,7 +362,7 @@ class TrainingConfig:
 
 @dataclass
 class CheckpointConfig:
-    """When to save besides after each epoch, before each validation and when a run stops."""
+    """Extra checkpoints, besides those at each epoch's end, each validation and a run's stop."""
 
     every_steps: int | None = None
     every_minutes: float | None = 5.0
@@ -376,9 +375,9 @@ class CheckpointConfig:
 
 @dataclass
 class SamplesConfig:
-    """Text written by the model after each validation, to be read by the user."""
+    """Text generated by the model after each validation, for the user to read."""
 
-    prompts: list[str] = field(default_factory=list)  # none: the validation text's beginning
+    prompts: list[str] = field(default_factory=list)  # empty: the validation text's beginning
     tokens: int = 200  # per prompt
     temperature: float = 0.8  # 0: greedy
 
@@ -386,14 +385,16 @@ class SamplesConfig:
         require_positive("samples", tokens=self.tokens)
         require_not_negative("samples", temperature=self.temperature)
         if "" in self.prompts:
-            raise SettingsError("samples.prompts has an empty prompt: a model needs a first token")
+            raise SettingsError(
+                "samples.prompts has an empty prompt: each needs at least one token"
+            )
 
 
 @dataclass
 class InsideConfig:
     """Gates, cells, norms and gradient flow in TensorBoard; see :mod:`lstm_lm.inside`."""
 
-    every_epochs: int | None = None  # null: not looked at
+    every_epochs: int | None = None  # null: never
 
     def __post_init__(self) -> None:
         require_positive("inside", every_epochs=self.every_epochs)
@@ -404,11 +405,11 @@ class DeviceConfig:
     accelerator: Accelerator = Accelerator.auto
     devices: int = 1  # processes on each node, each with a GPU or a share of the CPU's cores
     nodes: int = 1  # computers
-    precision: str = "32-true"  # auto: bf16-mixed where the device computes that natively
+    precision: str = "32-true"  # auto: bf16-mixed if it is native to the device, else 32-true
 
     @property
     def ranks(self) -> int:
-        """Processes that train together."""
+        """Number of processes that train together: the world size."""
         return self.devices * self.nodes
 
     def __post_init__(self) -> None:
@@ -423,9 +424,9 @@ class DeviceConfig:
 @dataclass
 class RunConfig:
     seed: int = 0
-    # A run's folder to resume; auto: hydra.run.dir, if it has a run.
+    # The run folder to resume; auto: hydra.run.dir, if it has a run.
     resume: str | None = changes(Effect.nothing, None)
-    # The folder of a run whose best weights to start from; their checksum is in the fingerprint.
+    # The run folder with the initial weights, its best ones; the fingerprint has their checksum.
     init_from: str | None = changes(Effect.cost, None)
     data: DataConfig = group(DataConfig)
     model: ModelConfig = group(ModelConfig)
@@ -435,8 +436,8 @@ class RunConfig:
     samples: SamplesConfig = group(SamplesConfig, Effect.nothing)
     inside: InsideConfig = group(InsideConfig, Effect.nothing)
     device: DeviceConfig = group(DeviceConfig, Effect.cost)
-    # Lightning's: loggers and callbacks, each by a name of its own with its _target_ and arguments,
-    # and what Trainer is given besides. They have neither types nor defaults here.
+    # Lightning's loggers and callbacks, each under its own name, with _target_ and arguments; and
+    # arguments of Trainer. They have neither types nor defaults here.
     logger: dict[str, Any] = group(dict, Effect.nothing)
     callbacks: dict[str, Any] = group(dict)
     trainer: dict[str, Any] = group(dict)
@@ -444,7 +445,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         self.logger = plain("logger", self.logger)
         self.callbacks = plain("callbacks", self.callbacks)
-        # null is Lightning's own default
+        # null: Lightning's own default
         given = plain("trainer", self.trainer)
         self.trainer = {name: value for name, value in given.items() if value is not None}
         require_targets("logger", self.logger)
@@ -456,16 +457,16 @@ class RunConfig:
         if rows % ranks:
             more = rows - rows % ranks + ranks
             raise SettingsError(
-                f"data.batch_size={rows} cannot be shared out evenly among {ranks} processes: "
+                f"data.batch_size={rows} cannot be divided evenly among {ranks} processes: "
                 f"choose data.batch_size={more}, or another device.devices"
             )
 
 
 @dataclass
 class ComposedConfig(RunConfig):
-    """The config of a run, and the folder that ``hydra.run.dir`` named for it."""
+    """The config of a run, and its run folder from ``hydra.run.dir``."""
 
-    output: str | None = None  # null: a new one below outputs/
+    output: str | None = None  # null: a new folder below outputs/
 
 
 class Setting(NamedTuple):
@@ -476,7 +477,7 @@ class Setting(NamedTuple):
 
 @cache
 def all_settings(kind: Any = RunConfig) -> tuple[Setting, ...]:
-    """Every setting below a class of settings; Lightning's groups are one setting each."""
+    """All settings of a dataclass and its groups; Lightning's groups are one setting each."""
     found: list[Setting] = []
     for each in dataclasses.fields(kind):
         effect = each.metadata.get("effect", Effect.training)
@@ -499,7 +500,7 @@ def settings_of(config: Any, prefix: str = "") -> dict[str, Any]:
 
 @cache
 def effect_of(name: str) -> Effect:
-    """What a setting changes, or an entry of one of Lightning's groups, by its dotted name."""
+    """Effect of a setting, or of an entry of Lightning's groups, by its dotted name."""
     effects = {setting.name: setting.effect for setting in all_settings()}
     return effects.get(name) or effects.get(name.partition(".")[0], Effect.training)
 
@@ -516,10 +517,10 @@ def flatten(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def checked_again(config: RunConfig) -> RunConfig:
-    """The config of the run alone; its settings may have been changed since it was made.
+    """A checked copy of the config as a RunConfig; fields may have been assigned since creation.
 
     Raises:
-        SettingsError: if one has the wrong type or is out of range.
+        SettingsError: if a setting has the wrong type or is out of range.
     """
     settings = dataclasses.asdict(config)
     settings.pop("output", None)
@@ -531,7 +532,7 @@ def checked_again(config: RunConfig) -> RunConfig:
 
 
 def from_plain(kind: type[T], settings: Mapping[str, Any] | T | None, group: str) -> T:
-    """A dataclass of settings from plain values, which are converted to the types it has.
+    """A dataclass of settings from plain values, which are converted to the types of its fields.
 
     Raises:
         SettingsError: if a setting does not exist, has the wrong type or is out of range.
@@ -563,7 +564,7 @@ def to_plain(settings: Any) -> dict[str, Any]:
 
 
 def as_text(value: Any) -> Any:
-    """Plain values as OmegaConf takes them, to which ``${`` in a text is something to look up."""
+    """Plain values with ``${`` escaped, which OmegaConf would take for an interpolation."""
     match value:
         case dict():
             return {key: as_text(item) for key, item in value.items()}
@@ -575,18 +576,18 @@ def as_text(value: Any) -> Any:
 
 
 def change(config: DictConfig, key: str, value: Any) -> None:
-    """Change a setting by its dotted name, or all that is in one of Lightning's groups."""
+    """Change a setting by its dotted name, or replace one of Lightning's groups."""
     if key in ("logger", "callbacks", "trainer"):
-        config[key] = as_text(value)  # an update would keep what is not in the value
+        config[key] = as_text(value)  # an update would keep entries that the value lacks
     else:
         OmegaConf.update(config, key, as_text(value))
 
 
 def plain(name: str, value: Any) -> Any:
-    """A value as JSON can hold it: with text for keys, and lists for tuples.
+    """A value for JSON: keys become text, and tuples become lists.
 
     Raises:
-        SettingsError: if it can't; ``???`` would be no value whenever it is read.
+        SettingsError: if that is impossible; or for ``???``, which OmegaConf reads as missing.
     """
     match value:
         case dict():
@@ -606,11 +607,11 @@ def require_targets(group: str, entries: dict[str, Any]) -> None:
     for name, entry in entries.items():
         if not isinstance(entry, dict):
             raise SettingsError(
-                f"{group}.{name} must be a group of {TARGET} and arguments: in a file of "
-                f"{group}/ they stand below a name"
+                f"{group}.{name} must be a group of {TARGET} and arguments: a file in {group}/ "
+                "needs a name above them"
             )
         if not re.fullmatch(r"[\w-]+", name):
-            raise SettingsError(f"{group}.{name} must be named by letters, digits, _ and - alone")
+            raise SettingsError(f"{group}.{name} must be named by letters, digits, _ and - only")
         if not isinstance(entry.get(TARGET), str):
             raise SettingsError(f"{group}.{name} has no {TARGET}: choose it with {group}={name}")
 
@@ -624,7 +625,7 @@ def require_positive(group: str, **settings: float | None) -> None:
 def require_not_negative(group: str, **settings: float) -> None:
     for name, value in settings.items():
         if not 0 <= value < LARGEST:
-            raise SettingsError(f"{group}.{name} must be finite and not negative, not {value}")
+            raise SettingsError(f"{group}.{name} must be finite and >= 0, not {value}")
 
 
 def require_share(group: str, **settings: float) -> None:

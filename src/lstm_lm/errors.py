@@ -1,22 +1,22 @@
-"""The ways a run can end that its user should read about in one line."""
+"""Exceptions that end a run with a one-line message for its user."""
 
 import signal
 
 
 class SettingsError(ValueError):
-    """What was asked for cannot be done; the message says why and what to do instead."""
+    """A setting is invalid or impossible here; the message says why, and what to do instead."""
 
 
 class DamagedFile(SettingsError):
-    """A file is not what was written, or is not whole."""
+    """A file is incomplete, or differs from what was written."""
 
 
 class RunFailed(Exception):
-    """A run had begun and cannot go on; the message says why and what to do instead."""
+    """A run that had started failed; the message says why, and what to do instead."""
 
 
 class Diverged(RunFailed):
-    """Training produced a number that is not finite; going on would only spoil the weights."""
+    """Training produced a number that is not finite; more steps would only spoil the weights."""
 
     def __init__(self, what: str, step: int) -> None:
         super().__init__(
@@ -27,7 +27,7 @@ class Diverged(RunFailed):
 
 
 class Stopped(SystemExit):
-    """A signal ended the run; left alone, it ends the process with the code that shells know."""
+    """A signal ended the run; if not caught, the process exits with the shell's code for it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)

@@ -1,4 +1,4 @@
-"""How well a model predicts a text: every token but the first, nothing dropped."""
+"""Score a model on a text: every token but the first is predicted, nothing is dropped."""
 
 import codecs
 import math
@@ -22,18 +22,18 @@ from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.saved.load_model import TrainedModel
 
 SPLITS = "training", "validation", "test"
-ROWS = 64  # stretches scored side by side where the state is reset
+ROWS = 64  # stretches scored side by side if the state is reset
 
 
 class AboveFloor(NamedTuple):
-    """What a model's loss is made of on a text whose process is known, in nats per token.
+    """The loss on a generated text, split into floor and gap, in nats per token.
 
-    The floor is what the process itself would lose; see :mod:`lstm_lm.data.generated`.
+    The floor is the loss of the generating process; see :mod:`lstm_lm.data.generated`.
     """
 
     floor: float
-    gap: float  # what the model loses beyond it, where it can know all that matters
-    memory_gap: float | None  # the same, of tokens that follow from what was long ago, if any
+    gap: float  # loss above the floor, over tokens whose string the model has seen from the start
+    memory_gap: float | None  # the same, over tokens determined by symbols long ago; None if none
 
     @classmethod
     def of(
@@ -43,11 +43,13 @@ class AboveFloor(NamedTuple):
         rows: int = 1,
         reset_every: int | None = None,
     ) -> "AboveFloor":
-        """
+        """Floor and gaps from the loss of each token.
+
+        A model cannot know enough of a string that began in another row, or before the state was
+        reset. Tokens of such strings do not count in the gaps.
+
         Args:
-            losses: of all tokens but the first, or of as many as fill equally long rows. Of a
-                string that began in another row, or before the state was reset, a model cannot
-                know enough; its gaps are left out.
+            losses: of all tokens but the first, or of as many as fill equally long rows.
         """
         nats, from_memory = (
             as_rows(torch.from_numpy(part), rows)[1] for part in (floor.nats, floor.from_memory)
@@ -62,23 +64,22 @@ class AboveFloor(NamedTuple):
 
 
 class Score(NamedTuple):
-    """A text's total negative log-likelihood, and what to divide it by.
+    """The total negative log-likelihood of a text, and the counts to divide it by.
 
-    Perplexities of different vocabularies cannot be compared; bits per character and per byte
-    can, as far as neither model was spared rare words, as ``<unk>``, or runs of blanks, which
-    words do not keep.
+    Perplexities of different vocabularies cannot be compared. Bits per character and per byte can,
+    unless one model is spared rare words, by ``<unk>``, or runs of blanks, which words drop.
     """
 
     nats: float
-    tokens: int  # that were predicted
+    tokens: int  # predicted tokens
     characters: int
     bytes: int
-    unknown: int  # of those tokens, how many are <unk>
-    above_floor: "AboveFloor | None" = None  # of a generated text
+    unknown: int  # predicted tokens that are <unk>
+    above_floor: "AboveFloor | None" = None  # only for a generated text
 
     @property
     def loss(self) -> float:
-        """Nats per token."""
+        """The mean loss in nats per token."""
         return self.nats / self.tokens
 
     @property
@@ -95,7 +96,7 @@ class Score(NamedTuple):
 
 
 def perplexity(loss: float) -> float:
-    """exp of the mean loss in nats per token; infinite where that is beyond a float."""
+    """The exponential of the mean loss in nats per token; infinite if too large for a float."""
     return math.exp(loss) if loss < 709 else math.inf
 
 
@@ -105,8 +106,8 @@ def evaluate(model: LanguageModel, split: Split, reset_every: int | None = None)
     The model must be in evaluation mode.
 
     Args:
-        reset_every: tokens after which the state starts from zero again, as it does where a
-            model sees the text only in windows.
+        reset_every: number of tokens after which the state is reset to zero, as for a model that
+            sees the text only in windows.
 
     Raises:
         SettingsError: if ``reset_every`` is not positive.
@@ -135,22 +136,21 @@ def evaluate(model: LanguageModel, split: Split, reset_every: int | None = None)
 def split_of_run(
     run: TrainedModel, name: str, root: str | None = None, path: str | None = None
 ) -> Split:
-    """The training, validation or test split of the text that a run was made with.
+    """The training, validation or test split of the text that a run was trained on.
 
     Args:
-        root: the folder texts are kept in, if not the one that the run used.
-        path: where the run's own file is, if not where it was.
+        root: the data folder, if it is not the one that the run used.
+        path: the path of the run's own text, if it was moved.
 
     Raises:
-        SettingsError: if there is no such split, or the text cannot be had, or is not the same as
-            then.
+        SettingsError: if there is no such split, or the text cannot be found or has changed.
     """
     if name not in SPLITS:
         raise SettingsError(f"there is no {name} split; there are {', '.join(SPLITS)}")
     data = run.config.data
     if path is not None and data.text is not TextName.file:
         raise SettingsError(
-            f"this run was trained on data={data.text}, which --data-root finds: leave out "
+            f"this run was trained on data={data.text}, whose folder is --data-root: leave out "
             "--text-path"
         )
     config = replace(data, root=root or data.root, path=data.path if path is None else path)
@@ -160,20 +160,17 @@ def split_of_run(
 
 
 def split_of_file(run: TrainedModel, path: str) -> Split:
-    """A text of the user's own in the ids of a run.
+    """The user's own text as ids of a run.
 
     Raises:
-        SettingsError: if it cannot be read or has nothing to predict.
+        SettingsError: if the file cannot be read or has nothing to predict.
     """
     content = read_file(path, is_read_once=True).removeprefix(codecs.BOM_UTF8)
     return split_of_text(run, decode(content, path), path)
 
 
 def split_of_text(run: TrainedModel, text: str, name: str = "the text") -> Split:
-    """
-    Raises:
-        SettingsError: if it has nothing to predict.
-    """
+    """A text as ids of a run; SettingsError if it has nothing to predict."""
     data = run.config.data
     try:
         tokens = Tokenized.of(text, data.level, data.cleaning)
@@ -183,7 +180,9 @@ def split_of_text(run: TrainedModel, text: str, name: str = "the text") -> Split
             )
         return Split.of(tokens, run.vocabulary, data.level)
     except UnicodeEncodeError as error:
-        raise SettingsError(f"{name} has {text[error.start]!r} in it, no character") from error
+        raise SettingsError(
+            f"{name} contains {text[error.start]!r}, which is no character"
+        ) from error
     except MemoryError as error:
         raise does_not_fit(name, text) from error
 
@@ -194,7 +193,7 @@ def token_losses(
     inputs: Integer[Tensor, "time batch"],
     targets: Integer[Tensor, "time batch"],
 ) -> Float[Tensor, "time batch"]:
-    """Nats of each target, on the CPU; each row starts from a zero state, which is then carried."""
+    """Loss of each target in nats, on the CPU; each row starts from zero state and carries it."""
     losses, state = [], None
     steps = evaluation_steps(inputs.shape[1], model.vocabulary_size)
     chunks = list(zip(inputs.split(steps), targets.split(steps), strict=True))
@@ -202,13 +201,13 @@ def token_losses(
         logits, state = model(some_inputs.long(), state)
         flat = cross_entropy(logits.flatten(0, 1), some_targets.flatten().long(), reduction="none")
         losses.append(flat.view(some_targets.shape))
-    return torch.cat(losses).cpu()  # at once: nothing waits for a GPU before
+    return torch.cat(losses).cpu()  # one copy at the end, so that the GPU is waited for only once
 
 
 def losses_in_stretches(
     model: LanguageModel, ids: Integer[Tensor, " tokens"], length: int
 ) -> Float[Tensor, " targets"]:
-    """Nats of each target, each stretch of ``length`` starting from a zero state."""
+    """Loss of each target in nats; each stretch of ``length`` tokens starts from zero state."""
     stretches = (len(ids) - 1) // length
     inputs, targets = as_rows(ids[: stretches * length + 1], stretches)
     side_by_side = zip(inputs.split(ROWS, 1), targets.split(ROWS, 1), strict=True)

@@ -1,7 +1,7 @@
-"""Files that are whole or absent, locks between processes, and the cache folder.
+"""Atomic files, locks between processes, and the cache folder.
 
 A file is written under another name, flushed to disk and renamed, so a crash never leaves half of
-it. A lock is the system's (flock), so it ends with its process, however that ends.
+it. Locks are the operating system's (flock), so a lock always ends with its process.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from lstm_lm.errors import SettingsError
 
 UNFINISHED = ".unfinished"
 ESCAPE = "backslashreplace"
-# The answers of file systems that cannot do what they are asked for, such as SMB and FAT.
+# Error codes of file systems that lack an operation, such as SMB and FAT.
 LACKING = {
     errno.EACCES,
     errno.EBADF,
@@ -38,9 +38,9 @@ LACKING = {
 
 
 NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-PATIENCE = 1.0  # seconds; whoever only looks whether the lock is held, holds it for an instant
+PATIENCE = 1.0  # seconds; a process that only checks the lock holds it for an instant
 log = logging.getLogger(__name__)
-COPIES = 2  # at least: a file's bytes, and what is made of them
+COPIES = 2  # in memory, at least: the bytes of a file, and the text made from them
 KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -51,11 +51,11 @@ KINDS = {
 
 @contextlib.contextmanager
 def whole_or_absent(path: Path) -> Iterator[Path]:
-    """Another name to write to; what is there at the end is flushed to disk and renamed.
+    """Context manager: a temporary name to write to, flushed to disk and renamed at the end.
 
-    The folder must exist. If the block raises, the old file stays and the new one goes.
+    The folder must exist. If the block raises, the old file stays and the new one is removed.
     """
-    # A name can be as long as a file system takes, and this one shall be no longer.
+    # Cut, because a name may have the file system's maximum length already.
     prefix = f".{path.name[:32]}."
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=UNFINISHED)
     os.close(handle)
@@ -64,16 +64,16 @@ def whole_or_absent(path: Path) -> Iterator[Path]:
         yield temporary
         flush_to_disk(temporary)
         with where_possible():
-            os.chmod(temporary, 0o666 & ~current_umask())  # a temporary file is its owner's alone
+            os.chmod(temporary, 0o666 & ~current_umask())  # mkstemp gives its owner access only
         os.replace(temporary, path)
         with where_possible():
-            flush_to_disk(path.parent)  # which holds the new name
+            flush_to_disk(path.parent)  # the folder contains the new name
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Text becomes UTF-8; what has no place there, from names of files, is written as an escape."""
+    """Write a file atomically. Text becomes UTF-8; surrogates, from file names, become escapes."""
     if isinstance(content, str):
         content = content.encode(errors=ESCAPE)
     with whole_or_absent(path) as temporary:
@@ -86,7 +86,7 @@ def replace_by_copy(path: Path, original: Path) -> None:
 
 
 def replace_by_link(path: Path, original: Path) -> None:
-    """Let ``path`` name the file, too; for files that are only ever replaced, not changed."""
+    """Make ``path`` a hard link to ``original``; for files that are replaced, never changed."""
     with whole_or_absent(path) as temporary:
         temporary.unlink()
         try:
@@ -96,14 +96,14 @@ def replace_by_link(path: Path, original: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a process that was killed while writing has left there."""
+    """Remove temporary files of processes that were killed while writing."""
     for temporary in folder.glob(f".*{UNFINISHED}"):
         temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def where_possible() -> Iterator[None]:
-    """Pass over what this file system lacks; what went wrong is an error all the same."""
+    """Context manager: ignore operations that this file system lacks; raise other errors."""
     try:
         yield
     except OSError as error:
@@ -127,7 +127,7 @@ def current_umask() -> int:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Whether this process got the lock; if so, it holds it until the block ends."""
+    """Context manager: True if this process got the lock, which it holds until the block ends."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         yield acquire(handle, time.monotonic() + PATIENCE)
@@ -137,10 +137,10 @@ def locked(path: Path) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def waiting_for(path: Path, meanwhile: str) -> Iterator[None]:
-    """Hold the lock until the block ends, however long another process has it before.
+    """Context manager: wait for the lock, and hold it until the block ends.
 
     Args:
-        meanwhile: what to say if one has.
+        meanwhile: logged if another process has the lock.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -171,14 +171,14 @@ def acquire(handle: int, until: float) -> bool:
 @functools.cache
 def warn_of_no_locks() -> None:
     log.warning(
-        "warning: this file system has no locks: see to it that no other process trains there"
+        "warning: this file system has no locks: make sure that no other process trains there"
     )
 
 
 def is_locked(path: Path) -> bool | None:
-    """Whether some process holds the lock now; None where nobody can know."""
+    """True if a process holds the lock now; None if that cannot be known."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would block
     except (FileNotFoundError, NotADirectoryError):
         return False
     except PermissionError:
@@ -195,12 +195,12 @@ def is_locked(path: Path) -> bool | None:
 
 
 def read_regular(path: Path, may_be_pipe: bool = False) -> bytes:
-    """The content of a file; whoever opened a pipe would wait for somebody to write to it.
+    """The content of a file; pipes and devices are rejected, since opening a pipe would block.
 
     Raises:
         OSError: if it cannot be read: ENXIO if it is no file, ENOMEM if it is too large.
     """
-    from lstm_lm.machine import in_units, memory  # torch: not for --help
+    from lstm_lm.machine import in_units, memory  # imports torch, too slow for --help
 
     found = os.stat(path)
     kind = stat.S_IFMT(found.st_mode)
@@ -215,8 +215,8 @@ def read_regular(path: Path, may_be_pipe: bool = False) -> bytes:
         if COPIES * size <= there_is:
             return path.read_bytes()
         reason = (
-            f"its {in_units(size)} need {in_units(COPIES * size)} of memory while they are read, "
-            f"but there are only {in_units(there_is)}"
+            f"reading its {in_units(size)} needs {in_units(COPIES * size)} of memory, but there "
+            f"are only {in_units(there_is)}"
         )
     except MemoryError:
         pass
@@ -224,10 +224,7 @@ def read_regular(path: Path, may_be_pipe: bool = False) -> bytes:
 
 
 def read_pipe(path: Path, most: float) -> bytes:
-    """
-    Raises:
-        MemoryError: if there are more bytes than that; some pipes never end.
-    """
+    """The content of a pipe; MemoryError beyond ``most`` bytes, since some pipes never end."""
     content = bytearray()
     with open(path, "rb") as stream:
         while piece := stream.read(2**20):
@@ -238,22 +235,20 @@ def read_pipe(path: Path, most: float) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """
+    """The content of a JSON file.
+
     Raises:
         OSError: as :func:`read_regular` does.
-        ValueError: if it is no JSON.
+        ValueError: if it is not JSON.
     """
     try:
         return json.loads(read_regular(path))
     except RecursionError as error:
-        raise ValueError("it has too many brackets within brackets") from error
+        raise ValueError("its brackets are nested too deeply") from error
 
 
 def cache_folder() -> Path:
-    """
-    Raises:
-        SettingsError: if this user has no home.
-    """
+    """The user's cache folder, which may not exist yet; SettingsError if there is no home."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lstm_lm"
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Continue a prompt, one token at a time; and the prompts of a run's settings, in ids."""
+"""Continue a prompt, one token at a time; and encode the prompts of a run's settings."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -26,17 +26,17 @@ def generate(
     samples: int = 1,
     seed: int = 0,
 ) -> Iterator[list[int]]:
-    """Endlessly, the next id of each sample; the model must be in evaluation mode.
+    """Endless ids that continue the prompt, one per sample; needs a model in evaluation mode.
 
     The state is carried from step to step, so each id costs one step of the cores. The global
-    random state is left alone.
+    random state does not change.
 
     Args:
         prompt: ids, at least one; the same for all samples.
         temperature: below 1 sharpens the model's distribution, above 1 flattens it, 0 always
             takes the likeliest token.
-        top_k: draw only from so many likeliest tokens (Fan et al. 2018).
-        top_p: draw only from the likeliest tokens that together have this probability, the
+        top_k: sample only from this many likeliest tokens (Fan et al. 2018).
+        top_p: sample only from the likeliest tokens that together have this probability, the
             one that reaches it included (Holtzman et al. 2020).
 
     Raises:
@@ -45,15 +45,15 @@ def generate(
     if not prompt:
         raise SettingsError("a prompt needs at least one token to start from")
     if not temperature >= 0:
-        raise SettingsError(f"a temperature must not be negative, not {temperature}")
+        raise SettingsError(f"the temperature must be >= 0, not {temperature}")
     if top_k is not None and top_k < 1:
         raise SettingsError(f"top-k must be at least 1, not {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
         raise SettingsError(f"top-p must be above 0 and at most 1, not {top_p}")
     if not 0 <= seed < 2**63:
-        raise SettingsError(f"a seed must be from 0 to 2**63 - 1, not {seed}")
+        raise SettingsError(f"the seed must be from 0 to 2**63 - 1, not {seed}")
     if samples < 1:
-        raise SettingsError(f"there must be at least one sample, not {samples}")
+        raise SettingsError(f"samples must be at least 1, not {samples}")
     return follow(model, prompt, temperature, top_k, top_p, samples, seed)
 
 
@@ -86,7 +86,7 @@ def draw(
 ) -> Int[Tensor, " batch"]:
     if temperature == 0:
         return logits.argmax(dim=-1)
-    # The largest is made zero first, so that no temperature can make it overflow.
+    # Shift the largest logit to zero first, so that no temperature makes it overflow.
     logits = (logits - logits.max(dim=-1, keepdim=True).values) / temperature
     if top_k is not None and top_k < logits.shape[-1]:
         smallest_kept = logits.topk(top_k).values[:, -1:]
@@ -98,17 +98,17 @@ def draw(
         probabilities = probabilities.masked_fill(
             (before >= top_p).gather(-1, order.argsort()), 0.0
         )
-    # As torch.multinomial draws, without its looking at every probability first: of clocks that
-    # ring at these rates, each is the first to ring with its rate's probability.
+    # Exponential race: equivalent to torch.multinomial, without its check of all probabilities.
+    # Of waiting times with these rates, each is the smallest with the probability of its rate.
     waiting = torch.empty_like(probabilities).exponential_(generator=generator)
     return (probabilities / waiting).argmax(dim=-1)
 
 
 def encode_prompts(config: RunConfig, splits: Splits) -> list[list[int]]:
-    """The prompts in ids; without any, the validation text's beginning.
+    """The prompts of the settings as ids; by default, the beginning of the validation text.
 
     Raises:
-        SettingsError: if one of them has no token.
+        SettingsError: if a prompt has no token.
     """
     encoded = []
     for prompt in config.samples.prompts:

@@ -25,7 +25,7 @@ def test_cores(type_command):
     assert (code, errors) == (0, "")
     assert output.startswith(processor_name())
     assert "scratch lstm / naive lstm" in output
-    assert "too little is measured" in output
+    assert "--quick measures too little" in output
     rows = measured()
     assert {"fused torch lstm / builtin lstm", "builtin lstm"} <= {row["what"] for row in rows}
     assert all(row["ratio"] > 0 and row["share_of_peak"] > 0 for row in rows)
@@ -89,15 +89,15 @@ def test_generate(type_command):
 def test_without_a_gpu_it_says_so(type_command):
     code, _, errors = type_command(BENCHMARKS, "cores", *TINY, "--device", "cuda")
     assert code == 2
-    assert errors.startswith("error: a GPU was asked for, but PyTorch finds none here")
+    assert errors.startswith("error: a GPU was requested, but PyTorch finds none here")
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--json", "no/folder.json"], "cannot write no/folder.json"),
-        (["--chart", "."], "name a file in a folder of yours"),
-        (["--threads", "9999"], "9999 are more than the"),
+        (["--chart", "."], "name a file in a writable folder"),
+        (["--threads", "9999"], "9999 is more than the"),
         (["--threads", "0"], "must be at least 1, not 0"),
     ],
 )

@@ -80,7 +80,7 @@ def test_where_nobody_tells_what_others_use_that_is_said(clock, monkeypatch):
     busyness = Busyness()
     for _ in rounds(["only"], 1, busyness=busyness):
         clock.pass_by(1.0)
-    assert str(busyness).startswith("It cannot be told here")
+    assert str(busyness).startswith("This system does not show")
 
 
 def test_spreads_are_percentiles_from_nine_values_on():

@@ -81,7 +81,7 @@ def test_another_file_in_its_place_is_neither_used_nor_overwritten(mirror, tmp_p
     path = tmp_path / "books/text.txt"
     path.parent.mkdir()
     path.write_text("my own notes")
-    with pytest.raises(SettingsError, match="is not the file it should be"):
+    with pytest.raises(SettingsError, match="is not the expected file"):
         fetch(known(f"{mirror}/good"), tmp_path)
     assert path.read_text() == "my own notes"
 

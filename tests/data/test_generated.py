@@ -155,12 +155,12 @@ def test_the_floor_belongs_to_the_ids(text):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"max_tokens": None}, "has no end: set data.max_tokens"),
+        ({"max_tokens": None}, "is endless: set data.max_tokens"),
         ({"level": Level.word}, "needs data.level=character"),
         ({"cleaning": Cleaning.letters}, "data.cleaning=none, not character and letters"),
-        ({"minimum_count": 2}, "needs all of its symbols: data.minimum_count=1"),
+        ({"minimum_count": 2}, "needs all its symbols: set data.minimum_count=1"),
         ({"lag": 0}, "data.lag must be positive"),
-        ({"text_seed": -1}, "data.text_seed must be finite and not negative"),
+        ({"text_seed": -1}, "data.text_seed must be finite and >= 0"),
     ],
 )
 def test_what_cannot_be_generated_is_refused(settings, says):

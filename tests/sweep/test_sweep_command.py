@@ -129,7 +129,7 @@ def test_a_second_sweep_in_the_same_folder_is_refused(sweep_command, tmp_path):
 
     with SweepFolder(tmp_path / "sweep").held():
         code, _, errors = sweep_command("seed=1,2")
-    assert (code, errors) == (2, "error: another process runs this sweep: sweep\n")
+    assert (code, errors) == (2, "error: another process is running this sweep: sweep\n")
 
 
 class Sweep:

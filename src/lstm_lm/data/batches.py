@@ -1,15 +1,15 @@
-"""A long row of ids cut into batches, and the orders in which batches go through it.
+"""Cut a long row of ids into training and evaluation batches.
 
-Targets lie one step ahead of inputs. Twenty-one ids in batches of two rows and three steps,
-*consecutive*: each row goes on where it left off, so the state can be carried from batch to
+Targets lie one step ahead of inputs. Twenty-one ids in batches of two rows and three steps.
+*consecutive*: each row continues where it ended, so the state can be carried from batch to
 batch; *random*: each window stands alone.
 
     consecutive   0  1  2   |   3  4  5   |   6  7  8        random    9 10 11   |  ...
                  10 11 12   |  13 14 15   |  16 17 18                  3  4  5   |  ...
 
-Each epoch starts at another offset, so that windows are cut elsewhere. Order and offset are
-a function of (seed, epoch) and of nothing else. Every epoch has as many batches as the largest
-offset leaves. Offsets, rows and windows are those of the chapter of d2l.ai.
+Each epoch starts at another offset, so windows are cut at other places. Order and offset depend
+only on (seed, epoch). All epochs have equally many batches: those that fit behind the largest
+offset. Offsets, rows and windows are those of the chapter of d2l.ai.
 """
 
 import hashlib
@@ -25,22 +25,22 @@ from lstm_lm.config import Order
 from lstm_lm.errors import SettingsError
 
 EVERY = slice(None)
-LARGEST_LOGITS = 2**22  # numbers that an evaluation computes at a time, 16 MiB in float32
+LARGEST_LOGITS = 2**22  # logits that an evaluation computes at a time: 16 MiB in float32
 
 
 class Batch(NamedTuple):
     inputs: Int[Tensor, "time batch"]
     targets: Int[Tensor, "time batch"]
-    continues: bool = False  # whether each row goes on where it ended in the batch before
+    continues: bool = False  # True if each row continues the same row of the previous batch
 
 
 class TrainingBatches:
-    """The batches of an epoch, as many in each.
+    """Iterable over the batches of an epoch; all epochs have equally many.
 
     Args:
-        rows: which of each batch's rows are wanted here, if not all.
-        position: the epoch, and how many of its batches are done already; asked for when
-            iteration begins, so that a resumed run goes on where it was.
+        rows: the rows of each batch to return; by default all.
+        position: returns the epoch, and how many of its batches are done. Called when iteration
+            begins, so that a resumed run continues where it stopped.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class TrainingBatches:
         self.ids, self.batch_size, self.num_steps = ids, batch_size, num_steps
         self.rows, self.position = rows, position
         self.order, self.seed = order, seed
-        # One more for consecutive batches: the chapter's samplers differ in this.
+        # The chapter's samplers differ: the consecutive one has one offset more.
         largest_offset = num_steps if order is Order.consecutive else num_steps - 1
         self.length = count_batches(len(ids), batch_size, num_steps, largest_offset)
         spare = len(ids) - 1 - self.length * batch_size * num_steps
@@ -68,8 +68,8 @@ class TrainingBatches:
     def __iter__(self) -> Iterator[Batch]:
         yield from self.batches_of_epoch(*self.position())
 
-    # Lightning takes a loader for one that can go on in mid-epoch if it has these two. What they
-    # would hold is in the trainer's own counters.
+    # Lightning resumes a loader in mid-epoch only if it has these two methods. They need no state,
+    # because the trainer's own counters have it.
     def state_dict(self) -> dict[str, object]:
         return {}
 
@@ -98,7 +98,7 @@ def consecutive(
     first: int = 0,
     rows: slice = EVERY,
 ) -> Iterator[Batch]:
-    """Batches in which row ``r`` goes on where row ``r`` of the batch before left off."""
+    """Batches in which row ``r`` continues row ``r`` of the previous batch."""
     inputs, targets = (every[:, rows] for every in as_rows(ids, batch_size))
     for batch in range(first, len(inputs) // num_steps):
         steps = slice(batch * num_steps, (batch + 1) * num_steps)
@@ -113,7 +113,7 @@ def shuffled(
     first: int = 0,
     rows: slice = EVERY,
 ) -> Iterator[Batch]:
-    """Batches of windows that do not overlap, in a random order."""
+    """Batches of windows in random order; windows do not overlap."""
     num_windows = (len(ids) - 1) // num_steps
     starts = torch.randperm(num_windows, generator=generator).to(ids.device) * num_steps
     steps = torch.arange(num_steps, device=ids.device).unsqueeze(1)
@@ -123,11 +123,11 @@ def shuffled(
 
 
 class EvaluationBatches:
-    """A text cut into rows that are gone through side by side, always the same.
+    """A text cut into rows that are read side by side, in the same batches every time.
 
-    Each row starts without a past, and less than one token per row is left over at the end. With
-    several ranks, each gets its share of the rows, in equally many batches; or all of them, where
-    there are fewer rows than ranks, which leaves their mean loss the same.
+    Each row starts from zero state; fewer than ``rows`` tokens are dropped at the end. With
+    several ranks, each gets its share of the rows, in equally many batches. With fewer rows than
+    ranks, each rank gets all rows, so that the mean loss over ranks stays the same.
     """
 
     def __init__(
@@ -154,33 +154,33 @@ class EvaluationBatches:
 
 
 def rows_of_rank(total: int, rank: int, world_size: int) -> slice:
-    """Which of so many rows a rank computes; none, perhaps, if there are fewer than ranks."""
+    """The rows that a rank computes; can be none if there are fewer rows than ranks."""
     return slice(rank * total // world_size, (rank + 1) * total // world_size)
 
 
 def evaluation_steps(rows: int, vocabulary_size: int) -> int:
-    """How many steps to score at a time; memory, not results, depends on it."""
+    """Number of steps to score at a time; it affects memory, not results."""
     return max(1, min(1024, LARGEST_LOGITS // (rows * vocabulary_size)))
 
 
 def as_rows(
     ids: Shaped[Tensor, " tokens"], rows: int
 ) -> tuple[Shaped[Tensor, "steps rows"], Shaped[Tensor, "steps rows"]]:
-    """Ids, or what belongs to each, and their targets as equally long rows, side by side; views."""
+    """Ids (or one value per id) and their targets as equally long rows, side by side; views."""
     columns = (len(ids) - 1) // rows
     used = rows * columns
     return ids[:used].view(rows, columns).T, ids[1 : used + 1].view(rows, columns).T
 
 
 def count_batches(tokens: int, batch_size: int, num_steps: int, largest_offset: int) -> int:
-    """Batches that fit behind the largest offset; one, if that much fits behind none."""
+    """Number of batches that fit behind the largest offset, at least one."""
     needed = batch_size * num_steps + 1
     if tokens < needed:
         raise SettingsError(
             f"a batch needs data.batch_size x data.num_steps + 1 = {needed:,} tokens, but the "
-            f"training text has {tokens:,}: use a longer text, or a smaller data.batch_size or "
-            "data.num_steps; more is left to learn from with a smaller data.validation_size or "
-            "data.test_size, or a larger data.max_tokens"
+            f"training text has {tokens:,}: use a longer text, a smaller data.batch_size or "
+            "data.num_steps, a smaller data.validation_size or data.test_size, or a larger "
+            "data.max_tokens"
         )
     return max(1, (tokens - 1 - largest_offset) // (batch_size * num_steps))
 

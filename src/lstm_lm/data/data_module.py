@@ -1,4 +1,4 @@
-"""A text as Lightning wants it: batches on the device that trains."""
+"""The LightningDataModule of a text: batches on the training device."""
 
 from typing import Any
 
@@ -22,18 +22,18 @@ class TextDataModule(LightningDataModule):
         module = LanguageModelModule(len(data.vocabulary))
         Trainer(max_epochs=2).fit(module, data)
 
-    All ids of a split lie on the device as one tensor and batches are cut from it there: nothing
-    is copied from step to step, and worker processes would only cost time. With several ranks,
+    All ids of a split lie on the device as one tensor, and batches are cut from it there. Nothing
+    is copied from step to step, so worker processes would only cost time. With several ranks,
     each gets its share of a batch's rows.
 
     Args:
-        path: a UTF-8 text of one's own; without it, the text that ``text`` names.
-        seed: of the order of batches.
-        settings: those of :class:`lstm_lm.config.DataConfig`, by their names.
+        path: your own UTF-8 text; without it, the text that ``text`` names.
+        seed: determines the order of batches.
+        settings: fields of :class:`lstm_lm.config.DataConfig`.
 
     Raises:
         SettingsError: if a setting does not exist or is out of range; when the text is read, if it
-            cannot be had or is too short.
+            cannot be found or is too short.
     """
 
     def __init__(self, path: str | None = None, *, seed: int = 0, **settings: Any) -> None:
@@ -52,11 +52,11 @@ class TextDataModule(LightningDataModule):
         vocabulary: Vocabulary | None = None,
         text_sha256: str | None = None,
     ) -> "TextDataModule":
-        """The text of a run.
+        """The data module of a run.
 
         Args:
-            vocabulary: if None, one is built as the config says.
-            text_sha256: what the text's checksum must be, if it was seen before.
+            vocabulary: if None, built as the config says.
+            text_sha256: the checksum that the text must have; None for a new run.
         """
         data = cls(seed=config.seed)
         data.config, data.known = config.data, (vocabulary, text_sha256)
@@ -82,7 +82,7 @@ class TextDataModule(LightningDataModule):
         return self.splits.vocabulary
 
     def prepare_data(self) -> None:
-        """Download the text, if need be, and check it. Lightning does so once on each machine."""
+        """Download the text if needed, and check it; Lightning calls this once on each machine."""
         if self.read is None:
             find_corpus(self.config)
 
@@ -94,7 +94,7 @@ class TextDataModule(LightningDataModule):
         config, rank, world_size = self.config, self.rank, self.world_size
         if config.batch_size % world_size:
             raise SettingsError(
-                f"data.batch_size={config.batch_size} cannot be shared out evenly among "
+                f"data.batch_size={config.batch_size} cannot be divided evenly among "
                 f"{world_size} processes"
             )
         return TrainingBatches(
@@ -123,7 +123,7 @@ class TextDataModule(LightningDataModule):
         return EvaluationBatches(ids, rows, len(self.vocabulary), self.rank, self.world_size)
 
     def characters_per_token(self, split: str) -> float:
-        """Of the tokens of a split that are predicted: ``train``, ``validation`` or ``test``."""
+        """Mean over the predicted tokens of a split: ``train``, ``validation`` or ``test``."""
         splits = self.splits
         parts = {"train": splits.training, "validation": splits.validation, "test": splits.test}
         return parts[split].characters / parts[split].predictions
@@ -131,7 +131,7 @@ class TextDataModule(LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        # Lightning looks through a batch for what to move, which takes longer than to see this.
+        # Lightning would search the batch for tensors to move, which takes longer than this check.
         if isinstance(batch, Batch) and batch.inputs.device == device:
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
@@ -149,12 +149,12 @@ class TextDataModule(LightningDataModule):
 
 
 def position_in(trainer: Trainer) -> tuple[int, int]:
-    """The epoch that a trainer is in, and how many of its batches are done.
+    """The trainer's current epoch, and how many of its batches are done.
 
-    Lightning restores its counters only after it has asked for a loader.
+    Lightning restores its counters only after it has requested the loader.
     """
     loop = trainer.fit_loop
     done = loop.epoch_loop.batch_progress.current.completed if loop.restarting else 0
     is_overfit = trainer.overfit_batches > 0  # type: ignore[attr-defined]
-    epoch = 0 if is_overfit else trainer.current_epoch  # the same batches in each
+    epoch = 0 if is_overfit else trainer.current_epoch  # overfitting repeats the same batches
     return epoch, 0 if done == trainer.num_training_batches else done

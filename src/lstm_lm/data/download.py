@@ -1,4 +1,4 @@
-"""A file of a known hash: found in the data folder, or fetched, checked and kept."""
+"""Files of known hash: read from the data folder, or downloaded, verified and kept there."""
 
 import hashlib
 import os
@@ -13,12 +13,12 @@ from lstm_lm.files import cache_folder, read_regular, write_whole
 
 # Some mirrors refuse clients that do not look like a browser.
 USER_AGENT = "Mozilla/5.0 (compatible; lstm_lm)"
-TIMEOUT = 30  # seconds without a byte
+TIMEOUT = 30  # seconds without receiving a byte
 
 
 @dataclass(frozen=True)
 class KnownFile:
-    """A file that is the same everywhere."""
+    """A file identified by its checksum."""
 
     path: str  # below the data folder
     sha256: str
@@ -26,17 +26,17 @@ class KnownFile:
 
 
 def data_root(root: str | None) -> Path:
-    """The folder texts are kept in: as set, else $LSTM_LM_DATA, else below the user's cache."""
+    """The data folder: ``root`` if set, else $LSTM_LM_DATA, else the user's cache folder."""
     if chosen := root or os.environ.get("LSTM_LM_DATA"):
         return Path(os.path.expanduser(chosen))
     return cache_folder()
 
 
 def read_known(file: KnownFile, root: Path) -> bytes | None:
-    """The file's bytes, or None where it is absent.
+    """The file's bytes, or None if it is absent.
 
     Raises:
-        SettingsError: if it cannot be read, or another file lies in its place.
+        SettingsError: if it cannot be read, or has another checksum.
     """
     path = root / file.path
     try:
@@ -49,8 +49,8 @@ def read_known(file: KnownFile, root: Path) -> bytes | None:
         ) from error
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise SettingsError(
-            f"{path} is not the file it should be (its SHA-256 is not {file.sha256}): "
-            "move it away, then it is downloaded, or choose another data.root"
+            f"{path} is not the expected file (its SHA-256 is not {file.sha256}): "
+            "move it away to download it again, or choose another data.root"
         )
     return content
 
@@ -58,11 +58,11 @@ def read_known(file: KnownFile, root: Path) -> bytes | None:
 def fetch(file: KnownFile, root: Path) -> bytes:
     """The file's bytes, from disk or from the first mirror that has them.
 
-    What is downloaded gets its name only when complete and checked, so that neither a cut
-    connection nor two runs at once can leave half a file behind.
+    A download gets its name only when complete and verified. So neither a cut connection nor two
+    runs at once leave half a file behind.
 
     Raises:
-        SettingsError: if it is neither on disk nor to be had; says where to put it.
+        SettingsError: if it is neither on disk nor on a mirror; says where to put it.
     """
     content = read_known(file, root)
     if content is not None:

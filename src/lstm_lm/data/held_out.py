@@ -1,4 +1,4 @@
-"""How much of a text is learned from, and how much is held out."""
+"""Sizes of the training, validation and test splits of a text."""
 
 import math
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from lstm_lm.errors import SettingsError
 
 
 class Sizes(NamedTuple):
-    """In tokens, and in this order in the text."""
+    """Sizes of the splits in tokens, in the order of the text."""
 
     training: int
     validation: int
@@ -16,9 +16,10 @@ class Sizes(NamedTuple):
 
 
 def sizes(tokens: int, config: DataConfig) -> Sizes:
-    """
+    """The sizes of the splits of a text with ``tokens`` tokens.
+
     Raises:
-        SettingsError: if the text is too short to be split.
+        SettingsError: if the text is too short to split.
     """
     test = count(config.test_size, tokens)
     validation = count(config.validation_size, tokens)
@@ -28,7 +29,7 @@ def sizes(tokens: int, config: DataConfig) -> Sizes:
     if training < 1:
         shares = sum(size for size in (config.validation_size, config.test_size) if size < 1)
         less = "hold out less, with a smaller data.validation_size or data.test_size"
-        # Of three tokens no share leaves enough for each part, and shares of all leave nothing.
+        # No shares of three tokens suffice; shares that add up to 1 leave nothing of any text.
         ways = [longer] * (shares < 1) + [less] * (tokens > 3) or [f"{longer} and {less}"]
         raise SettingsError(
             f"a text of {tokens:,} tokens is too short to hold out "
@@ -45,12 +46,12 @@ def sizes(tokens: int, config: DataConfig) -> Sizes:
 def nothing_to_predict(
     part: str, size: float, tokens: int, longer: str, none: str = ""
 ) -> SettingsError:
-    """One token has none after it that could be predicted."""
+    """The error for a split of one token, which has no next token to predict."""
     larger = f"set a larger data.{part}_size{none}"
     if size >= 1:
         return SettingsError(
             f"data.{part}_size={size:g} holds out one token, which leaves nothing to predict: "
-            f"{larger}; from 1 on it is a number of tokens, below 1 a share of the text"
+            f"{larger}; a value from 1 on is a number of tokens, below 1 a share of the text"
         )
     return SettingsError(
         f"a text of {tokens:,} tokens is too short to hold out data.{part}_size={size:g}, which "
@@ -59,5 +60,5 @@ def nothing_to_predict(
 
 
 def count(size: float, tokens: int) -> int:
-    # Rounded up, as in nanoGPT's split; the small constant is for products such as 0.07 x 100.
+    # Rounded up, as in nanoGPT. 1e-9 absorbs rounding errors of products such as 0.07 x 100.
     return math.ceil(size * tokens - 1e-9) if size < 1 else round(size)

@@ -21,10 +21,10 @@ from lstm_lm.errors import SettingsError
 
 @dataclass(frozen=True)
 class Split:
-    """A stretch of text as ids, and how long it is when spelled out.
+    """A part of a text as ids, with its length in characters and bytes.
 
-    The first token is given, not predicted, so it does not count as a character. Nor do blanks
-    that words do not keep: words are spelled with one between them.
+    The first token is given, not predicted, so its characters do not count. Words are joined by
+    single blanks; other blanks between them do not count, either.
     """
 
     ids: Integer[Tensor, " tokens"] = field(repr=False)
@@ -36,7 +36,7 @@ class Split:
     def of(
         cls, tokens: Tokenized, vocabulary: Vocabulary, level: Level, floor: Floor | None = None
     ) -> "Split":
-        # What fits into a byte is kept in one; batches are made of the numbers that PyTorch needs.
+        # One byte per id if possible; batches convert them to the type that PyTorch needs.
         kind = np.uint8 if len(vocabulary) <= 256 else np.int32
         ids = tokens.look_up(np.array(vocabulary.encode(tokens.distinct), kind))
         return cls(torch.from_numpy(ids), *tokens[1:].spelled_lengths(level), floor)
@@ -47,7 +47,7 @@ class Split:
 
     @cached_property
     def unknown(self) -> float:
-        """The share of what is predicted that is not in the vocabulary, and so ``<unk>``."""
+        """Share of the predicted tokens that are ``<unk>``, since not in the vocabulary."""
         return int((self.ids[1:] == 0).sum()) / max(1, self.predictions)
 
 
@@ -63,7 +63,7 @@ class Splits:
 
     @property
     def unknown(self) -> dict[str, float]:
-        """The share of unknown tokens in each part, as it stands in a run's summary."""
+        """Share of unknown tokens in each split, by its name in a run's summary."""
         parts = {"train": self.training, "validation": self.validation, "test": self.test}
         return {f"{name}/unknown": part.unknown for name, part in parts.items()}
 
@@ -71,20 +71,18 @@ class Splits:
 def read_splits(
     config: DataConfig, vocabulary: Vocabulary | None = None, text_sha256: str | None = None
 ) -> Splits:
-    """The three splits of the text that ``config`` names, in ids of ``vocabulary``.
+    """The three splits of the text that ``config`` names, as ids of ``vocabulary``.
 
     Args:
-        vocabulary: if None, one is built as the config says.
-        text_sha256: what the text's checksum must be, if it was seen before.
+        vocabulary: if None, built as the config says.
+        text_sha256: the checksum that the text must have; None for a new run.
 
     Raises:
-        SettingsError: if the text cannot be had, has changed or is too short to be split.
+        SettingsError: if the text cannot be found, has changed or is too short to split.
     """
     corpus, name = find_corpus(config, text_sha256), str(config.path or config.text)
     if text_sha256 not in (None, corpus.sha256):
-        of_named = (
-            "take the data.root, or of python_docs the version of Python, it was trained with"
-        )
+        of_named = "use the data.root (for python_docs: the Python version) it was trained with"
         raise SettingsError(
             f"the text {name} is not the one this run was trained on "
             f"(SHA-256 {corpus.sha256}, not {text_sha256}): "

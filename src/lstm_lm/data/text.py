@@ -1,10 +1,10 @@
-"""A text as tokens, and tokens as a text.
+"""Tokenize a text, and turn tokens back into a text.
 
-Cleaning comes first. ``letters`` turns whatever is not a Latin letter into one blank and
-lower-cases the rest. ``letters_by_line`` does so line by line, strips each line and joins
-them with nothing between, as the chapter of d2l.ai does: "... it was" + "of ..." gives
-"it wasof". Characters are tokens as they are; words are what blanks separate, and where
-lines were kept each ends in ``<eos>``.
+Cleaning comes first. ``letters`` replaces each run of other characters than Latin letters by
+one blank, and lower-cases the rest. ``letters_by_line`` does so line by line, strips each line
+and joins lines without a separator, as the chapter of d2l.ai does: "... it was" + "of ..."
+gives "it wasof". Tokens are then single characters, or words separated by blanks; without
+cleaning, each line of words ends in ``<eos>``.
 """
 
 import re
@@ -16,14 +16,14 @@ from typing import assert_never
 from lstm_lm.config import Cleaning, Level
 
 END_OF_LINE = "<eos>"
-# What becomes of each byte: letters are lower-cased, all else is a blank.
+# Translation of each byte: letters become lower case, all else a blank.
 LETTERS = bytes(
     ord(chr(byte).lower() if chr(byte) in ascii_letters else " ") for byte in range(256)
 )
 
 
 def tokenize(text: str, level: Level, cleaning: Cleaning) -> Iterable[str]:
-    """A text's tokens in order: characters as one string, words one by one."""
+    """The tokens of a text in order: characters as one string, words one by one."""
     if level is Level.character:
         return characters(text, cleaning)
     return chain.from_iterable(words(line, cleaning) for line in split_lines(text))
@@ -48,7 +48,7 @@ def words(line: str, cleaning: Cleaning) -> list[str]:
 
 
 def tokenize_prompt(prompt: str, level: Level, cleaning: Cleaning) -> list[str]:
-    """The tokens of a text that is to be continued: no line of it has ended yet."""
+    """The tokens of a prompt, without ``<eos>`` at its end: its last line is not complete."""
     if level is Level.character:
         return list(prompt if cleaning is Cleaning.none else letters_only(prompt))
     tokens = list(tokenize(prompt, level, cleaning))
@@ -63,10 +63,10 @@ def spell(tokens: Iterable[str], level: Level) -> str:
 
 
 def split_lines(text: str) -> list[str]:
-    # Not str.splitlines, which breaks lines at form feeds and other characters as well.
+    # str.splitlines would also break lines at form feeds and other characters.
     return text.removesuffix("\n").split("\n") if text else []
 
 
 def letters_only(text: str) -> str:
-    # As re.sub("[^A-Za-z]+", " ", text).lower(), in a third of the time.
+    # Equals re.sub("[^A-Za-z]+", " ", text).lower(), in a third of the time.
     return re.sub(b"  +", b" ", text.encode("ascii", "replace").translate(LETTERS)).decode()

@@ -1,13 +1,13 @@
-"""Large texts cut into words before, kept on disk: the next run need not do that again.
+"""Cache on disk: the words of large texts, so that the next run need not tokenize again.
 
-    <where texts are kept>/tokens/<SHA-256 of the text>.<level>.<cleaning>
+    <data folder>/tokens/<SHA-256 of the text>.<level>.<cleaning>
 
     first line     SHA-256 of all that follows
-    second line    JSON: by which rules, the different tokens, the type of their numbers
-    then           the numbers, which are read as they lie there
+    second line    JSON: checksum of the rules, the distinct tokens, the type of their numbers
+    then           the numbers, which are memory-mapped
 
-Any of these files may be deleted at any time. One that is damaged or was made by other rules, those
-of another version of this package, is made anew; where none can be written, none is.
+Any of these files may be deleted at any time. A damaged file, or one from another version of this
+package, is written again. If no folder is writable, nothing is cached.
 """
 
 import contextlib
@@ -26,16 +26,17 @@ from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.errors import SettingsError
 from lstm_lm.files import cache_folder, whole_or_absent
 
-# Characters. Cutting WikiText-2 into words takes 0.3 s, and reading them back 0.02 s; below this
-# less than 0.05 s could be saved. Single characters are numbered about as fast as they are read.
+# Characters. Tokenizing WikiText-2 into words takes 0.3 s, reading them back 0.02 s. Smaller texts
+# would save less than 0.05 s. Single characters are numbered about as fast as they are read.
 WORTH_KEEPING = 2_000_000
 
 
 def read_or_tokenize(text: str, level: Level, cleaning: Cleaning, root: Path) -> Tokenized:
-    """
+    """The tokens of a text, read from the cache if they are there.
+
     Args:
-        root: the folder texts are kept in. Where that cannot be written, the user's cache folder
-            is used; nothing is ever put beside a text of the user's own.
+        root: the data folder. If it is not writable, the user's cache folder is used. Nothing is
+            ever written beside the user's own text.
     """
     if level is not Level.word or len(text) < WORTH_KEEPING:
         return Tokenized.of(text, level, cleaning)
@@ -44,30 +45,31 @@ def read_or_tokenize(text: str, level: Level, cleaning: Cleaning, root: Path) ->
     for file in files:
         try:
             return read(file)
-        except (OSError, ValueError):  # it is not there, or not what it should be
+        except (OSError, ValueError):  # absent, damaged or from another version
             continue
     tokens = Tokenized.of(text, level, cleaning)
     for file in files:
         try:
             write(file, tokens)
             break
-        except OSError:  # no such folder, it is not ours, or the disk is full
+        except OSError:  # no such folder, no permission, or the disk is full
             continue
     return tokens
 
 
 def folders(root: Path) -> Iterator[Path]:
-    with contextlib.suppress(OSError):  # it is not made for this
-        if root.stat().st_mode & stat.S_IWUSR:  # which the superuser could pass over
+    with contextlib.suppress(OSError):  # the data folder is not created for a cache
+        if root.stat().st_mode & stat.S_IWUSR:  # os.access is always true for the superuser
             yield root
-    with contextlib.suppress(SettingsError):  # of a user without a home
+    with contextlib.suppress(SettingsError):  # this user has no home
         yield cache_folder()
 
 
 def read(file: Path) -> Tokenized:
-    """
+    """The tokens in a cache file.
+
     Raises:
-        OSError, ValueError: if it is not there or not whole, or was made by other rules.
+        OSError, ValueError: if it is absent, damaged or from another version.
     """
     if not file.is_file():
         raise FileNotFoundError(file)
@@ -84,10 +86,6 @@ def read(file: Path) -> Tokenized:
 
 
 def write(file: Path, tokens: Tokenized) -> None:
-    """
-    Raises:
-        OSError: if that is not possible.
-    """
     file.parent.mkdir(parents=True, exist_ok=True)
     numbers = tokens.numbers.astype(tokens.numbers.dtype.newbyteorder("<"), copy=False)
     header = {"rules": rules(), "distinct": tokens.distinct, "type": numbers.dtype.str}
@@ -101,10 +99,10 @@ def checksum(content: bytes | memoryview) -> bytes:
 
 
 def rules() -> str:
-    """What the numbers of a text depend on besides the text: this code and Unicode's blanks.
+    """Checksum of the rules of tokenizing: this code, and the Unicode version for its blanks.
 
     Raises:
-        OSError: if this code cannot be read.
+        OSError: if the source files cannot be read.
     """
     files = (
         Path(__file__).with_name(name) for name in ("text.py", "tokenized.py", "token_cache.py")

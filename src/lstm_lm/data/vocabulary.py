@@ -1,4 +1,4 @@
-"""Tokens and the ids that stand for them."""
+"""The vocabulary: a map between tokens and ids."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,10 +10,10 @@ UNKNOWN = "<unk>"
 
 
 def say_unknown(shares: Mapping[str, Any]) -> str:
-    """``83 % of the validation text, 82 % of the test text``; empty where nothing is unknown.
+    """Shares of unknown tokens as text: ``83 % of the validation text, …``; empty if none.
 
     Args:
-        shares: what a run's summary knows, among other figures.
+        shares: a run's summary.
     """
     parts = {"train": "training", "validation": "validation", "test": "test"}
     return ", ".join(
@@ -24,7 +24,7 @@ def say_unknown(shares: Mapping[str, Any]) -> str:
 
 
 class Vocabulary:
-    """An unchanging two-way map between tokens and ids ``0 … len - 1``.
+    """Immutable two-way map between tokens and ids ``0 … len - 1``.
 
     Id 0 is ``<unk>``; it stands for every token not listed.
     """
@@ -37,7 +37,7 @@ class Vocabulary:
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int], minimum_count: int = 1) -> "Vocabulary":
-        """The commonest tokens first; ties in the order they are given in."""
+        """A vocabulary with the most frequent tokens first; ties keep their order."""
         tokens = [
             token
             for token, count in Counter(counts).most_common()
@@ -60,5 +60,5 @@ class Vocabulary:
         return [self.tokens[id_] for id_ in ids]
 
     def unknown(self, tokens: Iterable[str]) -> list[str]:
-        """Those tokens that are not listed, each once."""
+        """The tokens that are not in the vocabulary, each once."""
         return list(dict.fromkeys(token for token in tokens if token not in self._ids))

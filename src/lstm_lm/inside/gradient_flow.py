@@ -1,8 +1,8 @@
-"""How much of a loss reaches back through time.
+"""Gradient flow: how far the gradient of a loss reaches back in time.
 
-For the loss of one step, the norm of its gradient with respect to the state k steps before it, for
-k = 0, 1, …: where that vanishes nothing can be learned from what was read then, where it explodes
-steps are too large.
+The norm of the gradient of one step's loss with respect to the state k steps before it, for
+k = 0, 1, …. Where it vanishes, nothing can be learned from the inputs of that time. Where it
+explodes, updates are too large.
 
 Source: Hochreiter (1991); Bengio, Simard & Frasconi (1994).
 """
@@ -18,28 +18,27 @@ from lstm_lm.data.splits import Split
 from lstm_lm.model.core import HiddenState, LSTMState
 from lstm_lm.model.language_model import LanguageModel
 
-STEPS_BACK = 100  # at least
+STEPS_BACK = 100  # the minimum
 ROWS = 16
-Flow = dict[str, Float[Tensor, " steps"]]  # for "layer 1 hidden", "layer 1 cell" …
+Flow = dict[str, Float[Tensor, " steps"]]  # by name: "layer 1 hidden", "layer 1 cell" …
 
 
 @torch.enable_grad()
 def gradient_flow(
     model: LanguageModel, inputs: Int[Tensor, "time batch"], targets: Int[Tensor, " batch"]
 ) -> Flow:
-    """Norms of the gradient of the last step's loss, by steps back from it; means over rows.
+    """Norms of the gradient of the last step's loss by steps back from it, averaged over rows.
 
-    The gradient is the total one, by whatever way. An LSTM's cell is taken as it is handed on, so
-    that of the last step has none. Any core will do, whatever it keeps of its own way, as it is
-    asked for one step at a time.
+    Gradients are total, over all paths. The LSTM cell is the one passed to the next step, so the
+    last step has no cell gradient. Any core works, since it is called one step at a time.
 
     Args:
-        inputs: read from a zero state.
-        targets: what follows the last of them.
+        inputs: read from zero state.
+        targets: the ids after the last inputs.
     """
     was_training = model.training
-    model.train()  # cuDNN keeps what it needs to go back only then; there is no dropout here
-    # The gradient with respect to a zero that is added to a state is that of the state.
+    model.train()  # cuDNN's backward needs training mode; dropout is not part of these calls
+    # The gradient of a zero that is added to a state equals the gradient of the state.
     zeros: dict[str, list[Tensor]] = {}
     states: list[LSTMState | HiddenState | None] = [None] * len(model.cores)
     for ids in inputs:
@@ -51,7 +50,8 @@ def gradient_flow(
                 zeros.setdefault(f"layer {layer + 1} {name}", []).append(zero)
             states[layer] = type(state)(*(p + zero for p, zero in zip(state, added, strict=True)))
             features = outputs + added.hidden
-    loss = cross_entropy(model.output(features[0]), targets, reduction="sum")  # rows stay apart
+    # A sum, not a mean, keeps each row's gradient that of its own loss.
+    loss = cross_entropy(model.output(features[0]), targets, reduction="sum")
     gradients = torch.autograd.grad(
         loss, [zero for steps in zeros.values() for zero in steps], materialize_grads=True
     )
@@ -62,10 +62,10 @@ def gradient_flow(
 
 
 def places_to_flow_from(split: Split) -> tuple[Int[Tensor, "time batch"], Int[Tensor, " batch"]]:
-    """Stretches of a text and what follows them, spread over it evenly.
+    """Stretches of a text, evenly spread, and the id after each.
 
-    Of a generated text such that what follows must be remembered, as far as there are any, and
-    so long that they have what it follows from.
+    In a generated text the ids after them must be remembered, if it has any such ids. The
+    stretches are then long enough to contain the symbols that determine those ids.
     """
     steps = STEPS_BACK
     if split.floor is not None:
@@ -80,7 +80,7 @@ def places_to_flow_from(split: Split) -> tuple[Int[Tensor, "time batch"], Int[Te
 
 
 def furthest_back(floor: Floor) -> int:
-    """Tokens from the beginning of a string to the last one that follows from memory; 0 if none."""
+    """Largest distance from the start of a string to a token that follows from memory; or 0."""
     places = np.arange(len(floor.begins))
     since = places - np.maximum.accumulate(np.where(floor.begins, places, 0))
     return int(since[floor.from_memory].max(initial=0))

@@ -1,4 +1,4 @@
-"""What a model's units did on a text, and what it expected next: one page for a browser.
+"""An HTML page with a model's units and its predictions on a text.
 
 The page needs no network and no other file.
 """
@@ -25,7 +25,7 @@ Guesses = tuple[list[int], list[float]]  # ids and their probabilities, the like
 
 
 def build_page(run: TrainedModel, title: str, ids: Int[Tensor, " time"]) -> str:
-    """A page about a text in a run's ids, read from a zero state."""
+    """The page for a text, given as ids of the run and read from zero state."""
     device = next(run.model.parameters()).device
     seen = trace(run.model, run.config.model.cell, ids.to(device).unsqueeze(1))
     activities = [layer.activity[:, 0].float().cpu() for layer in seen.layers]
@@ -49,7 +49,7 @@ def build_page(run: TrainedModel, title: str, ids: Int[Tensor, " time"]) -> str:
         ],
         "bits": [None, *(round(number, 3) for number in bits)],
     }
-    # Whatever the text has, it must not end the element that it is in, nor begin a comment.
+    # No text may close the element around it or begin a comment.
     data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     template = files("lstm_lm.inside").joinpath("page.html").read_text(encoding="utf-8")
     return template.replace("DATA", data, 1)
@@ -58,9 +58,9 @@ def build_page(run: TrainedModel, title: str, ids: Int[Tensor, " time"]) -> str:
 def expected(
     model: LanguageModel, outputs: Float[Tensor, "time hidden"], ids: Int[Tensor, " time"]
 ) -> tuple[list[Guesses], list[float]]:
-    """The likeliest tokens after each, and the bits that each but the first has cost."""
+    """The likeliest tokens after each token, and the loss of each but the first in bits."""
     steps = evaluation_steps(1, model.vocabulary_size)
-    following = ids.roll(-1)  # after the last comes nothing
+    following = ids.roll(-1)  # the last one has no target: its loss is dropped below
     guesses: list[Guesses] = []
     nats: list[float] = []
     for some, targets in zip(outputs.split(steps), following.split(steps), strict=True):
@@ -73,6 +73,6 @@ def expected(
 
 
 def in_bytes(activity: Float[Tensor, "time hidden"]) -> str:
-    """From -1 to 1 as -127 to 127, a row of units for each token."""
+    """Activity from -1 to 1 as bytes from -127 to 127, in base64; one row of units per token."""
     scaled = (activity.clamp(-1, 1) * 127).round().to(torch.int8)
     return base64.b64encode(scaled.contiguous().numpy().tobytes()).decode()

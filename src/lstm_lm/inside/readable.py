@@ -1,9 +1,9 @@
-"""The units of a model that a reader can make sense of.
+"""Find the units of a model that a reader can interpret.
 
-A unit is readable if its activity follows something that can be seen in the text: how far in a
-line or a word it is, whether in quotes or in brackets. Also worth a look is what changes slowest.
+A unit is readable if its activity correlates with a visible feature of the text: position in a
+line or a word, inside quotes or brackets. The units that change slowest are of interest, too.
 
-Source: Karpathy, Johnson & Fei-Fei (2015), where such cells were found by eye.
+Source: Karpathy, Johnson & Fei-Fei (2015), who found such cells by eye.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,36 +18,36 @@ from lstm_lm.data.text import END_OF_LINE
 from lstm_lm.data.vocabulary import UNKNOWN, Vocabulary
 
 SHOWN_AS = {END_OF_LINE: "\n", UNKNOWN: "\ufffd"}
-FEWEST = 0.02  # of the tokens, that a feature must have to be followed
+FEWEST = 0.02  # rarer features are ignored: share of the tokens
 FOLLOWS = 0.3  # correlation from which on a unit is said to follow a feature
-LEAST_CHANGE = 0.05  # standard deviation of a unit's activity
+LEAST_CHANGE = 0.05  # units that change less are ignored: standard deviation of the activity
 
-Activities = list[Float[Tensor, "time hidden"]]  # of each layer
+Activities = list[Float[Tensor, "time hidden"]]  # one per layer
 
 
 class Readable(NamedTuple):
     layer: int  # from 0
     unit: int  # from 0
     what: str
-    correlation: float | None = None  # with it
+    correlation: float | None = None  # of the unit with the feature
 
     @property
     def title(self) -> str:
-        """As a reader counts: from 1."""
+        """A title for readers, with layers and units counted from 1."""
         strength = "" if self.correlation is None else f", correlation {self.correlation:.2f}"
         return f"layer {self.layer + 1} unit {self.unit + 1}: {self.what}{strength}"
 
 
 def as_read(vocabulary: Vocabulary, ids: Iterable[int]) -> list[str]:
-    """Tokens as a reader would see them: ends of lines as such, what is unknown as �."""
+    """Tokens as a reader sees them: line breaks for ends of lines, � for unknown tokens."""
     return [SHOWN_AS.get(token, token) for token in vocabulary.decode(ids)]
 
 
 def readable_units(activities: Activities, tokens: Sequence[str], most: int) -> list[Readable]:
-    """The best unit for each feature of the text, the clearest first, then the slowest units.
+    """The best unit for each feature of the text, clearest first, then the slowest units.
 
     Args:
-        activities: after each token was read.
+        activities: the units after each token was read.
     """
     units = torch.cat(activities, dim=1).double()
     centred = units - units.mean(dim=0)
@@ -71,14 +71,14 @@ def readable_units(activities: Activities, tokens: Sequence[str], most: int) -> 
             if rival is None or abs(rival.correlation or 0) < abs(found):
                 chosen[best] = named(best, what, found)
     following = sorted(chosen.values(), key=lambda unit: -abs(unit.correlation or 0))[:most]
-    # Slow is what changes little from token to token, though not on the whole.
+    # A slow unit changes little from token to token, but does change over the text.
     pace = centred.diff(dim=0).norm(dim=0) / lengths
     others = [i for i in pace.argsort().tolist() if changing[i] and i not in chosen]
     return following + [named(i, "slow") for i in others[: most - len(following)]]
 
 
 def features(tokens: Sequence[str]) -> dict[str, Float[Tensor, " time"]]:
-    """What can be seen in a text after each token, where there is enough of it to be followed."""
+    """Visible features of a text after each token; features that are too rare are left out."""
     kinds: dict[str, Callable[[Sequence[str]], list[int]]] = {
         "inside quotes": inside_quotes,
         "inside brackets": inside_brackets,
@@ -96,7 +96,7 @@ def features(tokens: Sequence[str]) -> dict[str, Float[Tensor, " time"]]:
 
 
 def inside_quotes(tokens: Sequence[str]) -> list[int]:
-    """1 between straight or curved double quotes, up to the end of a paragraph."""
+    """1 for tokens between straight or curved double quotes, until the paragraph ends; else 0."""
     inside, before, found = False, "", []
     for token in tokens:
         if token in ("“", "”"):
@@ -111,7 +111,7 @@ def inside_quotes(tokens: Sequence[str]) -> list[int]:
 
 
 def inside_brackets(tokens: Sequence[str]) -> list[int]:
-    """How many brackets are open, up to the end of a paragraph."""
+    """Number of open brackets after each token; 0 again at the end of a paragraph."""
     depth, before, found = 0, "", []
     for token in tokens:
         if token in ("(", "[", "{"):
@@ -134,7 +134,7 @@ def position_in_word(tokens: Sequence[str]) -> list[int]:
 
 
 def positions(tokens: Sequence[str], ends: Callable[[str], bool]) -> list[int]:
-    """How many tokens there were since one that ends what is counted."""
+    """Number of tokens since the last one for which ``ends`` is true."""
     position, found = 0, []
     for token in tokens:
         position = 0 if ends(token) else position + 1

@@ -1,7 +1,7 @@
-"""What a model's units did at each step of a text.
+"""Trace a model's gates and states at each step of a text.
 
-Gates are not read from the cores, which keep none: they follow from a core's inputs and outputs,
-all steps in one product, whichever core it is.
+Cores do not store their gates. They are computed from a core's inputs and outputs, all steps in
+one product, so any core can be traced.
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ Units = Float[Tensor, "time batch hidden"]
 
 @dataclass(frozen=True)
 class LayerTrace:
-    gates: dict[str, Units]  # by their names, from 0, shut, to 1, open; a plain RNN has none
+    gates: dict[str, Units]  # by name, from 0 (closed) to 1 (open); a plain RNN has none
     memory_name: str
-    memory: Units  # what is carried on: an LSTM's cells, else what the layer shows
-    activity: Units  # the memory from -1 to 1: what has no bounds of its own by tanh
+    memory: Units  # the carried state: an LSTM's cells, else the layer's outputs
+    activity: Units  # the memory from -1 to 1; by tanh where it is unbounded
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Trace:
 
 @torch.no_grad()
 def trace(model: LanguageModel, cell: Cell, ids: Int[Tensor, "time batch"]) -> Trace:
-    """Read a text from a zero state, without dropout."""
+    """The trace of a text, read from zero state without dropout."""
     features, layers = model.features(ids), []
     for core in model.cores:
         outputs, _ = core(features)
@@ -51,7 +51,7 @@ def trace_layer(
         return LayerTrace({}, "hidden state", outputs, outputs)
     blocks = before_gates(core, inputs, outputs).chunk(4 if cell is Cell.lstm else 3, dim=-1)
     if cell is Cell.gru:
-        # Neither of its gates depends on where the one that resets is applied.
+        # Both gates are the same wherever the reset gate is applied.
         gates = {"reset gate": blocks[0].sigmoid(), "update gate": blocks[1].sigmoid()}
         return LayerTrace(gates, "hidden state", outputs, outputs)
     i, f, o = blocks[0].sigmoid(), blocks[1].sigmoid(), blocks[3].sigmoid()
@@ -67,7 +67,7 @@ def trace_layer(
 def before_gates(
     core: nn.Module, inputs: Float[Tensor, "time batch input"], outputs: Units
 ) -> Float[Tensor, "time batch gates"]:
-    """What goes into the non-linearities of gates, from inputs and the hidden states before."""
+    """Pre-activations of the gates, from the inputs and the previous hidden states."""
     before = torch.cat([torch.zeros_like(outputs[:1]), outputs[:-1]])
     ih, hh = (
         (core.get_parameter(f"weight_{side}_l0"), core.get_parameter(f"bias_{side}_l0"))

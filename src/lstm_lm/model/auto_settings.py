@@ -1,7 +1,7 @@
-"""Settings that suit the machine: what ``auto`` stands for in precision and backend.
+"""Replace ``auto`` in precision and backend by values that suit the machine.
 
-A new run is trained with what was chosen, and its ``config.yaml`` has that instead of ``auto``. A
-resumed run keeps it, and so does a job of a sweep that is run again.
+A new run is trained with the chosen values, and its ``config.yaml`` has them instead of ``auto``.
+A resumed run keeps them; so does a sweep's job that is run again.
 """
 
 import dataclasses
@@ -15,14 +15,14 @@ NAMES = "device.precision", "model.backend"
 
 
 def settle(config: RunConfig, device: str, apart: bool = False) -> tuple[RunConfig, str | None]:
-    """The config without ``auto``, and a line that says why this precision, if that was open.
+    """The config without ``auto``, and for an ``auto`` precision a line that says why this one.
 
     Args:
-        device: ``cpu`` or ``cuda``, whichever the run will train on.
-        apart: whether to leave a GPU's memory alone; takes seconds longer.
+        device: the run's device, ``cpu`` or ``cuda``.
+        apart: ask the GPU in a separate process: takes no GPU memory, but seconds longer.
 
     Raises:
-        SettingsError: if the device has not the precision that is asked for.
+        SettingsError: if the requested precision is not native to the device.
     """
     precision, why = precision_here(config.device.precision, device, apart)
     on = dataclasses.replace(config.device, precision=precision)
@@ -32,11 +32,13 @@ def settle(config: RunConfig, device: str, apart: bool = False) -> tuple[RunConf
 def with_backend(config: RunConfig, device: str) -> RunConfig:
     if config.model.backend is not Backend.auto:
         return config
-    is_fused = config.model.core is CoreName.fused  # to other cores it means nothing, and is torch
+    is_fused = (
+        config.model.core is CoreName.fused
+    )  # other cores ignore the backend: theirs is torch
     backend = backend_here(device) if is_fused else Backend.torch
     return dataclasses.replace(config, model=dataclasses.replace(config.model, backend=backend))
 
 
 def without_auto(changes: dict[str, Any]) -> dict[str, Any]:
-    """The settings typed for a resumed run, but for ``auto``, which changes nothing there."""
+    """The changes to a resumed run, without ``auto``, which keeps the values it has."""
     return {n: value for n, value in changes.items() if n not in NAMES or value != AUTO}

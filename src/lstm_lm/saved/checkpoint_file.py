@@ -1,9 +1,9 @@
-"""Checkpoints as files: what PyTorch saves, sealed with a checksum.
+"""Checkpoint files: what ``torch.save`` writes, sealed with a checksum.
 
 The seal, a SHA-256 in hexadecimal digits, follows the archive, where ``torch.load`` does not
-look. PyTorch by itself reads weights in which bits have flipped without a word.
+look. PyTorch alone loads weights with flipped bits without any error.
 
-Checkpoints are data: whatever would run code when it is loaded is refused.
+Checkpoints are data: a file that would run code when loaded is rejected.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any], previous: Path | None = None) -> None:
-    """Write a sealed file; the one that was there stays, if it is given another name."""
+    """Write a sealed checkpoint; keep the one it replaces under the name ``previous``, if given."""
     archive = io.BytesIO()
     torch.save(checkpoint, archive)
     content = archive.getbuffer()
@@ -33,7 +33,7 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any], previous: Path | Non
             stream.write(content)
             stream.write(seal(content))
         flush_to_disk(temporary)
-        if previous is not None and path.exists():  # only now that the new one is complete
+        if previous is not None and path.exists():  # not before the new one is complete
             replace_by_link(previous, path)
 
 
@@ -42,11 +42,11 @@ def seal(content: bytes | memoryview) -> bytes:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What a sealed file holds, on the CPU.
+    """The content of a sealed checkpoint, on the CPU.
 
     Raises:
-        DamagedFile: if it cannot be read, or is not what was sealed.
-        SettingsError: if it is not data.
+        DamagedFile: if it cannot be read, or its checksum does not match.
+        SettingsError: if it is not plain data.
     """
     try:
         content = read_regular(path)
@@ -54,13 +54,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise DamagedFile(f"{path} cannot be read: {error.strerror}") from error
     archive = content[: -len(seal(b""))]
     if content[len(archive) :] != seal(archive):
-        raise DamagedFile(f"{path} is damaged: its checksum is not that of its content")
+        raise DamagedFile(f"{path} is damaged: its checksum does not match its content")
     try:
         return torch.load(io.BytesIO(archive), weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise SettingsError(
-            f"{path} is refused: it is not a checkpoint of plain data, and loading it could run "
-            "code of whoever made it"
+            f"{path} is rejected: it is not a checkpoint of plain data, and loading it could run "
+            "any code of its author"
         ) from error
     except MemoryError as error:
         raise SettingsError(f"{path} does not fit into the memory that is left") from error
@@ -69,7 +69,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_newest(last: Path, previous: Path) -> tuple[Path, dict[str, Any]]:
-    """The newest checkpoint, or the one before it if that is damaged; and which it is.
+    """The newest checkpoint with its path; if it is damaged, the one before it.
 
     Raises:
         SettingsError: if neither can be loaded.
@@ -82,6 +82,6 @@ def load_newest(last: Path, previous: Path) -> tuple[Path, dict[str, Any]]:
         try:
             checkpoint = load_checkpoint(previous)
         except DamagedFile as another:
-            raise DamagedFile(f"{error}; {another}: there is nothing to go on from") from another
-        log.warning("warning: %s; going back to the one before it, %s", error, previous)
+            raise DamagedFile(f"{error}; {another}: there is nothing to resume from") from another
+        log.warning("warning: %s; using the checkpoint before it, %s", error, previous)
         return previous, checkpoint

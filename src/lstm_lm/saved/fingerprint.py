@@ -1,4 +1,4 @@
-"""What makes two runs the same: the fingerprint of what they train."""
+"""The fingerprint of a run; runs with equal fingerprints train the same model."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from typing import Any
 from lstm_lm.config import Effect, RunConfig, effect_of, flatten, settings_of
 from lstm_lm.lightning_parts import ENDING, WATCHING, WITHOUT_EFFECT, is_one_of
 
-# Of runs made when these were settings, so that they still count as the same.
+# Former settings at their defaults: runs that had them keep their fingerprint.
 ONCE_SETTINGS = {
     "data.reserved_tokens": [],
     "model.backend": "torch",
@@ -17,10 +17,10 @@ ONCE_SETTINGS = {
 
 
 def fingerprint(config: RunConfig, text_sha256: str, started_from: str | None = None) -> str:
-    """What is trained, in sixteen hexadecimal digits.
+    """A checksum of what is trained, in sixteen hexadecimal digits.
 
     Args:
-        started_from: a checksum of the weights it began with, if they were another run's.
+        started_from: checksum of the initial weights, if they come from another run.
     """
     trained = what_is_trained(config) | ONCE_SETTINGS
     content = json.dumps([trained, text_sha256, started_from], sort_keys=True)
@@ -33,7 +33,7 @@ def what_is_trained(config: RunConfig) -> dict[str, Any]:
 
 
 def trained_of(settings: dict[str, Any]) -> dict[str, Any]:
-    """The part of all settings that belongs to the fingerprint."""
+    """The part of ``settings`` that belongs to the fingerprint, by dotted names."""
     callbacks = {
         name: entry
         for name, entry in settings.get("callbacks", {}).items()

@@ -1,4 +1,4 @@
-"""Trained models read back from the folders of their runs."""
+"""Load trained models from the folders of their runs."""
 
 import hashlib
 import logging
@@ -16,7 +16,7 @@ from lstm_lm.model.language_model import LanguageModel, refuse_too_large
 from lstm_lm.saved.checkpoint_file import load_checkpoint, load_newest
 from lstm_lm.saved.run_folder import RunFolder
 
-# What must be the same for weights to mean the same.
+# Settings that must be equal for weights to mean the same.
 SHAPE = "cell", "hidden_size", "num_layers", "embedding_size", "second_bias", "reset_gate"
 CPU = torch.device("cpu")
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model as the folder of its run has it."""
+    """A trained model, with what else its run folder has."""
 
     folder: Path
     config: RunConfig
@@ -41,18 +41,18 @@ def restore(
     backend: Backend = Backend.auto,
     device: torch.device = CPU,
 ) -> TrainedModel:
-    """A model read back from the folder of its run, with the weights of one of its checkpoints.
+    """Load a model from its run folder, with the weights of one checkpoint.
 
-    Where a fused core's backend cannot run, another computes the same, and a warning says so: what
-    was learned on a GPU can be used without one.
+    If a fused core's backend cannot run here, another one computes the same, with a warning. So a
+    model trained on a GPU can be used without one.
 
     Args:
-        core: the core to run it on, if not the one it was trained with.
-        backend: of that core.
-        device: where the model is to run.
+        core: the core to run the model with; by default the one it was trained with.
+        backend: the backend of that core.
+        device: the device to put the model on.
 
     Raises:
-        SettingsError: if the folder is no run's, or something in it is missing or damaged.
+        SettingsError: if the folder has no run, or a file in it is missing or damaged.
     """
     folder = RunFolder(path)
     another = {"model.core": core, "model.backend": backend}
@@ -77,22 +77,22 @@ def restore(
 
 
 def usable_backend(config: RunConfig, device: torch.device) -> Backend:
-    """The backend of the config, or another that computes the same where that cannot run."""
+    """The backend of the config; if it cannot run here, another that computes the same."""
     if config.model.core is CoreName.fused and config.model.backend is Backend.auto:
         return backend_here(device.type)
     try:
         refuse_impossible(config.model.backend, device)
     except SettingsError as error:
-        log.warning("warning: %s. Here model.backend=torch is taken", error)
+        log.warning("warning: %s. Using model.backend=torch instead", error)
         return Backend.torch
     return config.model.backend
 
 
 def put_weights(model: LanguageModel, path: Path, checkpoint: dict[str, Any]) -> None:
-    """Put a checkpoint's weights into a model; nothing else of it is used.
+    """Load a checkpoint's weights into a model; the rest of the checkpoint is ignored.
 
     Raises:
-        SettingsError: if they are another model's; names the file they came from.
+        SettingsError: if the weights do not fit the model; names the file.
     """
     try:
         saved = checkpoint["state_dict"]
@@ -100,22 +100,22 @@ def put_weights(model: LanguageModel, path: Path, checkpoint: dict[str, Any]) ->
     except (KeyError, RuntimeError, AttributeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise SettingsError(
-            f"{path} is not of a model as {path.parents[1]} has it: {reason}"
+            f"{path} does not match the model described by {path.parents[1]}: {reason}"
         ) from error
 
 
 def run_to_start_from(config: RunConfig) -> TrainedModel:
-    """The run whose weights are asked for, with the core that is asked for.
+    """Load the run that ``init_from`` names, with the core of ``config``.
 
-    Making it draws from the random states, so it comes before they are seeded.
+    Building the model draws random numbers, so call this before seeding.
 
     Raises:
-        SettingsError: if its weights would mean something else here.
+        SettingsError: if its weights do not fit the model or tokens of ``config``.
     """
     folder = RunFolder(Path(str(config.init_from)))
     if folder.holds_a_run() and not folder.best.exists():
-        raise SettingsError(f"init_from: {folder.path} has no best weights, it was not validated")
-    # It computes nothing, so there is nothing to compile.
+        raise SettingsError(f"init_from: {folder.path} has no best weights: it was not validated")
+    # Only its weights are used, so no backend need be compiled.
     source = restore(folder.path, core=config.model.core, backend=Backend.torch)
     here, there = vars(config.model), vars(source.config.model)
     differing = [f"model.{name}={there[name]}" for name in SHAPE if here[name] != there[name]]

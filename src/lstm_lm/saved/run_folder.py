@@ -1,19 +1,19 @@
-"""What a run leaves behind, and how it is read back.
+"""The folder of a run: its files, and how they are written and read.
 
-    config.yaml                every setting
+    config.yaml                all settings
     vocabulary.json            tokens in the order of their ids
-    checkpoints/last.ckpt      the newest state, with all that is needed to go on
-    checkpoints/previous.ckpt  the one before it, should the newest be damaged
-    checkpoints/best.ckpt      that where validation loss was lowest
-    summary.json               status and figures; written whole at every change, so always true
+    checkpoints/last.ckpt      the newest state, with all that is needed to resume
+    checkpoints/previous.ckpt  the one before it, in case the newest is damaged
+    checkpoints/best.ckpt      the state with the lowest validation loss
+    summary.json               status and figures; replaced as a whole, so always complete
     events.out.tfevents.*      for TensorBoard
-    hparams.yaml               what Lightning's loggers know of the model
-    metrics.csv, loggers.json  of other loggers, where they were asked for: rows, and their ids
-    progress.json              how far it is, while it runs
-    log.txt                    in a sweep: what it printed
-    .lock                      held by the process that trains
+    hparams.yaml               the hyperparameters that Lightning's loggers save
+    metrics.csv, loggers.json  of other loggers, if configured: metrics, and ids of their runs
+    progress.json              progress of a running run
+    log.txt                    in a sweep: the job's output
+    .lock                      locked by the process that trains
 
-Nothing outside the folder is needed to use a model; to evaluate it or to go on, its text.
+A model can be used without any file from outside; evaluating and resuming also need its text.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.files import is_locked, locked, read_json, read_regular, remove_unfinished, write_whole
 
-# What runs logged with before that was a setting; conf/logger/tensorboard.yaml has the same.
+# The logger of runs from before it was a setting; equals conf/logger/tensorboard.yaml.
 TENSORBOARD = {
     "tensorboard": {
         "_target_": "lightning.pytorch.loggers.TensorBoardLogger",
@@ -47,9 +47,9 @@ TENSORBOARD = {
         "default_hp_metric": False,
     }
 }
-# Each run's settings have these, and those of another program hardly all of them.
+# Every run's settings have these keys; another program's config is unlikely to have them all.
 OUR_KEYS = {"checkpoint", "data", "device", "model", "optimizer", "samples", "seed", "training"}
-# Without these a summary cannot be read back.
+# A summary must have these keys from the start of a run.
 KNOWN_FROM_THE_START = {
     "status",
     "fingerprint",
@@ -82,10 +82,10 @@ class Status(StrEnum):
 
 
 class RunFolder:
-    """The names of a run's files, and the writing and reading of its records.
+    """Paths of a run's files; writes and reads its records.
 
     Args:
-        is_ours: whether this process is the one that writes; others only know what it would.
+        is_ours: if true, this process writes the records; other ranks only keep the values.
     """
 
     def __init__(self, path: Path, is_ours: bool = True) -> None:
@@ -103,13 +103,13 @@ class RunFolder:
         self.values: dict[str, Any] = {}
 
     def holds_a_run(self) -> bool:
-        """Whether there is one, damaged or not; settings of another program are none.
+        """True if the folder has a run, even a damaged one; another program's config is none.
 
         Raises:
             SettingsError: if the folder cannot be read.
         """
         try:
-            if not self.config.is_file():  # which is written last
+            if not self.config.is_file():  # the last file that create() writes
                 return False
             return self.vocabulary.is_file() or self.summary.is_file() or has_our_keys(self.config)
         except OSError as error:
@@ -117,10 +117,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes from training in this folder, which is made if need be.
+        """Context manager: lock the folder against other processes; create it if needed.
 
         Raises:
-            SettingsError: if one does already, or the folder cannot be written.
+            SettingsError: if another process has locked it, or it cannot be written.
         """
         with contextlib.ExitStack() as stack:
             if not self.is_ours:
@@ -134,21 +134,23 @@ class RunFolder:
                     self.checkpoints.rmdir()
                 raise SettingsError(f"cannot write to {self.path}: {error.strerror}") from error
             if not is_ours:
-                raise SettingsError(f"another process is training in {self.path}: wait for its end")
+                raise SettingsError(
+                    f"another process is training in {self.path}: wait until it ends"
+                )
             remove_unfinished(self.path)
             remove_unfinished(self.checkpoints)
             yield
 
     def create(self, config: RunConfig, vocabulary: Vocabulary, summary: dict[str, Any]) -> None:
-        """Write what is known before training.
+        """Write the records that are known before training.
 
         Raises:
-            SettingsError: if the folder holds a run already, or cannot be written.
+            SettingsError: if the folder has a run already, or cannot be written.
         """
         if self.is_ours and self.holds_a_run():
             raise SettingsError(
-                f"{self.path} holds a run already: choose another hydra.run.dir, or go on with "
-                f"resume={self.path}"
+                f"{self.path} has a run already: choose another hydra.run.dir, or resume the run "
+                f"with resume={self.path}"
             )
         if self.is_ours and self.config.exists():
             raise SettingsError(
@@ -157,7 +159,7 @@ class RunFolder:
             )
         if self.is_ours and any(self.checkpoints.glob("*.ckpt")):
             raise SettingsError(
-                f"{self.path} has checkpoints, of a run without {self.config.name}: choose another "
+                f"{self.path} has checkpoints of a run, but no {self.config.name}: choose another "
                 "hydra.run.dir"
             )
         try:
@@ -173,14 +175,14 @@ class RunFolder:
         write_whole(self.config, as_yaml(config).encode())
 
     def write_missing(self, config: RunConfig, vocabulary: Vocabulary) -> None:
-        """Write again what somebody removed while it trained, and without which it is no run."""
+        """Write the vocabulary and config again if they were removed while the run trained."""
         if self.is_ours and not self.vocabulary.exists():
             write_whole(self.vocabulary, vocabulary_json(vocabulary))
         if self.is_ours and not self.config.exists():
             self.write_config(config)
 
     def write_where_the_text_is(self, config: RunConfig) -> None:
-        """Write that alone of other settings, if the text was moved.
+        """Save the new path of a moved text, and no other setting of ``config``.
 
         Raises:
             SettingsError: if the settings cannot be read or written.
@@ -195,7 +197,7 @@ class RunFolder:
             raise SettingsError(f"cannot write to {self.path}: {error.strerror}") from error
 
     def record(self, **values: Any) -> None:
-        """Add to the summary; a number that is not finite becomes null, as JSON has none."""
+        """Add values to the summary; numbers that are not finite become null, as JSON has none."""
         self.values |= values
         if not self.is_ours:
             return
@@ -207,7 +209,7 @@ class RunFolder:
         write_whole(self.summary, content.encode())
 
     def read_summary(self) -> dict[str, Any]:
-        """The summary; a run that a crash has cut off is interrupted, whatever it says there.
+        """The summary; a run that ended in a crash counts as interrupted, not as running.
 
         Raises:
             SettingsError: if it cannot be read.
@@ -221,7 +223,7 @@ class RunFolder:
             raise DamagedFile(f"{self.summary} is damaged: {error}") from error
         if missing:
             raise DamagedFile(
-                f"{self.summary} does not say {', '.join(sorted(missing))}: it was edited, or "
+                f"{self.summary} lacks {', '.join(sorted(missing))}: it was edited, or "
                 "written by another version of lstm_lm"
             )
         if not isinstance(summary["threads"] or 1, int) or (summary["threads"] or 1) < 1:
@@ -233,7 +235,7 @@ class RunFolder:
         return summary
 
     def read_vocabulary(self, sha256: str) -> Vocabulary:
-        """The vocabulary, which must have this checksum.
+        """The vocabulary, verified by its checksum.
 
         Raises:
             SettingsError: if it cannot be read or was changed.
@@ -245,70 +247,67 @@ class RunFolder:
         except (ValueError, TypeError) as error:
             raise DamagedFile(f"{self.vocabulary} is damaged: {error}") from error
         if vocabulary_sha256(vocabulary) != sha256:
-            raise DamagedFile(f"{self.vocabulary} was changed: ids no longer mean what they did")
+            raise DamagedFile(f"{self.vocabulary} was changed: ids no longer mean the same tokens")
         return vocabulary
 
     def read_config(self, changes: dict[str, Any] | None = None) -> RunConfig:
-        """The settings, with some of them changed; keys are dotted.
+        """The settings, with ``changes`` applied; keys are dotted.
 
-        All of a group of Lightning's can be changed at once, as ``{"callbacks": {…}}``.
+        A group of Lightning's is changed as a whole: ``{"callbacks": {…}}``.
 
         Raises:
-            SettingsError: if the file is not what was written, or a change is out of range.
+            SettingsError: if the file is damaged, or a change is out of range.
         """
         if not self.holds_a_run():
             raise SettingsError(
-                f"{self.path} is not a run's folder: it has no {self.config.name} of one"
+                f"{self.path} is not a run's folder: it has no {self.config.name} of a run"
             )
         try:
             loaded: Any = OmegaConf.load(io.BytesIO(read_regular(self.config)))
-            # Looked up, it could tell a logger what only this machine's user should know.
+            # An interpolation could pass a secret of this machine's user on to a logger.
             if looks_up(OmegaConf.to_container(loaded)):
-                raise ValueError("it has ${…} in it, and not only values: as text that is \\${…}")
+                raise ValueError("it contains an interpolation, ${…}: for plain text write \\${…}")
             if "logger" not in loaded:
                 translate_first_version(loaded)
-            loaded.get("data", {}).pop("reserved_tokens", None)  # once a setting
+            loaded.get("data", {}).pop("reserved_tokens", None)  # a setting of earlier versions
             saved = OmegaConf.merge(OmegaConf.structured(RunConfig), loaded)
             saved = in_omegaconf(settings_of(OmegaConf.to_object(saved)))
         except OSError as error:
             raise DamagedFile(f"{self.config} cannot be read: {error.strerror}") from error
-        except Exception as error:  # of whatever kind, the file is not what was written
+        except Exception as error:  # whichever it is, the file is not what was written
             raise DamagedFile(f"{self.config} is damaged: {str(error).splitlines()[0]}") from error
         core = saved.model.core
         for key, value in (changes or {}).items():
             change(saved, key, value)
         if saved.model.core != core and "model.backend" not in (changes or {}):
-            saved.model.backend = Backend.auto  # the one saved belongs to the core saved
+            saved.model.backend = Backend.auto  # the saved backend belongs to the saved core
         return with_absolute_paths(cast(RunConfig, OmegaConf.to_object(saved)))
 
 
 def has_our_keys(file: Path) -> bool:
     try:
         settings = OmegaConf.load(file)
-    # OSError: of a mere number; RecursionError: of brackets within brackets.
+    # OSError: the file is only a number; RecursionError: it is nested too deeply.
     except (OSError, RecursionError, ValueError, YAMLError, OmegaConfBaseException):
         return False
     return isinstance(settings, DictConfig) and OUR_KEYS <= settings.keys()
 
 
 def refuse_odd_name(folder: Path) -> None:
-    """
-    Raises:
-        SettingsError: if its path is not UTF-8, so that TensorBoard could not write there.
-    """
+    """Raise SettingsError if the path is not UTF-8, since TensorBoard could not write there."""
     if "\0" in str(folder):
         raise SettingsError(f"no folder can have the name {str(folder)!r}: choose another")
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError as error:
         raise SettingsError(
-            f"{folder.absolute()} has a name that is not UTF-8, and nothing can be trained there: "
-            "give the folder another name, or choose another"
+            f"{folder.absolute()} has a name that is not UTF-8, so nothing can be trained there: "
+            "rename the folder, or choose another"
         ) from error
 
 
 def translate_first_version(settings: Any) -> None:
-    """Settings of lstm_lm 0.1.0 as they are now, for what can be done with a model of then."""
+    """Convert settings of lstm_lm 0.1.0 in place, so that its models can still be used."""
     settings.logger = TENSORBOARD
     optimizer = settings.get("optimizer", {})
     for name in "plateau_factor", "plateau_patience":
@@ -323,7 +322,7 @@ def as_yaml(config: RunConfig) -> str:
 
 
 def looks_up(value: Any) -> bool:
-    """Whether ``${`` is anywhere in it, but as text, after an odd number of backslashes."""
+    """True if ``${`` occurs anywhere, except as text: after an odd number of backslashes."""
     if isinstance(value, dict):
         return any(looks_up(item) for pair in value.items() for item in pair)
     if isinstance(value, list):
@@ -332,10 +331,7 @@ def looks_up(value: Any) -> bool:
 
 
 def config_of(settings: dict[str, Any]) -> RunConfig:
-    """
-    Args:
-        settings: all of them, by their dotted names.
-    """
+    """The config that has all settings as given, by their dotted names."""
     return cast(RunConfig, OmegaConf.to_object(in_omegaconf(settings)))
 
 
@@ -347,7 +343,7 @@ def in_omegaconf(settings: dict[str, Any]) -> DictConfig:
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The same from whatever folder it is read."""
+    """The config with absolute paths, so that it means the same in any working folder."""
 
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(Path(os.path.expanduser(path)).absolute())

@@ -1,12 +1,12 @@
-"""A sweep's own record: its grid, and every job that it ever had.
+"""The folder of a sweep: its grid, and the record of every job.
 
-    sweep.json      what is below, written whole at every change
-    000_h128_lr1/   one run's folder for each job, by its number and what sets it apart
-    .lock           held by the process that runs the sweep
+    sweep.json      grid and jobs; replaced as a whole at every change
+    000_h128_lr1/   one run folder per job, named by number and distinguishing settings
+    .lock           locked by the process that runs the sweep
 
-A job is what it trains, its fingerprint, the device and backend it trains on, and the callbacks
-that can end it. Its number only says when it came. How a job stands, its run's folder knows best,
-if there is one.
+A job is identified by its fingerprint, the device and backend it trains on, and the callbacks that
+can end it. Its number only tells the order. If the job has a run folder, the status there takes
+precedence.
 """
 
 import contextlib
@@ -26,24 +26,24 @@ from lstm_lm.saved.run_folder import RunFolder, Status
 @dataclass
 class Job:
     number: int
-    name: str  # of its folder, in that of the sweep
+    name: str  # of its run folder, in the sweep's folder
     fingerprint: str
     settings: dict[str, Any]  # all of them, by their dotted names
-    status: Status = Status.waiting  # then its run's; failed also if it never became a run
+    status: Status = Status.waiting  # later that of its run; also failed if no run could start
     tries: int = 0
-    error: str | None = None  # why it failed, in one line
+    error: str | None = None  # reason of failure, in one line
     choices: dict[str, str] = field(default_factory=dict)  # settings and groups typed for it
-    threads: int = 1  # of each of its processes, always the same: others would round otherwise
+    threads: int = 1  # per process; never changed, since other numbers round differently
 
     @property
     def identity(self) -> str:
-        """What it trains, and on what."""
+        """Key of the job: what it trains, and on which device."""
         return identity(self.fingerprint, self.settings)
 
 
 @dataclass
 class Sweep:
-    grid: dict[str, list[str]] = field(default_factory=dict)  # what was swept, as it was typed
+    grid: dict[str, list[str]] = field(default_factory=dict)  # the swept values, as typed
     jobs: list[Job] = field(default_factory=list)
 
 
@@ -61,10 +61,10 @@ class SweepFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes from running this sweep.
+        """Context manager: lock the sweep against other processes.
 
         Raises:
-            SettingsError: if one does already, or the folder cannot be written.
+            SettingsError: if another process has locked it, or the folder cannot be written.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -73,7 +73,7 @@ class SweepFolder:
             except OSError as error:
                 raise SettingsError(f"cannot write to {self.path}: {error.strerror}") from error
             if not is_ours:
-                raise SettingsError(f"another process runs this sweep: {self.path}")
+                raise SettingsError(f"another process is running this sweep: {self.path}")
             remove_unfinished(self.path)
             yield
 
@@ -82,7 +82,7 @@ class SweepFolder:
         write_whole(self.file, content.encode())
 
     def read(self) -> Sweep:
-        """The sweep, each job with the status that its run's folder has.
+        """The sweep; each job has the status from its run folder.
 
         Raises:
             DamagedFile: if it cannot be read.
