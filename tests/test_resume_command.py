@@ -413,7 +413,7 @@ def test_what_is_stopped_before_a_new_state_is_saved_goes_on_with_what_was_typed
         _, output, _ = train_command(
             "resume=runs/one", "training.steps=30", "samples.prompts=['a b']"
         )
-    assert "the run is as it was" in output
+    assert "the run is unchanged" in output
     command = output.splitlines()[-1].removeprefix("to go on     python scripts/train.py ")
     assert train_command(*shlex.split(command))[0] == 0
     assert summary_of(run_folder)["steps"] == 30

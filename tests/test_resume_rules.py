@@ -296,7 +296,7 @@ def test_a_save_that_fails_leaves_two_different_checkpoints(tiny_run, tmp_path, 
 
     flush = files.flush_to_disk
     monkeypatch.setattr("lstm_lm.saved.checkpoint_file.flush_to_disk", no_space)
-    with pytest.raises(RunFailed, match="cannot go on: No space left on device"):
+    with pytest.raises(RunFailed, match="cannot continue: No space left on device"):
         train(tiny_run("checkpoint.every_steps=5"), folder)
     steps = [
         load_checkpoint(folder / f"checkpoints/{name}.ckpt")["global_step"]
@@ -359,7 +359,7 @@ def test_a_damaged_best_checkpoint_is_replaced_by_the_final_weights(cut_run, cap
         damage(folder / "checkpoints/best.ckpt", "flipped")
         summary = resume(folder, {})
     assert (
-        "best.ckpt is damaged" in caplog.text and "the final weights take its place" in caplog.text
+        "best.ckpt is damaged" in caplog.text and "the final weights are used instead" in caplog.text
     )
     assert summary["best/validation/loss"] == summary["validation/loss"]
     assert summary["best/step"] == 39
