@@ -358,9 +358,7 @@ def test_a_damaged_best_checkpoint_is_replaced_by_the_final_weights(cut_run, cap
         patch.setattr(RunCheckpoint, "on_validation_end", lambda *_: None)
         damage(folder / "checkpoints/best.ckpt", "flipped")
         summary = resume(folder, {})
-    assert (
-        "best.ckpt is damaged" in caplog.text and "the final weights are used instead" in caplog.text
-    )
+    assert "best.ckpt is damaged" in caplog.text and "final weights are used instead" in caplog.text
     assert summary["best/validation/loss"] == summary["validation/loss"]
     assert summary["best/step"] == 39
     restore(folder)

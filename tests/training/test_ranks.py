@@ -245,7 +245,7 @@ def test_what_cannot_be_shared_out_is_refused(tiny_run, tmp_path, monkeypatch):
         monkeypatch.setenv(name, "0")
     for name in "WORLD_SIZE", "LOCAL_WORLD_SIZE":
         monkeypatch.setenv(name, "4")
-    with pytest.raises(SettingsError, match="4 processes .* = 2: choose settings with the product 4"):
+    with pytest.raises(SettingsError, match="4 processes .* = 2: it must be 4"):
         train(tiny_run("device.devices=2"), tmp_path / "run")
     assert not list(tmp_path.glob("run"))
 
@@ -260,7 +260,7 @@ def test_slurm_says_which_rank_a_process_is(monkeypatch):
     assert isinstance(environment, SLURMEnvironment) and not environment.auto_requeue
     assert rank_of(config) == 5
     assert rank_of(DeviceConfig()) == 0  # a run of its own in each task
-    with pytest.raises(SettingsError, match="8 processes .* = 2: choose settings with the product 8"):
+    with pytest.raises(SettingsError, match="8 processes .* = 2: it must be 8"):
         rank_of(DeviceConfig(devices=2))
     monkeypatch.setenv("SLURM_PROCID", "fifth")
     monkeypatch.delenv("SLURM_NODEID")

@@ -142,7 +142,7 @@ class RunCheckpoint(ModelCheckpoint):
             log.warning("warning: %s", error)
             found = None
         if found != self.best_step and (found is None or found <= (self.saved_step or 0)):
-            log.warning("warning: best.ckpt is not used: from now on the best weights are tracked anew")
+            log.warning("warning: best.ckpt is ignored: the best weights are tracked anew")
             self.best_model_score = self.best_step = None
 
     def on_train_batch_end(

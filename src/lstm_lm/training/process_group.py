@@ -74,7 +74,7 @@ def environment_of(config: DeviceConfig) -> ClusterEnvironment:
     else:
         if config.nodes > 1:
             raise SettingsError(
-                f"device.nodes={config.nodes} needs torchrun or srun to start its processes"
+                f"device.nodes={config.nodes} needs torchrun or srun to start all processes"
             )
         if config.ranks > 1 and "LOCAL_RANK" in os.environ and PARENT not in os.environ:
             raise SettingsError(
@@ -86,7 +86,7 @@ def environment_of(config: DeviceConfig) -> ClusterEnvironment:
     if started != config.ranks:
         raise SettingsError(
             f"{started} processes were started together, but device.devices x device.nodes = "
-            f"{config.ranks}: choose settings with the product {started}"
+            f"{config.ranks}: it must be {started}"
         )
     return environment
 
