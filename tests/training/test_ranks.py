@@ -232,7 +232,7 @@ def test_ranks_that_torchrun_started_come_together(tmp_path, commands):
     wait_for((folder / "checkpoints/last.ckpt").exists, launcher)
     launcher.send_signal(signal.SIGTERM)
     output, _ = launcher.communicate(timeout=600)
-    assert output.count("to go on") == 1
+    assert output.count("to resume") == 1
     assert summary_of(folder)["status"] == "interrupted"
 
 
