@@ -242,7 +242,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(
     caplog.set_level("INFO")
     resume(folder, {})
     assert "last.ckpt" in caplog.text and "going back to the one before it" in caplog.text
-    assert "goes on after step 16" in caplog.text
+    assert "resumes after step 16" in caplog.text
     train(tiny_run("checkpoint.every_steps=16", "model.dropout=0.2"), tmp_path / "whole")
     assert_same_end(tmp_path / "whole", folder)
 
@@ -421,7 +421,7 @@ CHANGES = {
     "vocabulary.json was changed": edit_vocabulary,
     "vocabulary.json cannot be read": lambda folder: (folder / "vocabulary.json").unlink(),
     "vocabulary.json is damaged": lambda folder: (folder / "vocabulary.json").write_text("[1, 2"),
-    "config.yaml is not what this run was started with": edit_config,
+    "config.yaml does not have the settings that this run was started": edit_config,
     "config.yaml is damaged": lambda folder: (folder / "config.yaml").write_text("seed: [1"),
     "is not a run's folder": lambda folder: (folder / "config.yaml").unlink(),
     "summary.json does not say threads": forget_threads,

@@ -112,7 +112,7 @@ def test_a_callback_that_cannot_work_is_not_kept(completed):
     before = contents(completed)
     for name, wrong in [("EarlyStopping", "lose"), ("ModelCheckpoint", "validation/los")]:
         entry = {"_target_": f"lightning.pytorch.callbacks.{name}", "monitor": wrong}
-        with pytest.raises(SettingsError, match=f"callbacks.mine.monitor={wrong} is no metric"):
+        with pytest.raises(SettingsError, match=f"callbacks.mine.monitor={wrong} is not a metric"):
             resume(completed, {"training.epochs": 2, "callbacks": {"mine": entry}})
     assert contents(completed) == before
     assert resume(completed, {"training.epochs": 2})["epochs"] == 2
