@@ -265,7 +265,7 @@ def test_slurm_says_which_rank_a_process_is(monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "fifth")
     monkeypatch.delenv("SLURM_NODEID")
     forget_what_is_no_number()
-    with pytest.raises(SettingsError, match="=8 says .* SLURM_PROCID, SLURM_NODEID not"):
+    with pytest.raises(SettingsError, match="=8 says .* without SLURM_PROCID, SLURM_NODEID"):
         rank_of(config)
 
 
