@@ -57,7 +57,7 @@ WITHOUT_EFFECT = {
 
 
 TARGET = "_target_"  # the key of a logger's or callback's class in the settings
-# Modules that may be imported if only a run folder names them; the folder can be a stranger's.
+# Modules that may be imported even if only a run folder, perhaps a stranger's, names them.
 TRUSTED = "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.", "lstm_lm.training."
 # Lightning's callbacks that only watch a run, and those that end it like a budget.
 WATCHING = {

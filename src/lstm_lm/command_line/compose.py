@@ -106,7 +106,7 @@ def borrowed_hydra() -> Iterator[None]:
             with hydra.initialize_config_dir(str(conf_folder()), "train", version_base="1.3"):
                 yield
         finally:
-            store.update(stored)  # Hydra's plugins may have added to it
+            store.update(stored)  # keeps entries that Hydra's plugins have added
             GlobalHydra.instance().hydra = before
             HydraConfig.instance().cfg = config
             VersionBase.instance().version_base = version

@@ -98,7 +98,7 @@ def run_config(
         for key, value in typed.items():
             change(composed, key, value)
     if composed.init_from is not None:
-        from lstm_lm.saved.run_folder import RunFolder  # torch: not for --help
+        from lstm_lm.saved.run_folder import RunFolder  # imports torch; --help must not
 
         folder = RunFolder(Path(composed.init_from))
         # The source's backend was chosen for its machine.

@@ -137,7 +137,7 @@ class Session:
                 self.config.data, self.splits, model, self.folder, self.checkpoint
             )
             with self.taking_over():
-                pass  # no step may have been left to save, but these metrics are new
+                pass  # takes over a folder in which no step was left to save
             if writer is not None:  # before the summary, which marks the run as completed
                 write_success(writer, figures, trainer.global_step)
             stopped_early = {"stopped_early": True} if self.checkpoint.is_ended else {}
