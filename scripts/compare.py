@@ -1,6 +1,6 @@
 """Compare the runs of a sweep, or of any folders: a table, the best settings, pictures.
 
-The program is :mod:`lstm_lm.commands.compare`; ``lstm-lm compare`` is the same.
+The same program as ``lstm-lm compare``: :mod:`lstm_lm.commands.compare`.
 """
 
 from lstm_lm.commands.compare import main

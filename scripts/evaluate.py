@@ -1,6 +1,6 @@
-"""The exact perplexity of a text under a trained model.
+"""Print the exact perplexity of a text under a trained model.
 
-The program is :mod:`lstm_lm.commands.evaluate`; ``lstm-lm evaluate`` is the same.
+The same program as ``lstm-lm evaluate``: :mod:`lstm_lm.commands.evaluate`.
 """
 
 from lstm_lm.commands.evaluate import main

@@ -1,6 +1,6 @@
 """Continue a prompt with a trained model.
 
-The program is :mod:`lstm_lm.commands.generate`; ``lstm-lm generate`` is the same.
+The same program as ``lstm-lm generate``: :mod:`lstm_lm.commands.generate`.
 """
 
 from lstm_lm.commands.generate import main

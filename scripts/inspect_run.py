@@ -1,6 +1,6 @@
-"""Look inside a trained model: a text colored by its units, and what it expects next.
+"""Inspect a trained model: a text colored by its units, and its guesses for each next token.
 
-The program is :mod:`lstm_lm.commands.inspect`; ``lstm-lm inspect`` is the same.
+The same program as ``lstm-lm inspect``: :mod:`lstm_lm.commands.inspect`.
 """
 
 from lstm_lm.commands.inspect import main

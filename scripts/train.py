@@ -1,6 +1,6 @@
-"""Train one model, or with ``-m`` many side by side. ``--help`` lists every setting.
+"""Train one model, or with ``-m`` many in parallel. ``--help`` lists every setting.
 
-The program is :mod:`lstm_lm.commands.train`; ``lstm-lm train`` is the same.
+The same program as ``lstm-lm train``: :mod:`lstm_lm.commands.train`.
 """
 
 from lstm_lm.commands.train import main

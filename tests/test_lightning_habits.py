@@ -823,7 +823,7 @@ def test_callbacks_choose_callbacks(command):
 def test_debug_fast_tries_everything_and_keeps_nothing(command):
     folder, output = command("debug=fast")
     assert not folder.exists()
-    assert "nothing is kept" in output
+    assert "nothing is saved" in output
 
 
 def test_debug_overfit_learns_a_batch_by_heart(command):

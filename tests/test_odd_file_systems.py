@@ -263,7 +263,7 @@ def test_a_run_whose_folder_is_gone_fails_and_says_so(
     act, reason, removing, tiny_run, tmp_path, capfd
 ):
     removing(act, lambda: None)
-    with pytest.raises(RunFailed, match=f"cannot go on: {reason} .*; nothing is saved"):
+    with pytest.raises(RunFailed, match=f"cannot continue: {reason} .*; nothing is saved"):
         train(tiny_run(), tmp_path / "run")
     assert "Traceback" not in capfd.readouterr().err
     assert not (tmp_path / "run/checkpoints/last.ckpt").exists()
@@ -278,7 +278,7 @@ def test_a_checkpoint_that_is_gone_before_it_is_amended_fails_the_run(
                 remove_checkpoints(Path(trainer.default_root_dir))
 
     monkeypatch.setattr(experiment, "build_callbacks", lambda *_: [Cleaner()])
-    with pytest.raises(RunFailed, match="cannot go on: .*last.ckpt cannot be read: No such file"):
+    with pytest.raises(RunFailed, match="cannot continue: .*last.ckpt cannot be read: No such"):
         train(tiny_run("training.validate_every=2"), tmp_path / "run")
 
 

@@ -48,7 +48,7 @@ SHORT = ["data.max_tokens=20000", "training.steps=2", "samples.tokens=5"]
 TINY = ["data.max_tokens=20000", "model.hidden_size=8", "training.epochs=1", "samples.tokens=5"]
 PRINTED = {
     "--help": "hidden_size",
-    "debug=fast": "nothing is kept",
+    "debug=fast": "nothing is saved",
     "train.py": "run folder   ",
     "evaluate.py": "bits per character",
     "generate.py": "The statement ",

@@ -48,7 +48,7 @@ def summary_of(folder):
 def test_a_run_is_extended_by_what_was_typed_alone(train_command, run_folder):
     code, output, errors = train_command("resume=runs/one", "training.steps=30")
     assert (code, errors) == (0, "")
-    assert "goes on after step 20" in output and "run folder   runs/one" in output
+    assert "resumes after step 20" in output and "run folder   runs/one" in output
     summary = summary_of(run_folder)
     assert (summary["steps"], summary["status"]) == (30, "completed")
     assert [path.name for path in Path("runs").iterdir()] == ["one"]
@@ -103,7 +103,7 @@ def test_a_folder_with_any_name_is_given_as_it_must_be_typed(name, train_command
         training.wait_until_it_trains()
         _, output, errors = training.end_by(signal.SIGTERM)
     assert errors == ""
-    (line,) = [line for line in output.splitlines() if line.startswith("to go on")]
+    (line,) = [line for line in output.splitlines() if line.startswith("to resume")]
     setting = shlex.split(line)[-1]
     code, output, errors = train_command(setting, f"training.steps={summary_of(folder)['steps']}")
     assert (code, errors) == (0, "")
@@ -118,7 +118,7 @@ MISTAKES = {
     "resume=runs/one training.epochs=many": "training.epochs",
     "resume=runs/one training.epochs=0": "training.epochs must be positive",
     "resume=runs/one +nonsense=1": "there is no setting nonsense",
-    "-m resume=runs/one seed=1,2": "resume= goes on with one run: leave out -m",
+    "-m resume=runs/one seed=1,2": "resume= resumes one run: leave out -m",
     "init_from=runs/two": "runs/two is not a run's folder",
     "init_from=runs/one model.hidden_size=8": "the weights of runs/one need model.hidden_size=16",
     "checkpoint.every_steps=0": "checkpoint.every_steps must be positive",
@@ -139,7 +139,7 @@ def test_a_mistake_changes_and_creates_nothing(settings, train_command, run_fold
 
 def test_auto_starts_and_goes_on_and_ends(train_command):
     command = *SMALL, "resume=auto", "hydra.run.dir=job"
-    for steps, seen in ((20, "run     job"), (30, "goes on after step 20"), (30, "nothing to do")):
+    for steps, seen in ((20, "run     job"), (30, "resumes after step 20"), (30, "nothing to do")):
         code, output, errors = train_command(*command, f"training.steps={steps}")
         assert (code, errors) == (0, "")
         assert seen in output
@@ -236,8 +236,8 @@ def test_a_signal_saves_and_says_how_to_go_on(signals, code, tmp_path, monkeypat
     assert (returned, errors) == (code, "")
     summary = summary_of(folder)
     assert summary["status"] == "interrupted"
-    (line,) = [line for line in output.splitlines() if line.startswith("to go on")]
-    python, script, setting = shlex.split(line.removeprefix("to go on"))
+    (line,) = [line for line in output.splitlines() if line.startswith("to resume")]
+    python, script, setting = shlex.split(line.removeprefix("to resume"))
     assert (python, script) == ("python", "scripts/train.py")
     step = summary["steps"] + 2
     code, output, errors = train_command(setting, f"training.steps={step}")
@@ -290,7 +290,7 @@ def test_a_signal_at_any_moment_ends_a_run_in_good_order(moment, tmp_path):
         assert not folder.exists()
     else:
         assert summary_of(folder)["status"] == "interrupted"
-        assert f"to go on     python scripts/train.py resume={folder}" in done.stdout
+        assert f"to resume    python scripts/train.py resume={folder}" in done.stdout
 
 
 def test_a_signal_counts_even_if_nobody_reads_what_is_printed(tmp_path):
@@ -414,7 +414,7 @@ def test_what_is_stopped_before_a_new_state_is_saved_goes_on_with_what_was_typed
         _, output, _ = train_command(
             "resume=runs/one", "training.steps=30", "samples.prompts=['a b']"
         )
-    assert "the run is as it was" in output
-    command = output.splitlines()[-1].removeprefix("to go on     python scripts/train.py ")
+    assert "the run is unchanged" in output
+    command = output.splitlines()[-1].removeprefix("to resume    python scripts/train.py ")
     assert train_command(*shlex.split(command))[0] == 0
     assert summary_of(run_folder)["steps"] == 30

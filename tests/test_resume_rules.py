@@ -242,7 +242,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(
     caplog.set_level("INFO")
     resume(folder, {})
     assert "last.ckpt" in caplog.text and "using the checkpoint before it" in caplog.text
-    assert "goes on after step 16" in caplog.text
+    assert "resumes after step 16" in caplog.text
     train(tiny_run("checkpoint.every_steps=16", "model.dropout=0.2"), tmp_path / "whole")
     assert_same_end(tmp_path / "whole", folder)
 
@@ -296,7 +296,7 @@ def test_a_save_that_fails_leaves_two_different_checkpoints(tiny_run, tmp_path, 
 
     flush = files.flush_to_disk
     monkeypatch.setattr("lstm_lm.saved.checkpoint_file.flush_to_disk", no_space)
-    with pytest.raises(RunFailed, match="cannot go on: No space left on device"):
+    with pytest.raises(RunFailed, match="cannot continue: No space left on device"):
         train(tiny_run("checkpoint.every_steps=5"), folder)
     steps = [
         load_checkpoint(folder / f"checkpoints/{name}.ckpt")["global_step"]
@@ -358,9 +358,7 @@ def test_a_damaged_best_checkpoint_is_replaced_by_the_final_weights(cut_run, cap
         patch.setattr(RunCheckpoint, "on_validation_end", lambda *_: None)
         damage(folder / "checkpoints/best.ckpt", "flipped")
         summary = resume(folder, {})
-    assert (
-        "best.ckpt is damaged" in caplog.text and "the final weights take its place" in caplog.text
-    )
+    assert "best.ckpt is damaged" in caplog.text and "final weights are used instead" in caplog.text
     assert summary["best/validation/loss"] == summary["validation/loss"]
     assert summary["best/step"] == 39
     restore(folder)
@@ -423,7 +421,7 @@ CHANGES = {
     "vocabulary.json was changed": edit_vocabulary,
     "vocabulary.json cannot be read": lambda folder: (folder / "vocabulary.json").unlink(),
     "vocabulary.json is damaged": lambda folder: (folder / "vocabulary.json").write_text("[1, 2"),
-    "config.yaml is not what this run was started with": edit_config,
+    "config.yaml does not have the settings that this run was started": edit_config,
     "config.yaml is damaged": lambda folder: (folder / "config.yaml").write_text("seed: [1"),
     "is not a run's folder": lambda folder: (folder / "config.yaml").unlink(),
     "summary.json lacks threads": forget_threads,

@@ -93,7 +93,7 @@ def test_a_run_that_starts_from_another_is_not_told_to_change_its_vocabulary(
     train_alphabets(LATIN, "hydra.run.dir=runs/one")
     _, output, _ = train_alphabets(CYRILLIC, "init_from=runs/one")
     assert "warning: 79.9 %" in output
-    assert "without init_from a run has a vocabulary of its own" in output
+    assert "without init_from a run has its own vocabulary" in output
 
 
 def test_a_comparison_shows_how_much_is_unknown(make_run, tmp_path, type_command):

@@ -109,7 +109,7 @@ def test_a_write_error_anywhere_costs_no_more_than_the_time_since_the_last_check
                 train(config, folder)
             except (RunFailed, SettingsError) as error:
                 assert os.strerror(number) in str(error)
-                assert "cannot write to" in str(error) or "cannot go on" in str(error)
+                assert "cannot write to" in str(error) or "cannot continue" in str(error)
                 reported += 1
         if not (folder / "config.yaml").exists():  # it had not even begun
             train(config, folder)

@@ -1,4 +1,4 @@
-"""From a config to a finished run, or on from a run's folder. Joins all the other modules."""
+"""Train a run from a config: prepare, announce, train. Joins all the other modules."""
 
 import dataclasses
 import logging
@@ -34,24 +34,24 @@ from lstm_lm.training.process_group import as_rank, local_rank_of, rank_of
 from lstm_lm.training.session import Session
 from lstm_lm.training.trainer import build_trainer
 
-MUCH = 0.1  # of a text; words of WikiText-2 come to 0.06
+MUCH = 0.1  # unknown tokens, as a share of a text; WikiText-2 in words has 0.06
 
 log = logging.getLogger(__name__)
 
 
 def train(config: RunConfig, output: Path) -> dict[str, Any]:
-    """Train one model into the folder ``output``; return the summary that it holds then.
+    """Train one model into the folder ``output``; return the final summary.
 
     Raises:
-        SettingsError: before anything is trained or written, if the run cannot be done.
-        RunFailed: if it cannot go on, for want of memory, disk or finite numbers; the last good
+        SettingsError: before anything is trained or written, if the run is impossible.
+        RunFailed: if memory or disk runs out, or a number is not finite; the last good
             checkpoint stays.
         Stopped: after Ctrl-C and SIGTERM, with the newest state saved.
     """
     if config.trainer.get("fast_dev_run"):
         with tempfile.TemporaryDirectory() as nothing_is_kept:
             summary = train_into(config, Path(nothing_is_kept) / "run")
-        log.info("batches of training, validation and test went through; nothing is kept")
+        log.info("training, validation and test ran on a few batches; nothing is saved")
         return summary
     return train_into(config, output)
 
@@ -81,9 +81,9 @@ def train_into(config: RunConfig, output: Path) -> dict[str, Any]:
 
 
 def source_of(config: RunConfig) -> TrainedModel | None:
-    """The run whose weights ``init_from`` asks for.
+    """The run that ``init_from`` names, if any.
 
-    Making it draws random numbers, so it comes before the seed is set.
+    Call this before the seed is set, as building the model draws random numbers.
     """
     return None if config.init_from is None else run_to_start_from(config)
 
@@ -98,17 +98,17 @@ def prepare(
     source: TrainedModel | None = None,
     source_sha256: str | None = None,
 ) -> Session:
-    """Everything that a run needs, before anything is written.
+    """Prepare everything that a run needs, before anything is written.
 
     Args:
-        typed: which loggers and callbacks the user named, and not only a folder.
-        vocabulary: if None, one is built as the config says.
-        text_sha256: the text's checksum, if it was seen before.
-        source: the run whose weights to start from.
-        source_sha256: the checksum of these weights, if they were seen before.
+        typed: loggers and callbacks that the user typed, not only the run folder names.
+        vocabulary: None builds one from the config's text.
+        text_sha256: the expected checksum of the text, if known.
+        source: the run with the initial weights.
+        source_sha256: the expected checksum of these weights, if known.
 
     Raises:
-        SettingsError: if something cannot be had, or the text or the weights are others by now.
+        SettingsError: if something cannot be created, or the text or the weights have changed.
     """
     started = time.monotonic()
     device = device_of(config)
@@ -128,7 +128,7 @@ def prepare(
     with_ids = dataclasses.replace(config, logger=with_known_ids(config.logger, folder.path))
     loggers = build_loggers(with_ids, folder.path, typed)
     callbacks = build_callbacks(config, folder.path, typed)
-    build_trainer(config, device, loggers, callbacks, folder)  # or what it is given is refused
+    build_trainer(config, device, loggers, callbacks, folder)  # checks its arguments
     return Session(
         config, folder, data, prompts, module, loggers, callbacks, device, signals, started
     )
@@ -137,16 +137,13 @@ def prepare(
 def build_module(
     config: RunConfig, vocabulary_size: int, device: torch.device
 ) -> LanguageModelModule:
-    """
-    Raises:
-        SettingsError: if the model does not fit into memory.
-    """
+    """The module on its device; raise SettingsError if it does not fit into memory."""
     copies = 2 if config.optimizer.name is OptimizerName.sgd else 4  # weight, gradient, moments
     refuse_too_large(config, vocabulary_size, copies if device.type == "cpu" else 1)
     try:
         module = LanguageModelModule.from_config(config, vocabulary_size=vocabulary_size)
         module.to(device)
-    except (RuntimeError, MemoryError) as error:  # which is how PyTorch runs out of memory
+    except (RuntimeError, MemoryError) as error:  # PyTorch is out of memory
         raise SettingsError(f"the model does not fit into memory: {first_line(error)}") from error
     return module
 
@@ -157,13 +154,13 @@ def device_of(config: RunConfig) -> torch.device:
 
 
 def share_threads(config: DeviceConfig) -> None:
-    """Let the processes of one computer share its cores, unless they were shared out already."""
+    """Divide a computer's cores among its ranks, unless OMP_NUM_THREADS has done so."""
     if config.devices > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, cores() // config.devices))
 
 
 def known_before(session: Session, started_from: str | None) -> dict[str, Any]:
-    """A run's summary before its first step."""
+    """Summary of a run before its first step."""
     config, splits = session.config, session.splits
     return {
         "status": Status.running.value,
@@ -190,11 +187,11 @@ def announce(
     checkpoint: dict[str, Any] | None = None,
     summary: dict[str, Any] | None = None,
 ) -> None:
-    """Say what will be trained, and of a resumed run from where.
+    """Log what will be trained and, for a resumed run, from which step.
 
     Args:
-        checkpoint: the one that is resumed from, if any.
-        summary: of the resumed run.
+        checkpoint: the checkpoint to resume from, if any.
+        summary: the summary of the resumed run.
     """
     config, splits = session.config, session.splits
     log.info("run     %s", session.folder.path)
@@ -227,15 +224,15 @@ def announce(
 
 
 def announce_resume(device: torch.device, step: int, summary: dict[str, Any]) -> None:
-    log.info("        goes on after step %s", f"{step:,}")
+    log.info("        resumes after step %s", f"{step:,}")
     if step < summary["steps"]:
-        log.info("        the %s steps done were not all saved", f"{summary['steps']:,}")
+        log.info("        %s steps were done, but not all saved", f"{summary['steps']:,}")
     before = summary["versions"]["torch"], summary["device"]
     now = torch.__version__, device_name(device)
     if before != now:
         log.warning(
-            "warning: with PyTorch %s on %s it may not end with the same bits as before, with %s "
-            "on %s",
+            "warning: with PyTorch %s on %s the run may not end with the same bits as before, with "
+            "%s on %s",
             *now,
             *before,
         )
@@ -250,7 +247,7 @@ def announce_unknown(splits: Splits, has_source: bool) -> None:
     remedy = "data.vocabulary_from=whole_text data.minimum_count=1 lists every token"
     log.warning(
         "warning: %s is not in the vocabulary, and counts as one token, <unk>: perplexity says "
-        "little of it; %s",
+        "little about it; %s",
         unknown,
-        "without init_from a run has a vocabulary of its own" if has_source else remedy,
+        "without init_from a run has its own vocabulary" if has_source else remedy,
     )

@@ -1,7 +1,7 @@
-"""Lightning's loggers, callbacks and ``Trainer`` arguments by name, before Lightning is imported.
+"""Names of Lightning's loggers, callbacks and ``Trainer`` arguments, without importing Lightning.
 
-``trainer.*`` hands arguments to the ``Trainer`` under Lightning's own names. A setting of this
-project already governs some of them; others have no place in its runs.
+``trainer.*`` passes arguments to the ``Trainer`` under Lightning's own names. A setting of this
+project already governs some of them; others make no sense in its runs.
 """
 
 import ast
@@ -29,14 +29,14 @@ GOVERNED = {
     "precision": "device.precision",
 }
 REFUSED = {
-    "barebones": "without checkpoints no run could go on; debug=fast tries everything once",
+    "barebones": "without checkpoints no run could resume; debug=fast tries everything once",
     "enable_checkpointing": "a run always saves; debug=fast tries everything once",
     "model_registry": "a run's weights stay in its folder",
-    "plugins": "a run brings those that it saves and starts with",
-    "reload_dataloaders_every_n_epochs": "the batches follow the epoch by themselves",
-    "use_distributed_sampler": "rows are shared out among processes by the data itself",
+    "plugins": "a run has its own, for its checkpoints and processes",
+    "reload_dataloaders_every_n_epochs": "the batches change with the epoch by themselves",
+    "use_distributed_sampler": "the data module divides the rows among the ranks",
 }
-# They change how fast a run is, what it shows or how long it trains, but not what is trained.
+# Arguments that change the speed, output or length of a run, but not what is trained.
 WITHOUT_EFFECT = {
     "benchmark",
     "detect_anomaly",
@@ -52,14 +52,14 @@ WITHOUT_EFFECT = {
     "num_sanity_val_steps",
     "profiler",
     "strategy",
-    "sync_batchnorm",  # of which no model here has one
+    "sync_batchnorm",  # no model here has batch normalization
 }
 
 
-TARGET = "_target_"  # of a logger or callback in the settings: its class
-# What may be imported although only a run's folder names it, which can be a stranger's.
+TARGET = "_target_"  # the key of a logger's or callback's class in the settings
+# Modules that may be imported even if only a run folder, perhaps a stranger's, names them.
 TRUSTED = "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.", "lstm_lm.training."
-# Lightning's callbacks that only watch, and those that, like a budget, end a run.
+# Lightning's callbacks that only watch a run, and those that end it like a budget.
 WATCHING = {
     "DeviceStatsMonitor",
     "LearningRateMonitor",
@@ -71,7 +71,7 @@ WATCHING = {
     "TQDMProgressBar",
 }
 ENDING = {"EarlyStopping", "Timer"}
-# What Lightning's loggers import, and how it is installed.
+# The module that each of Lightning's loggers imports, and the package to install for it.
 PACKAGES = {
     "CometLogger": ("comet_ml", "comet-ml"),
     "LitLogger": ("litlogger", "litlogger"),
@@ -82,7 +82,7 @@ PACKAGES = {
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    """All arguments of ``Trainer``, read from its source, as Lightning takes seconds to import."""
+    """All arguments of ``Trainer``, read from its source: importing Lightning takes seconds."""
     package = importlib.util.find_spec("lightning")
     if package is None or package.submodule_search_locations is None:
         raise SettingsError("Lightning is not installed: pip install lightning")
@@ -97,20 +97,17 @@ def names() -> tuple[str, ...]:
 
 
 def passed_on() -> list[str]:
-    """Those that a user can give."""
+    """The arguments that a user can set."""
     return [name for name in names() if name not in GOVERNED and name not in REFUSED]
 
 
 def refuse_impossible(given: dict[str, Any]) -> None:
-    """
-    Raises:
-        SettingsError: if one of these arguments cannot be given.
-    """
+    """Raise SettingsError if one of these arguments cannot be set."""
     for name in given:
         if name in GOVERNED:
             raise SettingsError(f"trainer.{name} is set by {GOVERNED[name]}: use that instead")
         if name in REFUSED:
-            raise SettingsError(f"trainer.{name} cannot be given: {REFUSED[name]}")
+            raise SettingsError(f"trainer.{name} cannot be set: {REFUSED[name]}")
         if name == "limit_train_batches" and given[name] == 0:
             raise SettingsError("trainer.limit_train_batches=0 leaves nothing to train on")
         if name not in names():
@@ -118,32 +115,30 @@ def refuse_impossible(given: dict[str, Any]) -> None:
 
 
 def is_trusted(entry: dict[str, Any]) -> bool:
-    """Whether a logger or callback is named as one of Lightning's or ours, with plain arguments."""
+    """True for a logger or callback of Lightning's or ours that has plain arguments only."""
     arguments = {name: value for name, value in entry.items() if name != TARGET}
     return entry[TARGET].startswith(TRUSTED) and not calls(arguments)
 
 
 def calls(value: Any) -> bool:
-    """Whether Hydra would find something to call in it, or to call in another way."""
+    """True if Hydra would find something to call in the value, or to call in another way."""
     if isinstance(value, dict):
         return any(name.startswith("_") or calls(item) for name, item in value.items())
     return isinstance(value, list) and any(calls(item) for item in value)
 
 
 def is_one_of(names: set[str], entry: dict[str, Any]) -> bool:
-    """Whether a callback is one of Lightning's with these names."""
+    """True for one of Lightning's callbacks with these names."""
     package, _, name = entry[TARGET].rpartition(".")
     return name in names and f"{package}.".startswith("lightning.pytorch.callbacks.")
 
 
 def refuse_missing_packages(name: str, entry: dict[str, Any], on_cpu: bool) -> None:
-    """
-    Args:
-        name: as it is set, such as ``logger.wandb``.
-        on_cpu: whether the run is known to train there.
+    """Raise SettingsError if a logger or callback needs a package that is not installed.
 
-    Raises:
-        SettingsError: if a package that one of Lightning's needs is not installed.
+    Args:
+        name: the setting, such as ``logger.wandb``.
+        on_cpu: True if the run is known to train on the CPU.
     """
     kind = entry[TARGET].rpartition(".")[2]
     module, package = PACKAGES.get(kind, (None, ""))

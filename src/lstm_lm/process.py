@@ -1,16 +1,16 @@
 """This process: its streams and exit code, the signals that end it, its parent, its environment.
 
-    a stream that is closed from the start    is /dev/null
-    an encoding that lacks a character        has it as an escape
-    a reader that has gone                    is no error
-    a disk that is full                       is one; of a run, which is done, only a warning
+    a stream that is closed at the start    becomes /dev/null
+    a character outside the encoding        is printed as an escape
+    a reader that has gone                  is no error
+    a full disk                             is an error; after a run is done, only a warning
 
-Signals that end a run are Ctrl-C, SIGTERM, the terminal's end (SIGHUP), and SIGUSR1 by which SLURM
-warns before a job's time is up. They are deferred until the current step or file is finished. A
-second Ctrl-C stops at once, without saving; only a file that is being written is finished.
+Signals that end a run are Ctrl-C, SIGTERM, SIGHUP (the terminal was closed) and SIGUSR1 (SLURM's
+warning before a job's time is up). They are deferred until the current step or file is finished.
+A second Ctrl-C stops at once, without saving; only a file that is being written is finished.
 
 A child process does not outlive its parent: the parent holds the other end of the child's standard
-input, and its end means that the parent is gone.
+input. When the input ends, the parent is gone.
 """
 
 import atexit
@@ -31,7 +31,7 @@ from typing import Any
 from lstm_lm.errors import RunFailed, SettingsError, Stopped
 from lstm_lm.files import ESCAPE
 
-# How ``train`` is called here, for commands that are shown; ``lstm-lm`` sets its own.
+# The command that messages show for training; ``lstm-lm`` sets its own.
 train_command = "python scripts/train.py"
 
 
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 def when_parent_is_gone(act: Callable[[], None]) -> None:
-    """Call ``act`` then, in a thread of its own."""
+    """Call ``act`` in a thread of its own once the parent process is gone."""
 
     def wait() -> None:
         while os.read(0, 1):
@@ -57,21 +57,21 @@ def when_parent_is_gone(act: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def slow_imports() -> Iterator[None]:
-    """Nothing disturbs the imports in this context: signals wait, garbage is not looked for.
+    """Context manager: block signals and disable garbage collection during slow imports.
 
-    A signal could break an import, or be lost in it. Of the million objects that come into being
-    nearly all stay; Python would search them for garbage again and again, now and while the run
-    gets ready. Without, the first step of a run comes after 2.3 instead of 3.1 seconds.
+    A signal could break an import, or be lost in it. Nearly all of the million new objects stay,
+    yet Python would search them for garbage again and again, now and while the run is prepared.
+    Without these searches the first step of a run comes after 2.3 instead of 3.1 seconds.
     """
-    # Else each of several processes says that all parameters are used; see training.process_group.
+    # Otherwise each rank warns that all parameters are used; see training.process_group.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()  # else all of them would be searched at once now
-        atexit.register(gc.unfreeze)  # else Triton complains in the end that nobody let go of it
+        gc.freeze()  # otherwise all of them would be searched now
+        atexit.register(gc.unfreeze)  # otherwise Triton reports leaked objects at exit
         gc.enable()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
@@ -82,30 +82,27 @@ def forget_what_is_no_number() -> None:
         if not value.isdecimal():
             del os.environ[name]
             if value:
-                log.warning("warning: %s=%s in the environment is no number: left out", name, value)
+                log.warning("warning: %s=%s in the environment is no number: ignored", name, value)
 
 
 def environment_alone() -> dict[str, str]:
-    """The environment for a process that belongs to no others."""
+    """The environment without the variables of ranks, for an independent process."""
     return {name: value for name, value in os.environ.items() if name not in NUMBERS}
 
 
 def refuse_defaults_of_environment() -> None:
-    """
-    Raises:
-        SettingsError: if Lightning would take arguments from where no record of a run has them.
-    """
+    """Raise SettingsError if Lightning would take arguments from the environment, unrecorded."""
     for name in sorted(os.environ):
         if name.startswith("PL_TRAINER_"):
             argument = name.removeprefix("PL_TRAINER_").lower()
             raise SettingsError(
-                f"{name} in the environment would change the run without a trace: unset it, and "
+                f"{name} in the environment would change the run without a record: unset it, and "
                 f"type trainer.{argument}={os.environ[name]}"
             )
 
 
 def run_program(main: Callable[[], int | None]) -> None:
-    """Call a program's main function, and end with the exit code that it returns or stands for."""
+    """Call a program's main function; print its error in one line and exit with its exit code."""
     prepare_streams()
     logging.basicConfig(format="%(message)s")
     code: int | str | None
@@ -123,7 +120,7 @@ def run_program(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:
         code = 0
     except OSError as error:
-        lacks_name = error.filename is None  # as for what is printed
+        lacks_name = error.filename is None  # it was printing
         code = complain(f"cannot write: {error.strerror}" if lacks_name else error, 1)
     give_up_what_is_lost()
     sys.exit(code or 0)
@@ -131,7 +128,7 @@ def run_program(main: Callable[[], int | None]) -> None:
 
 @contextlib.contextmanager
 def printing() -> Iterator[None]:
-    """What is printed may be lost: the reader has gone, or a disk is full; what was done is not."""
+    """Context manager for printing results: a lost reader or a full disk is not an error."""
     try:
         yield
         sys.stdout.flush()
@@ -147,7 +144,7 @@ def prepare_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            # Else the next file to be opened gets its number, and all that is printed.
+            # Otherwise the next file to be opened gets its number, and everything printed.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))
@@ -157,7 +154,7 @@ def prepare_streams() -> None:
 
 
 def give_up_what_is_lost() -> None:
-    """Else Python would complain at its end of what could not be printed."""
+    """Discard output that cannot be printed; otherwise Python reports it at exit."""
     for stream in sys.stdout, sys.stderr:
         try:
             stream.flush()
@@ -166,14 +163,14 @@ def give_up_what_is_lost() -> None:
 
 
 def complain(error: object, code: int, kind: str = "error") -> int:
-    """Say what is wrong, if anybody listens; the exit code to leave with."""
+    """Print what is wrong, if that is possible; return the exit code."""
     with contextlib.suppress(OSError):
         print(f"{kind}: {error}", file=sys.stderr)
     return code
 
 
 class StopSignals:
-    """While this context lasts, signals wait until :meth:`heed` raises :class:`Stopped`."""
+    """Context manager: signals are deferred until :meth:`heed` raises :class:`Stopped`."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -190,11 +187,11 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         numbers = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
             numbers.append(signal.SIGHUP)
         if slurm_job() is not None:
             numbers.append(signal.SIGUSR1)
-        if threading.current_thread() is threading.main_thread():  # others cannot listen
+        if threading.current_thread() is threading.main_thread():  # others cannot set handlers
             self.before = {number: signal.getsignal(number) for number in numbers}
         self.listen()
         return self
@@ -210,22 +207,22 @@ class StopSignals:
             requeue()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        insists = number == signal.SIGINT and self.interrupted
+        is_repeated = number == signal.SIGINT and self.interrupted
         self.interrupted |= number == signal.SIGINT
-        self.received = self.received or number  # what came first decides how it ends
-        if not self.saving and (insists or not self.waiting):
+        self.received = self.received or number  # the first signal decides the exit code
+        if not self.saving and (is_repeated or not self.waiting):
             raise Stopped(self.received)
         again = "; again to stop at once" if number == signal.SIGINT else ""
         log.info("%s: stopping after this step%s", signal.Signals(number).name, again)
 
     def heed(self) -> None:
-        """Stop here, if a signal has come."""
+        """Raise :class:`Stopped` if a signal has arrived."""
         if self.to_heed is not None:
             raise Stopped(self.to_heed)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let signals end what is long and leaves nothing half done."""
+        """Context manager: signals stop long work at once, if it leaves nothing half done."""
         self.heed()
         self.waiting = False
         try:
@@ -235,7 +232,7 @@ class StopSignals:
 
     @contextmanager
     def while_saving(self) -> Iterator[None]:
-        """Let signals wait, also the second Ctrl-C."""
+        """Context manager: signals are deferred, even a second Ctrl-C."""
         self.saving = True
         try:
             yield
@@ -244,7 +241,7 @@ class StopSignals:
 
 
 def slurm_job() -> str | None:
-    """The id of the SLURM job that this process is, as ``scontrol`` takes it."""
+    """Id of this process's SLURM job, as ``scontrol`` takes it."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     if array is not None:
         return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', 0)}"

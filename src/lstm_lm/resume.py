@@ -1,4 +1,4 @@
-"""The rules of resuming, what a resumed run may change, and resuming itself."""
+"""Resume a run, and the rules for what a resumed run may change."""
 
 import logging
 from pathlib import Path
@@ -26,17 +26,17 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
     """Resume the run in a folder as if it had never stopped; return its summary.
 
     Args:
-        changes: settings to be different from now on, by their dotted names; ``auto``, where it
-            is about the machine, is what the run has.
+        changes: new values of settings, by their dotted names; ``auto`` for a setting of the
+            machine keeps the run's value.
 
     Raises:
-        SettingsError: if there is no run to resume, or the changes would make it another one;
+        SettingsError: if there is no run to resume, or the changes would make it another run;
             nothing is changed then.
         RunFailed, Stopped: as :func:`lstm_lm.experiment.train` does.
     """
     refuse_odd_name(output)
     folder, changes = RunFolder(output), without_auto(changes)
-    # Before the lock, which would make a folder of a mistyped name.
+    # Before the lock, which would create a folder for a mistyped name.
     rank = rank_of(folder.read_config(changes).device)
     folder.is_ours = rank == 0
     with as_rank(rank), StopSignals() as signals, folder.held():
@@ -62,7 +62,7 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
                 folder.write_where_the_text_is(config)
                 return summary
             refuse_another_schedule(before, config, checkpoint)
-        precision_here(config.device.precision, session.device.type)  # or it is refused
+        precision_here(config.device.precision, session.device.type)  # refuses one it lacks
         signals.heed()
         resumed = ResumedFolder(folder, before, path, checkpoint, summary)
         folder.values = dict(summary)
@@ -74,7 +74,7 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
 def newest_checkpoint(
     folder: RunFolder, summary: dict[str, Any]
 ) -> tuple[Path | None, dict[str, Any] | None]:
-    """The checkpoint to resume from and its content; None of a run that has not saved yet."""
+    """The checkpoint to resume from and its content; None if the run has not saved yet."""
     if not (folder.last.exists() or folder.previous.exists()):
         refuse_lost_checkpoints(folder, summary)
         return None, None
@@ -84,11 +84,11 @@ def newest_checkpoint(
 
 
 def set_threads_as_before(threads: int) -> None:
-    """Compute with as many threads as before, as sums are rounded in another order with others."""
+    """Use as many threads as before, because another number changes the rounding of sums."""
     torch.set_num_threads(threads)
     if threads > cores():
         log.warning(
-            "warning: this run computes with %d threads as before, but there are only %d cores",
+            "warning: this run uses %d threads as before, but there are only %d cores",
             threads,
             cores(),
         )
@@ -96,44 +96,38 @@ def set_threads_as_before(threads: int) -> None:
 
 def why_nothing_to_do(output: Path, summary: dict[str, Any]) -> str:
     if summary.get("stopped_early"):
-        goes_on = "A callback, such as EarlyStopping, has ended it."
+        hint = "A callback, such as EarlyStopping, has ended it."
     else:
-        goes_on = "A larger training.epochs (or steps, or minutes) goes on."
+        hint = "To train longer, set a larger training.epochs (or steps, or minutes)."
     done = f"{summary['epochs']} epochs, {summary['steps']:,} steps"
-    return f"{output} is complete, with {done}: nothing to do. {goes_on}"
+    return f"{output} is complete, with {done}: nothing to do. {hint}"
 
 
 def train_or_go_on(config: RunConfig, output: Path) -> dict[str, Any]:
-    """As :func:`train`, or as :func:`resume` if the folder has this run already."""
+    """Train a run, or resume it if the folder has it already."""
     if not RunFolder(output).holds_a_run():
         return train(config, output)
     return resume(output, settings_of(with_absolute_paths(config)))
 
 
 def refuse_first_version(folder: RunFolder, summary: dict[str, Any]) -> None:
-    """
-    Raises:
-        SettingsError: if the run was trained before its checkpoints were Lightning's.
-    """
+    """Raise SettingsError if the run is older than Lightning's checkpoints in this project."""
     if "lstm_lm" not in (summary["versions"] or {}):
         raise SettingsError(
-            f"{folder.path} was trained by lstm_lm 0.1.0, from whose checkpoints this version "
-            f"cannot go on: start a new run, with init_from={folder.path} from its best weights"
+            f"{folder.path} was trained by lstm_lm 0.1.0, and this version cannot resume its "
+            f"checkpoints: start a new run, with init_from={folder.path} from its best weights"
         )
 
 
 def refuse_another_run(
     folder: RunFolder, before: RunConfig, config: RunConfig, summary: dict[str, Any]
 ) -> None:
-    """
-    Raises:
-        SettingsError: if the settings make it another run; names those that do.
-    """
+    """Raise SettingsError, with the settings at fault, if the changes make it another run."""
     known = fingerprint(before, summary["text_sha256"], summary["started_from"])
     if known != summary["fingerprint"]:
         raise DamagedFile(
-            f"{folder.config} is not what this run was started with: it was edited, or written "
-            "by another version of lstm_lm"
+            f"{folder.config} does not have the settings that this run was started with: it was "
+            "edited, or written by another version of lstm_lm"
         )
     old, new = (what_is_trained(c) | {"init_from": c.init_from} for c in (before, config))
     changed = [
@@ -143,15 +137,15 @@ def refuse_another_run(
     ]
     if changed:
         raise SettingsError(
-            f"a run that goes on cannot change {', '.join(changed)}: start a new run; with "
-            f"init_from={folder.path} it begins with these weights, as far as their shape allows"
+            f"a resumed run cannot change {', '.join(changed)}: start a new run; with "
+            f"init_from={folder.path} it starts from these weights, if their shapes allow that"
         )
     if config.trainer.get("fast_dev_run"):
-        raise SettingsError("trainer.fast_dev_run keeps nothing: leave out resume=")
+        raise SettingsError("trainer.fast_dev_run saves nothing: leave out resume=")
     if summary["status"] == Status.diverged and before.device == config.device:
         step = summary.get("diverged_step", 0)
         raise SettingsError(
-            f"{folder.path} diverged at step {step:,}, and would again: start "
+            f"{folder.path} diverged at step {step:,}, and would diverge again: start "
             "a new run with a smaller optimizer.learning_rate or optimizer.clip_norm"
         )
 
@@ -159,34 +153,28 @@ def refuse_another_run(
 def refuse_another_checkpoint(
     path: Path, checkpoint: dict[str, Any], summary: dict[str, Any]
 ) -> None:
-    """
-    Raises:
-        DamagedFile: if the checkpoint is not one of this run.
-    """
+    """Raise DamagedFile if the checkpoint does not belong to this run."""
     try:
         fingerprint_there = checkpoint["callbacks"]["RunCheckpoint"]["fingerprint"]
     except (KeyError, TypeError) as error:
-        raise DamagedFile(f"{path} is no checkpoint of a run of lstm_lm's") from error
+        raise DamagedFile(f"{path} is not a checkpoint of an lstm_lm run") from error
     if fingerprint_there != summary["fingerprint"]:
         raise DamagedFile(f"{path} is a checkpoint of another run")
 
 
 def refuse_lost_checkpoints(folder: RunFolder, summary: dict[str, Any]) -> None:
-    """
-    Raises:
-        DamagedFile: if a run that had saved its state has no checkpoint to go on from.
-    """
+    """Raise DamagedFile if a run that had saved its state has lost its checkpoints."""
     if summary["status"] == Status.completed or folder.best.exists():
         raise DamagedFile(
-            f"{folder.checkpoints} has neither last.ckpt nor previous.ckpt, so nothing to go on "
-            "from: start a new run"
+            f"{folder.checkpoints} has neither last.ckpt nor previous.ckpt, so there is nothing to "
+            "resume from: start a new run"
         )
 
 
 def nothing_to_do(
     before: RunConfig, config: RunConfig, checkpoint: dict[str, Any], summary: dict[str, Any]
 ) -> bool:
-    """Whether all steps and figures that are asked for are there."""
+    """True if all steps and metrics that are asked for exist already."""
     has_figures = before.data.reset_every == config.data.reset_every
     if summary["status"] != Status.completed or not has_figures:
         return False
@@ -199,7 +187,7 @@ def nothing_to_do(
         (budget.minutes, seconds / 60),
     )
     is_used_up = any(limit is not None and done >= limit for limit, done in used)
-    # By a callback, such as EarlyStopping.
+    # A callback, such as EarlyStopping, ended it.
     is_ended = summary.get("stopped_early", False)
     return is_used_up or is_ended
 
@@ -207,15 +195,12 @@ def nothing_to_do(
 def refuse_another_schedule(
     before: RunConfig, config: RunConfig, checkpoint: dict[str, Any]
 ) -> None:
-    """
-    Raises:
-        SettingsError: if another budget would change learning rates of the steps already done.
-    """
+    """Raise SettingsError if a new budget would change the learning rates of steps already done."""
     old, new = ((c.training.epochs, c.training.steps, c.training.minutes) for c in (before, config))
     schedule = config.optimizer.schedule
     if schedule is not Schedule.constant and old != new:
         raise SettingsError(
-            f"optimizer.schedule={schedule} spreads over the whole budget, so another one would "
+            f"optimizer.schedule={schedule} spreads over the whole budget, so a new budget would "
             f"change learning rates that were already used in the {checkpoint['global_step']:,} "
             "steps done: start a new run, for instance from the weights of this one with init_from"
         )

@@ -135,7 +135,7 @@ WRONG = {
     "+callbacks.x._target_=lightning.pytorch.callbacks.Nope": "No module named 'lightning.py",
     "+callbacks.x._target_=no_such_module.Nope": "No module named 'no_such_module'",
     "+callbacks.x._target_=lightning.pytorch.callbacks.EarlyStopping": "'monitor'",
-    "+callbacks.x._target_=pathlib.PurePath": "pathlib.PurePath makes no Callback",
+    "+callbacks.x._target_=pathlib.PurePath": "pathlib.PurePath is not a Callback",
 }
 
 
@@ -145,14 +145,14 @@ def test_a_class_that_cannot_be_had_is_one_line(typed, compose):
     with pytest.raises(SettingsError) as refusal:
         build_callbacks(config, FOLDER, typed_entries(config))
     message = str(refusal.value)
-    assert message.startswith("callbacks.x cannot be had: ") and "\n" not in message
+    assert message.startswith("callbacks.x cannot be created: ") and "\n" not in message
     assert WRONG[typed] in message
 
 
 def test_what_saves_at_a_wrong_moment_is_refused(compose, tmp_path):
     target = "lightning.pytorch.callbacks.OnExceptionCheckpoint"
     config = compose(f"+callbacks.x._target_={target}", f"+callbacks.x.dirpath={tmp_path}")
-    with pytest.raises(SettingsError, match="callbacks.x saves wherever an error comes"):
+    with pytest.raises(SettingsError, match="callbacks.x saves when an error occurs"):
         build_callbacks(config, FOLDER, typed_entries(config))
 
 

@@ -75,7 +75,7 @@ def test_an_argument_that_lightning_has_not_is_refused_wherever_it_comes_from(tm
     [
         ("trainer.max_epochs=3", "trainer.max_epochs is set by training.epochs: use that instead"),
         ("trainer.precision=16", "trainer.precision is set by device.precision"),
-        ("trainer.plugins=[]", "trainer.plugins cannot be given: a run brings those"),
+        ("trainer.plugins=[]", "trainer.plugins cannot be set: a run has its own"),
         ("trainer.acumulate_grad_batches=2", "did you mean trainer.accumulate_grad_batches?"),
         ("trainer.nonsense=1", "there is no setting trainer.nonsense; did you mean trainer."),
         ("+trainer.nonsense=1", "there is no setting trainer.nonsense; did you mean trainer."),

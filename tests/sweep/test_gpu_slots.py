@@ -71,5 +71,5 @@ def test_two_sweeps_never_have_the_same_place_at_once(tmp_path):
 def test_where_there_are_no_locks_nobody_can_share_gpus(file_system_refuses, tmp_path):
     slots = GpuSlots(["0"], per_gpu=1, folder=tmp_path)
     file_system_refuses("flock:ENOLCK")
-    with pytest.raises(SettingsError, match=f"{tmp_path} has none: set TMPDIR"):
+    with pytest.raises(SettingsError, match=f"{tmp_path} does not support them: set TMPDIR"):
         slots.take(1)

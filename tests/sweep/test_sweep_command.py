@@ -95,7 +95,7 @@ def test_no_job_hides_another_and_what_can_be_done_later_is_left(sweep_command, 
     assert jobs["002_cpu_h1000000_lr1"]["tries"] == 1  # it would not fit again
     assert "not finite" in jobs["001_cpu_h8_lr1e+20"]["error"]
     last = output.splitlines()[-1]
-    assert last.startswith("to go on     python ") and "device=cpu,gpu" in last
+    assert last.startswith("to resume    python ") and "device=cpu,gpu" in last
     assert last.endswith("hydra.sweep.dir=sweep")
     for file in "summary.md", "summary.csv", "best.yaml", "heat_map.png", "learning_curves.png":
         assert (tmp_path / "sweep" / file).stat().st_size > 100
@@ -118,7 +118,7 @@ def test_a_sweep_that_is_done_can_be_widened_and_made_longer(sweep_command, tmp_
     assert (code, errors) == (0, "")
     assert {name: summary_of(folder / name) for name in before} == before
     assert [path.name for path in sorted(folder.glob("0*"))] == ["000_h8", "001_h16", "002_h12"]
-    assert output.count("started") == 1 and "to go on" not in output
+    assert output.count("started") == 1 and "to resume" not in output
     code, _, _ = sweep_command("model.hidden_size=8", "training.epochs=2")
     assert (code, summary_of(folder / "000_h8")["epochs"]) == (0, 2)
     assert summary_of(folder / "001_h16") == before["001_h16"]
@@ -220,7 +220,7 @@ def test_a_sweep_that_is_killed_again_and_again_comes_to_the_same(
         assert sweep.process.returncode == 128 + signal.SIGTERM
         assert not sweep.job_processes()
         assert "running" not in sweep.statuses().values()
-        assert "to go on     python" in output
+        assert "to resume    python" in output
     with Sweep(folder, is_new=True) as sweep:
         sweep.wait_until(lambda: sweep.trains(1))
         killed = set(sweep.job_processes())

@@ -233,7 +233,7 @@ def test_ranks_that_torchrun_started_come_together(tmp_path, commands):
     wait_for((folder / "checkpoints/last.ckpt").exists, launcher)
     launcher.send_signal(signal.SIGTERM)
     output, _ = launcher.communicate(timeout=600)
-    assert output.count("to go on") == 1
+    assert output.count("to resume") == 1
     assert summary_of(folder)["status"] == "interrupted"
 
 
@@ -246,7 +246,7 @@ def test_what_cannot_be_shared_out_is_refused(tiny_run, tmp_path, monkeypatch):
         monkeypatch.setenv(name, "0")
     for name in "WORLD_SIZE", "LOCAL_WORLD_SIZE":
         monkeypatch.setenv(name, "4")
-    with pytest.raises(SettingsError, match="4 processes .* = 2: choose them to make 4"):
+    with pytest.raises(SettingsError, match="4 processes .* = 2: it must be 4"):
         train(tiny_run("device.devices=2"), tmp_path / "run")
     assert not list(tmp_path.glob("run"))
 
@@ -261,12 +261,12 @@ def test_slurm_says_which_rank_a_process_is(monkeypatch):
     assert isinstance(environment, SLURMEnvironment) and not environment.auto_requeue
     assert rank_of(config) == 5
     assert rank_of(DeviceConfig()) == 0  # a run of its own in each task
-    with pytest.raises(SettingsError, match="8 processes .* = 2: choose them to make 8"):
+    with pytest.raises(SettingsError, match="8 processes .* = 2: it must be 8"):
         rank_of(DeviceConfig(devices=2))
     monkeypatch.setenv("SLURM_PROCID", "fifth")
     monkeypatch.delenv("SLURM_NODEID")
     forget_what_is_no_number()
-    with pytest.raises(SettingsError, match="=8 says .* SLURM_PROCID, SLURM_NODEID not"):
+    with pytest.raises(SettingsError, match="=8 says .* without SLURM_PROCID, SLURM_NODEID"):
         rank_of(config)
 
 
@@ -311,7 +311,7 @@ def test_a_sweep_trains_its_jobs_alone(scheduler, tmp_path, commands):
 
 def test_processes_of_which_some_are_missing_are_refused(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")  # Lightning would wait for the others for ever
-    with pytest.raises(SettingsError, match="LOCAL_RANK=0 .* WORLD_SIZE does not say 2"):
+    with pytest.raises(SettingsError, match="LOCAL_RANK=0 .* WORLD_SIZE is not 2"):
         train(tiny_run("device.devices=2"), tmp_path / "run")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")

@@ -112,7 +112,7 @@ def test_a_callback_that_cannot_work_is_not_kept(completed):
     before = contents(completed)
     for name, wrong in [("EarlyStopping", "lose"), ("ModelCheckpoint", "validation/los")]:
         entry = {"_target_": f"lightning.pytorch.callbacks.{name}", "monitor": wrong}
-        with pytest.raises(SettingsError, match=f"callbacks.mine.monitor={wrong} is no metric"):
+        with pytest.raises(SettingsError, match=f"callbacks.mine.monitor={wrong} is not a metric"):
             resume(completed, {"training.epochs": 2, "callbacks": {"mine": entry}})
     assert contents(completed) == before
     assert resume(completed, {"training.epochs": 2})["epochs"] == 2
@@ -160,7 +160,7 @@ def test_a_csv_file_of_which_rows_are_missing_is_named(completed, caplog):
     rows = (completed / "metrics.csv").read_text().splitlines()
     (completed / "metrics.csv").write_text("\n".join(rows[:-1]) + "\n")
     resume(completed, CHANGES)
-    assert "metrics.csv is not whole" in caplog.text
+    assert "metrics.csv is incomplete" in caplog.text
 
 
 @pytest.mark.parametrize("ends", ["\r\n", "\r", "\u2028", "\x1c\u2029\x85"])

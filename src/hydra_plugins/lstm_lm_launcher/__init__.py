@@ -1,4 +1,4 @@
-"""What Hydra runs a sweep with; it looks for such plugins in the package ``hydra_plugins`` only.
+"""Hydra plugin that runs a sweep; Hydra finds plugins only in the package ``hydra_plugins``.
 
-launcher.py   all jobs of a sweep at once → lstm_lm.sweep
+launcher.py   passes all jobs of a sweep to lstm_lm.sweep
 """

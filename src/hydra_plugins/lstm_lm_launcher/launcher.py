@@ -1,6 +1,6 @@
-"""The launcher of ``conf/train.yaml``: a sweep's jobs side by side, each in a process of its own.
+"""The launcher of ``conf/train.yaml``: it runs a sweep's jobs in parallel, a process each.
 
-Hydra hands over all jobs at once. Each is composed and checked before the first one starts.
+Hydra passes all jobs at once. All of them are composed and checked before the first one starts.
 """
 
 import logging
@@ -30,15 +30,15 @@ from lstm_lm.config import RunConfig, require_not_negative, require_positive
 from lstm_lm.errors import SettingsError
 from lstm_lm.process import refuse_defaults_of_environment
 
-log = logging.getLogger("lstm_lm.launcher")  # of the package that scripts/train.py lets speak
+log = logging.getLogger("lstm_lm.launcher")  # scripts/train.py shows the logs of lstm_lm
 
 
 @dataclass
 class LocalLauncherConfig:
     _target_: str = "hydra_plugins.lstm_lm_launcher.launcher.LocalLauncher"
-    jobs: int | None = None  # on the CPU at once; null: as many as fill its cores
+    jobs: int | None = None  # in parallel on the CPU; null fills its cores
     jobs_per_gpu: int = 1
-    retries: int = 1  # of a job that fails, within one command; a job that diverged is not tried
+    retries: int = 1  # of a failed job, within one command; diverged jobs are not retried
 
 
 ConfigStore.instance().store(
@@ -47,9 +47,9 @@ ConfigStore.instance().store(
 
 
 class LocalLauncher(Launcher):
-    # For a sweeper that searches.
-    searched: Sequence[str] = ()  # settings that all its jobs have: folders are named by them
-    more_to_come = False  # than the jobs of this call, so the report can wait
+    # Set by a sweeper that searches.
+    searched: Sequence[str] = ()  # settings in all folder names, even if they do not differ
+    more_to_come = False  # True: more jobs follow this call, so the report can wait
 
     def __init__(self, jobs: int | None, jobs_per_gpu: int, retries: int) -> None:
         self.jobs, self.jobs_per_gpu, self.retries = jobs, jobs_per_gpu, retries
@@ -63,16 +63,16 @@ class LocalLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run the jobs to their ends; each returns its best validation loss.
+        """Run the jobs to their ends; return the best validation loss of each.
 
-        One that failed or diverged returns infinity, so that a sweeper that searches goes on.
+        A failed or diverged job returns infinity, so that a search can continue.
         """
         sweep_dir = Path(str(self.config.hydra.sweep.dir))
         self.check(sweep_dir)
-        # At once, as it takes seconds to import torch and read the texts.
+        # Log this first: importing torch and reading the texts takes seconds.
         log.info("checking the settings and texts of %d jobs", len(job_overrides))
         configs = [self.compose(overrides) for overrides in job_overrides]
-        from lstm_lm.sweep.run_sweep import run_sweep  # torch: not for --help
+        from lstm_lm.sweep.run_sweep import run_sweep  # imports torch; --help must not
 
         losses = run_sweep(
             configs,
@@ -96,26 +96,23 @@ class LocalLauncher(Launcher):
         ]
 
     def check(self, sweep_dir: Path) -> None:
-        """
-        Raises:
-            SettingsError: if the sweep cannot be run as it was typed.
-        """
+        """Raise SettingsError if the sweep cannot run as typed."""
         require_positive("hydra.launcher", jobs=self.jobs, jobs_per_gpu=self.jobs_per_gpu)
         require_not_negative("hydra.launcher", retries=self.retries)
         if int(os.environ.get("WORLD_SIZE") or 1) > 1:
             raise SettingsError(
-                "torchrun starts the processes of one run: leave it out, as a sweep starts those "
-                "of all its jobs"
+                "torchrun starts the processes of one run: leave it out, because a sweep starts "
+                "the processes of all its jobs"
             )
         if sweep_dir == Path() or (sweep_dir / "config.yaml").exists():
             raise SettingsError(
                 f"hydra.sweep.dir={self.config.hydra.sweep.dir} cannot be a sweep's folder: choose "
-                "one of its own"
+                "another one"
             )
         if self.config.hydra.sweeper.get("max_batch_size") is not None:
             raise SettingsError(
                 "hydra.sweeper.max_batch_size would check only some jobs before the first one "
-                "starts: leave it out; hydra.launcher.jobs says how many run at once"
+                "starts: leave it out; hydra.launcher.jobs sets how many run at once"
             )
         refuse_other_files(self.config.hydra)
         refuse_defaults_of_environment()
@@ -131,8 +128,8 @@ class LocalLauncher(Launcher):
         config = run_config(composed, overrides, self.config.hydra.job.config_name)
         if config.trainer.get("fast_dev_run"):
             raise SettingsError(
-                "trainer.fast_dev_run keeps nothing, and a sweep is what its jobs leave: leave out "
-                "debug=fast, or -m"
+                "trainer.fast_dev_run saves nothing, but a sweep needs the results of its jobs: "
+                "leave out debug=fast, or -m"
             )
         return config
 

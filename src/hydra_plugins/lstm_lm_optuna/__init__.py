@@ -1,5 +1,5 @@
-"""To search instead of a grid, ``hydra/sweeper=optuna``.
+"""Hydra plugin that searches with Optuna instead of a grid: ``hydra/sweeper=optuna``.
 
-study.py     what Optuna draws from, and what it has written down
-sweeper.py   Optuna proposes, the launcher trains
+study.py     the search space, and the record of all trials
+sweeper.py   Optuna proposes trials, the launcher runs them
 """

@@ -1,6 +1,6 @@
-"""What Optuna draws settings from, and the file in which it writes down each trial."""
+"""Optuna's search space, and the file that records its trials."""
 
-# Optuna is imported where it is needed: not everybody has it, and Hydra imports this at each start.
+# Optuna is imported inside functions: it is optional, and Hydra imports this file at each start.
 
 import os
 import random
@@ -14,10 +14,10 @@ from lstm_lm.errors import SettingsError
 
 
 def distribution(override: Override) -> Any:
-    """What interval(…), range(…) or choice(…) was typed for."""
+    """Optuna's distribution for an override with interval(…), range(…) or choice(…)."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    if override.is_choice_sweep():  # in an order that shuffle(…) does not change
+    if override.is_choice_sweep():  # sorted, so that shuffle(…) has no effect
         return CategoricalDistribution(sorted(set(override.sweep_string_iterator())))
     sweep: Any = override.value()
     try:
@@ -33,18 +33,19 @@ def distribution(override: Override) -> Any:
 
 
 def values_to_check(distribution: Any) -> tuple[Any, ...]:
-    """All choices, or the ends: if none of them is of a wrong type, no value is."""
+    """All choices, or both ends of an interval: if their types are right, all values are."""
     choices = vars(distribution).get("choices")
     return (distribution.low, distribution.high) if choices is None else choices
 
 
 class Study:
-    """
+    """Optuna's study with its trials.
+
     Args:
-        record: the file, which may have been left by a process that was killed.
-        name: of one of the studies in it, or of a new one.
-        space: for each setting that is searched, what it is drawn from.
-        startup_trials: drawn at random, before Optuna learns from them.
+        record: the file of trials, perhaps left incomplete by a killed process.
+        name: the name of a study in that file, or of a new one.
+        space: the distribution of each searched setting.
+        startup_trials: number of random trials before Optuna learns from them.
     """
 
     def __init__(
@@ -56,20 +57,20 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         for lock in record.parent.glob(f"{record.name}.lock*"):
             lock.unlink()
-        # Not by symbolic links, which FAT and SMB lack.
+        # The other lock uses symbolic links, which FAT and SMB lack.
         backend = JournalFileBackend(str(record), JournalFileOpenLock(str(record)))
-        os.truncate(record, record.read_bytes().rfind(b"\n") + 1)  # without half a line at its end
+        os.truncate(record, record.read_bytes().rfind(b"\n") + 1)  # cuts half a line
         storage = optuna.storages.JournalStorage(backend)
         self.study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
         self.space, self.seed, self.startup_trials = space, seed, startup_trials
 
     def trials(self) -> list[Any]:
-        """Those that count: neither refused nor cut off while they were proposed."""
+        """The valid trials: neither refused nor interrupted while they were proposed."""
         whole = [trial for trial in self.study.trials if trial.params.keys() == self.space.keys()]
         return [trial for trial in whole if trial.state.name != "FAIL"]
 
     def ask(self) -> Any:
-        """A new trial, by a seed of its own: a search that goes on would draw its first again."""
+        """A new trial with its own seed; otherwise a resumed search would draw its first again."""
         from optuna.samplers import TPESampler
 
         seed = random.Random(f"{self.seed} {len(self.study.trials)}").getrandbits(32)
@@ -77,7 +78,7 @@ class Study:
         return self.study.ask(self.space)
 
     def tell(self, trial: Any, value: float) -> None:
-        """What a trial came to, if that is not known yet; infinity is worse than any other."""
+        """Record a trial's result, unless it has one; infinity is worse than any other result."""
         from optuna.trial import TrialState
 
         if isfinite(value):
@@ -86,7 +87,7 @@ class Study:
             self.study.tell(trial.number, state=TrialState.PRUNED, skip_if_finished=True)
 
     def refuse(self, trial: Any) -> None:
-        """Another is proposed the next time."""
+        """Mark a trial as invalid, so that Optuna proposes another one."""
         from optuna.trial import TrialState
 
         self.study.tell(trial.number, state=TrialState.FAIL)

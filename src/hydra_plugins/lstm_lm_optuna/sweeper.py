@@ -1,4 +1,7 @@
-"""Optuna proposes, the launcher trains. A search is what was typed; it goes on in its folder."""
+"""Sweeper that searches: Optuna proposes trials, the launcher runs them.
+
+The typed settings identify a search; typed again with its folder, they resume it.
+"""
 
 import logging
 from dataclasses import dataclass
@@ -18,16 +21,16 @@ from lstm_lm.config import require_positive
 from lstm_lm.errors import SettingsError
 from lstm_lm.files import locked
 
-log = logging.getLogger("lstm_lm.search")  # of the package that scripts/train.py lets speak
+log = logging.getLogger("lstm_lm.search")  # scripts/train.py shows the logs of lstm_lm
 
 
 @dataclass
 class OptunaConfig:
     _target_: str = "hydra_plugins.lstm_lm_optuna.sweeper.OptunaSweeper"
     trials: int = 20
-    at_once: int = 1  # proposed together, before it is known what any of them is worth
+    at_once: int = 1  # trials that are proposed together, before any of them has a result
     seed: int = 0
-    startup_trials: int = 10  # drawn at random, before Optuna learns from them
+    startup_trials: int = 10  # random trials before Optuna learns from them
     params: dict[str, str] | None = None  # more settings, from a file in conf/sweep
 
 
@@ -72,7 +75,7 @@ class OptunaSweeper(Sweeper):
         ended = [trial for trial in known if trial.state.is_finished()]
         batch = [trial for trial in known if not trial.state.is_finished()]
         asked, wanted = len(known), max(len(known), self.settings.trials)
-        if ended:  # of these, only what failed is tried again
+        if ended:  # only the failed ones run again
             self.launch(ended, typed, more_to_come=len(ended) < wanted)
         while batch or asked < wanted:
             while asked < wanted and (not batch or asked % self.settings.at_once):

@@ -1,7 +1,7 @@
-"""What a command line stands for, composed in Python: the same settings, checks and messages.
+"""Compose a config in Python as the command line does: same settings, checks and messages.
 
-Hydra keeps what it composes with in globals, and belongs to one program. Here it is borrowed: one
-thread at a time, and what it held before is put back, also inside another ``@hydra.main``.
+Hydra keeps its state in globals, for one program. Here that state is borrowed by one thread at a
+time and restored afterwards, even inside another ``@hydra.main``.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ def compose(overrides: Sequence[str] = ()) -> ComposedConfig:
         overrides: settings and groups, as they are typed on the command line.
 
     Raises:
-        SettingsError: if a setting does not exist or is out of range; the same line that the
+        SettingsError: if a setting does not exist or is out of range; with the message that the
             command prints.
     """
     with composed(overrides) as (config, folder):
@@ -51,24 +51,24 @@ def compose(overrides: Sequence[str] = ()) -> ComposedConfig:
 
 
 def compose_changes(overrides: Sequence[str], before: RunConfig) -> dict[str, Any]:
-    """The settings that a run is to go on with, by their dotted names; without any default.
+    """The changed settings of a resume, by their dotted names, without defaults.
 
     Args:
-        before: those of the run.
+        before: the settings of the run.
 
     Raises:
         SettingsError: as :func:`compose` does.
     """
     with composed(overrides) as (config, folder):
         if config.resume is not None or folder is not None:
-            raise SettingsError("a run goes on in its own folder: leave out resume, hydra.run.dir")
+            raise SettingsError("a run resumes in its folder: leave out resume and hydra.run.dir")
         refuse_unknown_settings(config)
         return typed_settings(overrides, settings_of(before))
 
 
 @contextlib.contextmanager
 def composed(overrides: Sequence[str]) -> Iterator[tuple[DictConfig, str | None]]:
-    """What Hydra makes of them, and the folder that they name, if they do."""
+    """Context manager: the composed config, and the run folder if the overrides name one."""
     if isinstance(overrides, str):
         raise SettingsError(f"settings are given as a list: [{overrides!r}]")
     try:
@@ -80,8 +80,8 @@ def composed(overrides: Sequence[str]) -> Iterator[tuple[DictConfig, str | None]
                     "these settings make a sweep, which python scripts/train.py runs: compose its "
                     "jobs one by one"
                 )
-            is_default = "${run_folder:" in OmegaConf.to_yaml(config.hydra.run)  # as it is written
-            folder = str(config.hydra.run.dir)  # which checks resume, too
+            is_default = "${run_folder:" in OmegaConf.to_yaml(config.hydra.run)  # unresolved
+            folder = str(config.hydra.run.dir)  # checks resume, too
             with open_dict(config):
                 del config["hydra"]
             yield config, None if is_default else folder
@@ -93,7 +93,7 @@ def composed(overrides: Sequence[str]) -> Iterator[tuple[DictConfig, str | None]
 
 @contextlib.contextmanager
 def borrowed_hydra() -> Iterator[None]:
-    """Hydra with this project's settings, whatever it is used for outside."""
+    """Context manager: Hydra with this project's settings; its other state is restored."""
     with ONE_AT_A_TIME:
         before = GlobalHydra.instance().hydra
         config, version = HydraConfig.instance().cfg, VersionBase.instance().version_base
@@ -106,14 +106,14 @@ def borrowed_hydra() -> Iterator[None]:
             with hydra.initialize_config_dir(str(conf_folder()), "train", version_base="1.3"):
                 yield
         finally:
-            store.update(stored)  # Hydra's plugins may have added to it
+            store.update(stored)  # keeps entries that Hydra's plugins have added
             GlobalHydra.instance().hydra = before
             HydraConfig.instance().cfg = config
             VersionBase.instance().version_base = version
 
 
 def conf_folder() -> Path:
-    """In a wheel the settings' files lie in the package, in a checkout beside ``src``."""
+    """Folder of the YAML files: in the package in a wheel, beside ``src`` in a checkout."""
     installed = PACKAGE / "conf"
     return installed if installed.is_dir() else PACKAGE.parents[1] / "conf"
 
@@ -123,7 +123,7 @@ def register_resolver() -> None:
 
 
 def run_folder(resume: str | None, fresh: str) -> str:
-    """For ``hydra.run.dir``: where a run is to be. Hydra creates it before anybody can object."""
+    """The run folder for ``hydra.run.dir``; checked here, before Hydra creates it."""
     if resume is None or resume == "auto":
         return fresh
     try:

@@ -1,7 +1,7 @@
-"""The loggers and callbacks that a run's settings name.
+"""Instantiate the loggers and callbacks that a run's settings name.
 
-A run's folder can be a stranger's. What its ``config.yaml`` names is imported only if it is one
-of Lightning's or of this package; anything else must have been typed by the user.
+A run folder can be a stranger's. A class that its ``config.yaml`` names is imported only if it is
+Lightning's or this package's; any other class must have been typed by the user.
 """
 
 import importlib
@@ -30,19 +30,19 @@ from lstm_lm.errors import SettingsError
 from lstm_lm.lightning_parts import TARGET, is_trusted, refuse_missing_packages
 from lstm_lm.training.metrics import METRICS
 
-# Arguments that say where something is written or sent to, which a stranger shall not decide.
+# Arguments that set where data is written or sent to; a stranger must not decide that.
 PLACES = {"artifact_location", "dir", "dirpath", "log_dir", "root_dir", "save_dir", "tracking_uri"}
-# What they decide is not in a checkpoint.
+# Their decisions are not in a checkpoint.
 INEXACT = StochasticWeightAveraging, LearningRateFinder, BatchSizeFinder
 
 log = logging.getLogger(__name__)
 
 
 def typed_entries(config: RunConfig, changes: dict[str, Any] | None = None) -> set[str]:
-    """The loggers and callbacks of which all was typed, as ``callbacks.early_stopping``.
+    """Names of the loggers and callbacks that were typed in full: ``callbacks.early_stopping``.
 
     Args:
-        changes: what was typed to resume a run; None if this is a new one, with all of it typed.
+        changes: the settings typed for a resume; None for a new run, where all were typed.
     """
     entries = {
         f"{group}.{name}": entry
@@ -56,13 +56,14 @@ def typed_entries(config: RunConfig, changes: dict[str, Any] | None = None) -> s
 
 
 def build_loggers(config: RunConfig, folder: Path, typed: Collection[str]) -> list[Logger]:
-    """
+    """The loggers that a run's settings name.
+
     Args:
-        folder: the run's, where they write if no other ``save_dir`` is set.
+        folder: the run folder; loggers without a ``save_dir`` write there.
         typed: see :func:`typed_entries`.
 
     Raises:
-        SettingsError: if one of them cannot be had.
+        SettingsError: if a logger cannot be created.
     """
     return [
         build(f"logger.{name}", entry, Logger, typed, folder.absolute())
@@ -71,13 +72,14 @@ def build_loggers(config: RunConfig, folder: Path, typed: Collection[str]) -> li
 
 
 def build_callbacks(config: RunConfig, folder: Path, typed: Collection[str]) -> list[Callback]:
-    """
+    """The callbacks that a run's settings name.
+
     Args:
-        folder: the run's.
+        folder: the run folder.
         typed: see :func:`typed_entries`.
 
     Raises:
-        SettingsError: if one of them cannot be had, or would break what a run promises.
+        SettingsError: if a callback cannot be created, or would break a promise of a run.
     """
     has_gpu = config.device.accelerator is not Accelerator.cpu and torch.cuda.is_available()
     callbacks = []
@@ -87,8 +89,8 @@ def build_callbacks(config: RunConfig, folder: Path, typed: Collection[str]) -> 
         callback = build(name, entry, Callback, typed)
         if isinstance(callback, OnExceptionCheckpoint):
             raise SettingsError(
-                f"{name} saves wherever an error comes, from where no run can go on exactly: "
-                "leave it out, as a run saves by itself; see checkpoint.every_minutes"
+                f"{name} saves when an error occurs, and no run can resume exactly from there: "
+                "leave it out, because a run saves by itself; see checkpoint.every_minutes"
             )
         if isinstance(callback, ModelCheckpoint):
             keep_apart(name, callback, folder)
@@ -101,20 +103,17 @@ def build_callbacks(config: RunConfig, folder: Path, typed: Collection[str]) -> 
 
 
 def refuse_unknown_metric(name: str, metric: str | None, entries: dict[str, Any]) -> None:
-    """
-    Raises:
-        SettingsError: if a callback follows what nobody logs, as it would say after an epoch.
-    """
+    """Raise SettingsError now, not after an epoch, if a callback monitors an unknown metric."""
     all_known = all(is_trusted(entry) for entry in entries.values())  # others may log their own
     if metric is not None and all_known and metric not in METRICS:
-        raise SettingsError(f"{name}.monitor={metric} is no metric: {nearest(metric, METRICS)}")
+        raise SettingsError(f"{name}.monitor={metric} is not a metric: {nearest(metric, METRICS)}")
 
 
 def keep_apart(name: str, callback: ModelCheckpoint, folder: Path) -> None:
-    """Let a user's checkpoints not replace those by which the run goes on.
+    """Keep a user's checkpoints apart from the run's own, from which it resumes.
 
     Raises:
-        SettingsError: if they are to lie in the same folder.
+        SettingsError: if both are set to the same folder.
     """
     own = folder / "checkpoints"
     if callback.dirpath is None:
@@ -134,15 +133,15 @@ def build(
     if not is_typed and not is_trusted(entry):
         group, _, choice = name.partition(".")
         raise SettingsError(
-            f"{name} of the run's config.yaml names code that is not Lightning's own "
+            f"{name} in the run's config.yaml names code that is not Lightning's own "
             f"({entry[TARGET]}), or calls it in an unusual way: if you trust it, type "
             f"{group}={choice} again"
         )
     if not is_typed and (given := PLACES & {key for key, value in entry.items() if value}):
         group, _, choice = name.partition(".")
         raise SettingsError(
-            f"{name}.{min(given)} of the run's config.yaml says where to write or send to: if you "
-            f"trust it, type {group}={choice} with it again"
+            f"{name}.{min(given)} in the run's config.yaml sets where data is written or sent to: "
+            f"if you trust it, type {group}={choice} with it again"
         )
     refuse_missing_packages(name, entry, on_cpu=False)
     arguments = with_numbers({key: value for key, value in entry.items() if key != TARGET})
@@ -150,7 +149,7 @@ def build(
         found = find(entry[TARGET])
         is_right = isinstance(found, type) and issubclass(found, kind)
         if not is_typed and not is_right:
-            raise SettingsError(f"{entry[TARGET]} is no {kind.__name__} of Lightning's")
+            raise SettingsError(f"{entry[TARGET]} is not a {kind.__name__} of Lightning's")
         if folder is not None and takes(found, "save_dir") and not entry.get("save_dir"):
             arguments["save_dir"] = str(folder)
             is_mlflow = is_right and issubclass(found, MLFlowLogger)
@@ -160,15 +159,15 @@ def build(
             part = instantiate({TARGET: entry[TARGET], "_convert_": "all"} | as_text(arguments))
         else:
             part = found(**arguments)
-    except Exception as error:  # of whatever kind, the class is not to be had with these arguments
-        raise SettingsError(f"{name} cannot be had: {reason(error)}") from error
+    except Exception as error:  # of any kind: the class does not accept these arguments
+        raise SettingsError(f"{name} cannot be created: {reason(error)}") from error
     if not isinstance(part, kind):
-        raise SettingsError(f"{name} cannot be had: {entry[TARGET]} makes no {kind.__name__}")
+        raise SettingsError(f"{name} cannot be created: {entry[TARGET]} is not a {kind.__name__}")
     return part
 
 
 def find(target: str) -> Any:
-    """What a module has under this name, if anything; never an attribute of an attribute."""
+    """The attribute of a module, or None if it has none; never an attribute of an attribute."""
     module, _, name = target.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
@@ -181,7 +180,7 @@ def takes(function: Any, argument: str) -> bool:
 
 
 def with_numbers(value: Any) -> Any:
-    """The same with numbers as keys again, which settings keep as text."""
+    """The value with integer keys restored; settings keep them as text."""
     if isinstance(value, dict):
         return {
             int(key) if key.isdecimal() else key: with_numbers(item) for key, item in value.items()
@@ -190,7 +189,7 @@ def with_numbers(value: Any) -> Any:
 
 
 def reason(error: BaseException) -> str:
-    """What began it, in one line."""
+    """The root cause of an error, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()

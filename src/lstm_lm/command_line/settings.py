@@ -1,4 +1,4 @@
-"""What was typed, and what Hydra composed of it, to the config of a run; errors in one line."""
+"""The config of a run from what was typed and what Hydra composed; errors in one line."""
 
 import difflib
 import re
@@ -30,25 +30,25 @@ from lstm_lm.config import (
 from lstm_lm.errors import SettingsError
 from lstm_lm.lightning_parts import names, passed_on, refuse_missing_packages
 
-LIGHTNINGS = "logger", "callbacks"  # groups of which a run has what its files say
-# Settings of the version before, and what takes their place.
+LIGHTNINGS = "logger", "callbacks"  # groups with entries of Lightning's
+# Settings of the previous version, and what to do instead.
 REMOVED = {
-    "data.reserved_tokens": "leave it out, as no id was ever given to such a token by a text",
+    "data.reserved_tokens": "leave it out, because no text ever contained such tokens",
     "optimizer.plateau_factor": "choose optimizer.schedule=linear or cosine",
     "optimizer.plateau_patience": "choose optimizer.schedule=linear or cosine",
 }
-MAIN, ONLY_TYPED = "train", "only_what_is_typed"  # configs
+MAIN, ONLY_TYPED = "train", "only_what_is_typed"  # names of configs
 GROUPS = "data", "device", *LIGHTNINGS, "sweep", "experiment", "debug"
 
 ONE_RUN = (
-    "resume= goes on with one run: leave out -m; a sweep goes on when its command is given again "
-    "with hydra.sweep.dir=<its folder>"
+    "resume= resumes one run: leave out -m; to resume a sweep, type its command again with "
+    "hydra.sweep.dir=<its folder>"
 )
 
 
 @dataclass
 class SweepOutcome:
-    """What Hydra's launcher has done, as Hydra hands nothing back to the program."""
+    """Outcome of a sweep, set by the launcher, because Hydra returns nothing to the program."""
 
     sweep_dir: Path | None = None
     all_completed: bool = True
@@ -58,7 +58,7 @@ outcome = SweepOutcome()
 
 
 def register() -> None:
-    """Tell Hydra the settings, once as they are and once all without a value."""
+    """Register the settings with Hydra: once with their defaults, once all without a value."""
     store = ConfigStore.instance()
     store.store("schema", schema())
     nothing_chosen = [{group: None} for group in GROUPS]
@@ -69,7 +69,7 @@ def register() -> None:
 
 
 def schema() -> type:
-    """The settings, and each argument of Lightning's ``Trainer``, as Hydra takes nothing else."""
+    """The settings and the arguments of Lightning's ``Trainer``: the only keys Hydra accepts."""
     trainer = make_dataclass("TrainerArguments", [(name, Any, MISSING) for name in names()])
     of_trainer = ("trainer", trainer, field(default_factory=trainer))
     return make_dataclass("Settings", [of_trainer], bases=(RunConfig,))
@@ -78,11 +78,11 @@ def schema() -> type:
 def run_config(
     composed: DictConfig, overrides: Sequence[str], config_name: str = MAIN
 ) -> RunConfig:
-    """The config of one run; one that starts from another has that one's model.
+    """The config of one run; with ``init_from`` it has the model settings of the source run.
 
     Args:
         overrides: what was typed for it.
-        config_name: the file that ``-cn`` names, to which Hydra would give the last word.
+        config_name: the file named by ``-cn``; Hydra alone would let it override a typed group.
 
     Raises:
         SettingsError: if a setting does not exist or is out of range.
@@ -90,15 +90,15 @@ def run_config(
     refuse_unknown_settings(composed)
     for key in OmegaConf.missing_keys(composed):
         if not key.startswith("trainer."):
-            raise SettingsError(f"{key} has no value: ??? is none")
+            raise SettingsError(f"{key} has no value: ??? is not one")
     if config_name != MAIN:
         typed = typed_settings(overrides, flat(composed))
         if typed.get("data.text", TextName.file) != TextName.file:
-            composed.data.path = None  # the file's own, of another text
+            composed.data.path = None  # the file's path belongs to another text
         for key, value in typed.items():
             change(composed, key, value)
     if composed.init_from is not None:
-        from lstm_lm.saved.run_folder import RunFolder  # torch: not for --help
+        from lstm_lm.saved.run_folder import RunFolder  # imports torch; --help must not
 
         folder = RunFolder(Path(composed.init_from))
         # The source's backend was chosen for its machine.
@@ -120,13 +120,13 @@ def run_config(
 def typed_settings(
     overrides: Sequence[str], known: Mapping[str, Any], config_name: str = MAIN
 ) -> dict[str, Any]:
-    """What is typed by itself, groups included, without any default.
+    """The typed settings alone, groups included, without any default.
 
     A choice of loggers or callbacks is one value: ``{"callbacks": {…}}``.
 
     Args:
-        known: all settings by their dotted names, for those that what is typed refers to.
-        config_name: of another main file than the usual, to count what it says as typed, too.
+        known: all settings by their dotted names; typed values may refer to them.
+        config_name: another main file than the usual one; its settings count as typed, too.
     """
     name = ONLY_TYPED if config_name == MAIN else only_said_in(config_name)
     composed = hydra.compose(name, list(overrides), return_hydra_config=True)
@@ -140,14 +140,14 @@ def typed_settings(
             change(composed, key, value)
     typed = {key: value for key, value in flat(composed).items() if key in is_typed}
     for group in LIGHTNINGS:
-        if group not in chosen or chosen[group] is not None:  # a list of choices is not noted
+        if group not in chosen or chosen[group] is not None:  # Hydra records no list of choices
             typed = {k: value for k, value in typed.items() if not k.startswith(f"{group}.")}
             typed[group] = plain(group, OmegaConf.to_container(composed[group], resolve=True))
     return typed
 
 
 def only_said_in(config_name: str, base: Sequence[str] = (ONLY_TYPED,)) -> str:
-    """The name of a config with what a main file says, or others that it builds on, but ours."""
+    """Register a config with only what a main file and its bases set, not ours; return its name."""
     sources = GlobalHydra.instance().config_loader().get_sources()
     source = next(source for source in sources if source.is_config(config_name))
     said = OmegaConf.load(Path(source.path, config_name.removesuffix(".yaml") + ".yaml"))
@@ -165,19 +165,16 @@ def only_said_in(config_name: str, base: Sequence[str] = (ONLY_TYPED,)) -> str:
 
 
 def refuse_other_files(hydra_config: Any) -> None:
-    """
-    Raises:
-        SettingsError: if the file that ``-cn`` names lacks what every run has.
-    """
+    """Raise SettingsError if the file named by ``-cn`` lacks the settings of a run."""
     if "data" not in hydra_config.runtime.choices:
         raise SettingsError(
-            f"-cn {hydra_config.job.config_name} names no settings of a run: its defaults must "
-            f"begin with {MAIN}"
+            f"-cn {hydra_config.job.config_name} does not name the settings of a run: its defaults "
+            f"must begin with {MAIN}"
         )
 
 
 def refuse_unknown_settings(composed: DictConfig) -> None:
-    """Of which ``+key=value`` lets any through."""
+    """Raise SettingsError for an unknown setting; Hydra accepts any as ``+key=value``."""
     known = set(setting_names())
     for key in flat(composed):
         if key not in known and key.split(".")[0] not in LIGHTNINGS:
@@ -190,13 +187,13 @@ def no_such_setting(key: str) -> SettingsError:
             f"the file that -cn names has no {key}: its defaults must begin with {MAIN}"
         )
     if key in REMOVED:
-        return SettingsError(f"{key} is no setting any more: {REMOVED[key]}")
+        return SettingsError(f"{key} is no longer a setting: {REMOVED[key]}")
     group, _, entry = key.partition(".")
     if group in LIGHTNINGS and "." not in entry:
         return SettingsError(f"there is no {key} yet: choose it with {group}={entry}")
     if group in LIGHTNINGS:
         return SettingsError(
-            f"there is no setting {key}; +{key}=… hands it on to the class, if that takes it"
+            f"there is no setting {key}; +{key}=… passes it to the class, if that accepts it"
         )
     of_trainer = [f"trainer.{name}" for name in passed_on()]
     others = [name for name in setting_names() if not name.startswith("trainer.")]
@@ -205,7 +202,7 @@ def no_such_setting(key: str) -> SettingsError:
 
 
 def nearest(wrong: str, right: list[str]) -> str:
-    """The names most like a wrong one: by their last part, else as a whole."""
+    """A hint with the names most similar to a wrong one: by their last part, else as a whole."""
     last = {name: name.rpartition(".")[2] for name in right}
     close = difflib.get_close_matches(wrong.rpartition(".")[2], last.values(), cutoff=0.75)
     names = [name for part in dict.fromkeys(close) for name in right if last[name] == part]
@@ -225,19 +222,19 @@ def flat(group: DictConfig) -> dict[str, Any]:
 
 
 def as_setting(key: str, value: object) -> str:
-    """As it must be typed, for the shell and for Hydra, so that the value is read as text."""
+    """``key=value`` as typed: quoted for the shell and for Hydra, so that the value is text."""
     text = str(value)
     is_plain = re.fullmatch(r"[\w./+-]+", text, re.ASCII)
     if is_plain and not re.fullmatch(r"[\d._e+-]+|null|true|false|nan|[+-]?inf", text.lower()):
         return f"{key}={text}"
-    # Hydra reads backslashes as they are, but before a quote, and the last one is not of the text.
+    # Hydra takes backslashes literally, except before a quote; the last quote is not in the text.
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", f"{as_text(text)}'").removesuffix("\\'")
     return shlex.quote(f"{key}='{escaped}'")
 
 
 def explain(error: Exception) -> str:
-    """The same for a command line and for :func:`lstm_lm.compose`."""
-    cause = error.__cause__ or error.__context__  # the latter for what is wrong in a file
+    """One line for an error of Hydra's, on the command line and in :func:`lstm_lm.compose`."""
+    cause = error.__cause__ or error.__context__  # the latter for an error in a file
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         return str(no_such_setting(str(cause.full_key)))
     if isinstance(error, MissingConfigException) and error.options:
@@ -263,13 +260,11 @@ def explain(error: Exception) -> str:
 
 
 def refuse_sweep(sweeper: Any, overrides: Sequence[str]) -> None:
-    """
-    Args:
-        sweeper: of a job, with what that would sweep over.
-        overrides: what was chosen for it.
+    """Raise SettingsError if a job is a sweep itself; only its first job would run.
 
-    Raises:
-        SettingsError: if it is a sweep itself, of which it would be only the first job.
+    Args:
+        sweeper: the sweeper of the job, with the settings that it would sweep over.
+        overrides: what was typed for the job.
     """
     swept = choices(list(sweeper.get("params") or {}))
     if names := ", ".join(sorted(swept.keys() - choices(overrides).keys())):
@@ -280,6 +275,6 @@ def refuse_sweep(sweeper: Any, overrides: Sequence[str]) -> None:
 
 
 def choices(overrides: Sequence[str]) -> dict[str, str]:
-    """What is chosen for each setting or group: ``["model.core=scratch"]`` → by its name."""
+    """Overrides by setting or group: ``["model.core=scratch"]`` → ``{"model.core": "scratch"}``."""
     pairs = (override.lstrip("+").partition("=") for override in overrides)
     return {key: value for key, _, value in pairs}

@@ -16,7 +16,7 @@ def parse() -> argparse.Namespace:
         "folders",
         nargs="+",
         metavar="FOLDER",
-        help="a sweep's, a run's, or one with such folders below it; finished or not",
+        help="a sweep, a run, or a folder with such folders below it; finished or not",
     )
     parser.add_argument(
         "--output",

@@ -1,4 +1,4 @@
-"""The exact perplexity of a text under a trained model.
+"""Print the exact perplexity of a text under a trained model.
 
 python scripts/evaluate.py outputs/2026-11-23/10-15-00 --split test
 """
@@ -17,13 +17,13 @@ def parse() -> argparse.Namespace:
         "core",
         nargs="?",
         choices=[f"model.core={name}" for name in CoreName],
-        help="another core than the one it was trained with",
+        help="use another core than the one of the training",
     )
     parser.add_argument(
         "backend",
         nargs="?",
         choices=[f"model.backend={name}" for name in Backend],
-        help="of model.core=fused (default: auto)",
+        help="backend of model.core=fused (default: auto)",
     )
     text = parser.add_mutually_exclusive_group()
     text.add_argument(
@@ -38,9 +38,9 @@ def parse() -> argparse.Namespace:
         "--reset-every",
         type=int,
         metavar="TOKENS",
-        help="start from a zero state again after so many tokens (default: never)",
+        help="reset the state to zero after so many tokens (default: never)",
     )
-    parser.add_argument("--data-root", metavar="FOLDER", help="where the run's text is kept")
+    parser.add_argument("--data-root", metavar="FOLDER", help="where the run's text is")
     parser.add_argument("--text-path", metavar="FILE", help="where the run's own file is now")
     parser.add_argument("--device", type=Accelerator, choices=list(Accelerator), default="auto")
     return parser.parse_intermixed_args()
@@ -48,7 +48,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from lstm_lm.api import load_run  # torch: not for --help
+    from lstm_lm.api import load_run  # imports torch; --help must not
 
     run = load_run(
         arguments.run,

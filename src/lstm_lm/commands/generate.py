@@ -19,23 +19,23 @@ def parse() -> argparse.Namespace:
         "core",
         nargs="?",
         choices=[f"model.core={name}" for name in CoreName],
-        help="another core than the one it was trained with",
+        help="use another core than the one of the training",
     )
     parser.add_argument(
         "backend",
         nargs="?",
         choices=[f"model.backend={name}" for name in Backend],
-        help="of model.core=fused (default: auto)",
+        help="backend of model.core=fused (default: auto)",
     )
-    parser.add_argument("--prompt", required=True, help="the text to be continued")
-    parser.add_argument("--tokens", type=int, default=200, help="how many to add (default: 200)")
+    parser.add_argument("--prompt", required=True, help="the text to continue")
+    parser.add_argument("--tokens", type=int, default=200, help="number to add (default: 200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="default: 0.8")
-    parser.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens")
+    parser.add_argument("--top-k", type=int, metavar="K", help="draw from the K most likely tokens")
     parser.add_argument(
-        "--top-p", type=float, metavar="P", help="draw from the likeliest tokens that make up P"
+        "--top-p", type=float, metavar="P", help="draw from the most likely tokens, P in total"
     )
-    parser.add_argument("--greedy", action="store_true", help="always take the likeliest token")
-    parser.add_argument("--samples", type=int, default=1, help="how many continuations")
+    parser.add_argument("--greedy", action="store_true", help="take the most likely token")
+    parser.add_argument("--samples", type=int, default=1, help="number of continuations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
     parser.add_argument("--device", type=Accelerator, choices=list(Accelerator), default="cpu")
@@ -44,7 +44,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from lstm_lm.api import load_run  # torch: not for --help
+    from lstm_lm.api import load_run  # imports torch; --help must not
 
     logging.basicConfig(format="%(message)s", force=True)
     run = load_run(
@@ -55,7 +55,7 @@ def main() -> None:
         device=arguments.device,
     )
     if run.summary["text_note"]:
-        print(f"learned from {run.summary['text_note']}", file=sys.stderr)
+        print(f"trained on {run.summary['text_note']}", file=sys.stderr)
     steps = run.stream(
         arguments.prompt,
         tokens=arguments.tokens,

@@ -1,4 +1,4 @@
-"""Look inside a trained model: a text colored by its units, and what it expects after each token.
+"""Inspect a trained model: a text colored by its units, and its guesses for each next token.
 
 python scripts/inspect_run.py outputs/2026-11-23/10-15-00
 """
@@ -21,10 +21,10 @@ def parse() -> argparse.Namespace:
         help="which part of the run's own text (default: test)",
     )
     text.add_argument("--text", metavar="FILE", help="a UTF-8 text of your own instead")
-    parser.add_argument("--skip", type=int, default=0, help="leave out so many tokens first")
-    parser.add_argument("--tokens", type=int, default=1000, help="how many (default: 1000)")
+    parser.add_argument("--skip", type=int, default=0, help="number of tokens to skip")
+    parser.add_argument("--tokens", type=int, default=1000, help="number of tokens (default: 1000)")
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
-    parser.add_argument("--data-root", metavar="FOLDER", help="where the run's text is kept")
+    parser.add_argument("--data-root", metavar="FOLDER", help="where the run's text is")
     parser.add_argument("--text-path", metavar="FILE", help="where the run's own file is now")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="the page (default: inside.html in the folder)"
@@ -35,13 +35,13 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     from lstm_lm.evaluation import split_of_file, split_of_run
-    from lstm_lm.files import write_whole  # torch: not for --help
+    from lstm_lm.files import write_whole  # imports torch; --help must not
     from lstm_lm.inside.page import build_page
     from lstm_lm.machine import limit_threads
     from lstm_lm.saved.load_model import restore
 
     if arguments.skip < 0 or arguments.tokens < 2:
-        raise SettingsError("--skip must not be negative, and --tokens at least 2")
+        raise SettingsError("--skip must be at least 0 and --tokens at least 2")
     limit_threads()
     run = restore(arguments.run, arguments.checkpoint)
     title = [str(arguments.run)]

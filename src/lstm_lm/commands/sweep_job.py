@@ -1,6 +1,6 @@
 """One job of a sweep in its own process: ``python -m lstm_lm.commands.sweep_job SWEEP NUMBER``.
 
-What it prints goes to the job's log. Exit codes are those of ``scripts/train.py``.
+Its output goes to the job's log. Exit codes are those of ``scripts/train.py``.
 """
 
 import logging
@@ -31,7 +31,7 @@ def main() -> None:
     folder = SweepFolder(Path(sys.argv[1]))
     job = next(job for job in folder.read().jobs if job.number == int(sys.argv[2]))
     train_or_go_on(config_of(job.settings), folder.run_folder(job).path)
-    with printing():  # what was logged
+    with printing():  # flushes the log lines
         pass
 
 

@@ -1,6 +1,6 @@
-"""Train one model, or with ``-m`` many side by side. ``--help`` lists every setting.
+"""Train one model, or with ``-m`` many in parallel. ``--help`` lists every setting.
 
-Exit codes: 0 completed, 1 failed or diverged, in a sweep any job of it, 2 bad settings,
+Exit codes: 0 completed, 1 failed or diverged (in a sweep: any of its jobs), 2 bad settings,
 130 Ctrl-C, 143 SIGTERM.
 """
 
@@ -43,7 +43,7 @@ from lstm_lm.process import STOPPING, complain, printing, run_program, slow_impo
 
 
 class JobFailed(Exception):
-    """A job of a sweep, which has complained already."""
+    """A job of a sweep failed; its error is printed already."""
 
 
 USERS_ERRORS = SettingsError, RunFailed, HydraException, OmegaConfBaseException, OSError
@@ -51,18 +51,18 @@ USERS_ERRORS = SettingsError, RunFailed, HydraException, OmegaConfBaseException,
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
 def train_composed(composed: DictConfig) -> float | None:
-    """The best validation loss, for whoever searches with Hydra."""
-    os.chdir(HydraConfig.get().runtime.cwd)  # where all paths were typed, whatever hydra.job.chdir
+    """Train or resume a run; return its best validation loss, for sweepers that search."""
+    os.chdir(HydraConfig.get().runtime.cwd)  # undoes hydra.job.chdir: paths were typed here
     output = Path(HydraConfig.get().runtime.output_dir)
     output = output.relative_to(Path.cwd()) if output.is_relative_to(Path.cwd()) else output
     try:
         summary = train_or_resume(composed, output)
-        if "best/step" in summary:  # else this is a process beside the one that reports
+        if "best/step" in summary:  # only rank 0 has it and reports
             with printing():
                 report(summary, output)
         return summary.get("best/validation/loss")
     except Stopped:
-        for number in STOPPING:  # all is saved, and this process will end
+        for number in STOPPING:  # all is saved, and this process ends
             signal.signal(number, signal.SIG_IGN)
         say_how_to_go_on(output)
         raise
@@ -71,19 +71,19 @@ def train_composed(composed: DictConfig) -> float | None:
         if isinstance(error, RunFailed) and not isinstance(error, Diverged):
             say_how_to_go_on(output, has_failed=True)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
-            raise JobFailed from error  # another launcher goes on with the next one
+            raise JobFailed from error  # another launcher continues with the next job
         raise SystemExit(code) from error
     finally:
-        remove_while_empty(output)  # Hydra has made it before it was known whether it is needed
+        remove_while_empty(output)  # Hydra has created it, needed or not
 
 
 def train_or_resume(composed: DictConfig, output: Path) -> dict[str, Any]:
     refuse_other_files(HydraConfig.get())
-    of_sweep = HydraConfig.get().mode is RunMode.MULTIRUN  # and of a launcher that is not ours
+    of_sweep = HydraConfig.get().mode is RunMode.MULTIRUN  # and another launcher than ours
     goes_on = composed.resume is not None and check_resume(composed.resume, output)
     typed = cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task))  # unresolved
     config_name = str(HydraConfig.get().job.config_name)
-    with slow_imports():  # here, as --help needs no torch
+    with slow_imports():  # here, because --help needs no torch
         from lstm_lm.experiment import train
         from lstm_lm.resume import resume, train_or_go_on
         from lstm_lm.saved.run_folder import RunFolder
@@ -101,22 +101,22 @@ def train_or_resume(composed: DictConfig, output: Path) -> dict[str, Any]:
 
 
 def check_resume(resume: str, output: Path) -> bool:
-    """Whether there is a run to go on with in the output folder."""
+    """True if there is a run to resume in the output folder."""
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         raise SettingsError(ONE_RUN)
     typed = [key.lstrip("+") for key in HydraConfig.get().overrides.hydra]
     is_named = any(key.startswith("hydra.run.dir=") for key in typed)
     if resume == "auto" and not is_named:
-        raise SettingsError("resume=auto needs hydra.run.dir=<the run's folder, or where to begin>")
-    is_started = "LOCAL_RANK" in os.environ  # by Lightning, which names it, too
+        raise SettingsError("resume=auto needs hydra.run.dir=<the folder of the run, old or new>")
+    is_started = "LOCAL_RANK" in os.environ  # by Lightning, with hydra.run.dir
     if resume != "auto" and is_named and not is_started:
         raise SettingsError(f"resume={resume} names the folder already: leave out hydra.run.dir")
     return resume != "auto" or (output / "config.yaml").is_file()
 
 
 def refuse(error: Exception) -> int:
-    """Say what is wrong; the exit code to leave with."""
-    from_hydra = isinstance(error, HydraException)  # some of which are OSErrors, too
+    """Print what is wrong; return the exit code."""
+    from_hydra = isinstance(error, HydraException)  # some of them are OSErrors, too
     is_plain = isinstance(error, (SettingsError, RunFailed, OSError)) and not from_hydra
     code = 1 if is_plain and not isinstance(error, SettingsError) else 2
     return complain(error if is_plain else explain(error), code)
@@ -155,7 +155,7 @@ def report(summary: dict[str, Any], output: Path) -> None:
 
 
 def forget_if_unused(sweep_dir: Path | None) -> None:
-    """Remove what is written before it is known whether there will be a sweep."""
+    """Remove the files of a sweep that never started."""
     with contextlib.suppress(OSError):
         if sweep_dir is not None and not (sweep_dir / "sweep.json").exists():
             (sweep_dir / "multirun.yaml").unlink(missing_ok=True)
@@ -177,11 +177,11 @@ def remove_while_empty(folder: Path) -> None:
 
 
 def say_how_to_go_on(output: Path, has_failed: bool = False) -> None:
-    went_on = any(word.startswith("resume=") for word in sys.argv)  # perhaps with a longer budget
-    typed = shlex.join(sys.argv[1:]) if went_on else as_setting("resume", output)
+    resumed = any(word.startswith("resume=") for word in sys.argv)  # perhaps with a longer budget
+    typed = shlex.join(sys.argv[1:]) if resumed else as_setting("resume", output)
     with printing():
         if (output / "config.yaml").exists():
-            print(f"to go on     {process.train_command} {typed}")
+            print(f"to resume    {process.train_command} {typed}")
         elif not has_failed:
             print("stopped before training began")
 
@@ -191,17 +191,17 @@ def stop(number: int, _: Any) -> None:
 
 
 def main() -> int:
-    for number in signal.SIGTERM, signal.SIGINT:  # until training listens to them
+    for number in signal.SIGTERM, signal.SIGINT:  # until training handles them
         signal.signal(number, stop)
     if "${" in os.getcwd():
         raise SettingsError(
-            f"the current folder is {os.getcwd()}, and Hydra would look up what is in ${{…}}: "
-            "start this in another folder"
+            f"the current folder is {os.getcwd()}, and Hydra would interpret its ${{…}}: start "
+            "in another folder"
         )
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback and exits with 1
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints a traceback and exits with 1
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     register()
-    HydraConfig.instance().cfg = None  # of an earlier run in this process
+    HydraConfig.instance().cfg = None  # from an earlier run in this process
     outcome.sweep_dir, outcome.all_completed = None, True
     register_resolver()
     for name in ("lstm_lm", "hydra"):
@@ -213,9 +213,9 @@ def main() -> int:
         return 1
     except (SettingsError, HydraException, OmegaConfBaseException) as error:
         return refuse(error)
-    except ValueError as error:  # as Hydra raises for some command lines
+    except ValueError as error:  # Hydra raises it for some command lines
         if HydraConfig.initialized():
-            raise  # it was understood, so this is no mistake of the user's
+            raise  # the command line was valid, so this is not the user's mistake
         return refuse(error)
     except RuntimeError as error:
         if "slurm" not in str(error):
@@ -223,11 +223,11 @@ def main() -> int:
         return refuse(SettingsError(str(error)))
     except OSError as error:
         if error.filename is None:
-            raise  # of what Hydra prints
+            raise  # from what Hydra prints
         return complain(f"cannot write to {error.filename}: {error.strerror}", 2)
     finally:
         forget_if_unused(outcome.sweep_dir)
-        with printing():  # what was logged
+        with printing():  # flushes the log lines
             pass
     return 0 if outcome.all_completed else 1
 

@@ -1,4 +1,4 @@
-"""Folders of jobs, named so that a list of them can be read: 003_h256_lr0.3."""
+"""Readable names of job folders, such as 003_h256_lr0.3."""
 
 import contextlib
 import re
@@ -18,9 +18,9 @@ LONGEST_IN_BYTES = 200  # of UTF-8; file systems allow 255
 
 
 def differing(jobs: Sequence[dict[str, str]]) -> dict[str, list[str]]:
-    """The settings in which jobs differ, each with all its values in order.
+    """The settings that differ between jobs, each with all its values in order.
 
-    Jobs of which nothing is known are left out, and the default is no value.
+    Jobs without known settings are left out. The default does not count as a value.
     """
     names = dict.fromkeys(name for job in jobs for name in job)
     values = {name: list(dict.fromkeys(job.get(name) for job in jobs if job)) for name in names}
@@ -32,15 +32,15 @@ def differing(jobs: Sequence[dict[str, str]]) -> dict[str, list[str]]:
 
 
 def job_name(number: int, job: dict[str, str], names: Sequence[str]) -> str:
-    """The number and what sets a job apart, without anything Hydra or a shell would take amiss."""
+    """A folder name from the job's number and differing settings, safe for Hydra and a shell."""
     parts = [f"{number:03}"] + [shorten(name, job[name]) for name in names if name in job]
     name = "_".join(parts)[:LONGEST].encode()[:LONGEST_IN_BYTES]
-    return name.decode(errors="ignore").rstrip("._-")  # without half a character
+    return name.decode(errors="ignore").rstrip("._-")  # drops half a character
 
 
 def shorten(name: str, value: str) -> str:
     with contextlib.suppress(ValueError):
-        value = f"{float(value):.4g}" if len(value) > 7 else value  # as drawn
+        value = f"{float(value):.4g}" if len(value) > 7 else value  # a random number
     plain = re.sub(r"[^\w.+-]+", "-", value).strip("-.")
     speaks_for_itself = plain[:1].isalpha() and plain not in ("true", "false", "null")
     if name in SHORT:

@@ -1,4 +1,4 @@
-"""A job as a process: started, looked at, stopped, and what became of it."""
+"""A job of a sweep as a child process: start, progress, stop and outcome."""
 
 import contextlib
 import os
@@ -20,13 +20,13 @@ COMMAND = (
     "-P",
     "-m",
     "lstm_lm.commands.sweep_job",
-)  # without modules of the current folder
-BAD_SETTINGS = 2  # as an exit code
-LAST_WORDS = 4096  # bytes of its log that are looked at for why a job failed
+)  # -P: no modules of the current folder
+BAD_SETTINGS = 2  # exit code
+LAST_WORDS = 4096  # bytes at the end of a log that are searched for the error
 
 
 class CpuSlots(NamedTuple):
-    """What jobs take of the CPU."""
+    """Slots on the CPU that jobs take."""
 
     processes: int
     cores: int
@@ -42,10 +42,11 @@ NO_SLOTS = CpuSlots(0, 0)
 
 
 class JobProcess:
-    """
+    """The child process of a job.
+
     Args:
-        slots: what it takes of the CPU; nothing on a GPU.
-        gpus: those it works on, each with the lock to hand on.
+        slots: the slots it takes on the CPU; none for a job on a GPU.
+        gpus: the GPUs it runs on, each with the lock that it inherits.
     """
 
     def __init__(
@@ -64,17 +65,17 @@ class JobProcess:
         }
         try:
             self.run_folder.path.mkdir(exist_ok=True)
-            self.run_folder.progress.unlink(missing_ok=True)  # of a process that was killed
+            self.run_folder.progress.unlink(missing_ok=True)  # left by a killed process
             with open(self.run_folder.log, "ab") as log:
                 self.log_start = log.tell()
                 self.process = subprocess.Popen(
                     [*COMMAND, str(folder.path), str(job.number)],
-                    stdin=subprocess.PIPE,  # see child_process
+                    stdin=subprocess.PIPE,  # its end tells the job that the sweep is gone
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=environment,
                     pass_fds=list(gpus.values()),
-                    start_new_session=True,  # Ctrl-C is for the sweep, which stops its jobs itself
+                    start_new_session=True,  # Ctrl-C reaches only the sweep; it stops its jobs
                 )
         finally:
             release(gpus)
@@ -84,13 +85,13 @@ class JobProcess:
         return self.process.poll() is not None
 
     def stop(self) -> None:
-        """Let the job save and end."""
+        """Ask the job to save and end."""
         if not self.is_stopping:
             self.is_stopping = True
             self.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the process now; its run stays as it was saved last."""
+        """End the process now; its run keeps the last checkpoint."""
         self.is_stopping = True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -101,7 +102,7 @@ class JobProcess:
         return time.monotonic() - self.started
 
     def progress(self) -> dict[str, Any]:
-        """What the run tells of itself; empty before its first step."""
+        """Content of the run's progress file; empty before its first step."""
         try:
             progress = read_json(self.run_folder.progress)
         except (OSError, ValueError):
@@ -111,7 +112,7 @@ class JobProcess:
         return progress
 
     def outcome(self) -> tuple[Status, str | None]:
-        """The job's status once the process has ended, and why it failed."""
+        """Wait for the process to end; return the job's status and, if it failed, the reason."""
         if self.process.stdin is not None:
             self.process.stdin.close()
         code = self.process.wait()
@@ -123,7 +124,7 @@ class JobProcess:
             return Status.interrupted, None
         if code < 0:
             name = signal.Signals(-code).name
-            hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+            hint = ", perhaps out of memory" if name == "SIGKILL" else ""
             return Status.failed, f"ended by {name}{hint}"
         with contextlib.suppress(DamagedFile):
             if self.run_folder.read_summary()["status"] == Status.diverged:
@@ -132,7 +133,7 @@ class JobProcess:
 
     @property
     def is_worth_a_retry(self) -> bool:
-        """Whether it failed of something that may not come again."""
+        """True if it failed for a reason that may be temporary."""
         return self.job.status == Status.failed and self.process.returncode != BAD_SETTINGS
 
     def last_words(self) -> str:
@@ -142,6 +143,6 @@ class JobProcess:
                 lines = log.read().decode(errors="replace").split("\n")
         except OSError as error:
             lines = [f"{self.run_folder.log} cannot be read: {error.strerror}"]
-        nothing = f"it ended with code {self.process.returncode} and said nothing"
+        nothing = f"it ended with code {self.process.returncode} and printed nothing"
         last = next((line for line in reversed(lines) if line.strip()), nothing)
         return last.strip().removeprefix("error: ")

@@ -1,4 +1,4 @@
-"""Which jobs a sweep has, and which of them are left to do."""
+"""Jobs of a sweep, and which of them are left to do."""
 
 import contextlib
 import dataclasses
@@ -23,12 +23,12 @@ from lstm_lm.sweep.job_names import differing, job_name
 
 log = logging.getLogger(__name__)
 
-# Settings that do not change what a text's splits are.
+# Settings that do not change the splits of a text.
 NOT_OF_SPLITS = "batch_size", "num_steps", "order", "evaluation_rows", "reset_every"
 
 
 class Texts:
-    """Reads each text once, however many jobs learn from it."""
+    """Reads each text only once for the jobs that train on it."""
 
     def __init__(self) -> None:
         self.splits: dict[str, Splits] = {}
@@ -38,32 +38,32 @@ class Texts:
         same = {name: getattr(default, name) for name in NOT_OF_SPLITS}
         key = f"{dataclasses.replace(config.data, **same)} {config.init_from}"
         if key not in self.splits:
-            self.splits = {key: read_splits(config.data, vocabulary)}  # others are let go
+            self.splits = {key: read_splits(config.data, vocabulary)}  # frees the others
         return self.splits[key]
 
 
 def settle_all(
     configs: Sequence[RunConfig], gpus: Sequence[str], jobs: Sequence[Job] = ()
 ) -> list[RunConfig]:
-    """The configs with what ``auto`` stands for on the device of each.
+    """The configs with ``auto`` resolved for the device of each.
 
-    A precision stays ``auto`` for a job on a GPU where there is none.
+    The precision of a GPU job stays ``auto`` if there is no GPU here.
 
     Args:
-        jobs: those that the sweep has already, which keep what was chosen for them.
+        jobs: the jobs that the sweep already has; they keep their resolved values.
 
     Raises:
-        SettingsError: if a device has not the precision asked for, or a grid has ``auto`` and
-            what it stands for.
+        SettingsError: if a device lacks the precision, or a grid contains both ``auto`` and the
+            value that it resolves to.
     """
-    settled, whys, seen = [], [], dict[str, dict[str, Any]]()  # which settings came to a config
+    settled, whys, seen = [], [], dict[str, dict[str, Any]]()  # the settings behind each config
     for config in configs:
         typed = settings_of(with_absolute_paths(config))
         job = next((job for job in jobs if is_but_for_auto(job, typed)), None)
         device = "cuda" if uses_gpu(config.device.accelerator, gpus) else "cpu"
         if job is not None:
             config = config_of(typed | {name: job.settings[name] for name in NAMES})
-        is_kept = job is not None and config.device.precision != AUTO  # also where it is not native
+        is_kept = job is not None and config.device.precision != AUTO  # even if it is not native
         if not is_kept and (device == "cpu" or gpus):
             config, why = settle(config, device, apart=True)
             whys.append(why)
@@ -77,7 +77,7 @@ def settle_all(
 
 
 def is_but_for_auto(job: Job, typed: dict[str, Any]) -> bool:
-    """Whether settings with ``auto`` are those of a job for which that was decided."""
+    """True if the settings equal those of a job, except for ``auto`` that the job has resolved."""
     chosen = {name: job.settings.get(name, AUTO) for name in NAMES}
     is_open = [name for name in NAMES if typed[name] == AUTO and chosen[name] != AUTO]
 
@@ -90,22 +90,19 @@ def is_but_for_auto(job: Job, typed: dict[str, Any]) -> bool:
 
 
 def refuse_same(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """
-    Raises:
-        SettingsError: if these settings of one and the same job differ.
-    """
+    """Raise SettingsError if these settings of one and the same job differ."""
     if same := [name for name in other if one[name] != other[name]]:
         raise SettingsError(
-            f"jobs that differ only in {', '.join(same)} are one and the same job, and cannot "
-            "be swept: choose one value"
+            f"jobs that differ only in {', '.join(same)} are one and the same job and cannot be "
+            "swept over: choose one value"
         )
 
 
 def fingerprints(configs: Sequence[RunConfig]) -> list[str]:
-    """What each of them trains.
+    """The fingerprint of each config.
 
     Raises:
-        SettingsError: if one of them cannot be trained, for its text, prompts or ``init_from``.
+        SettingsError: if the text, prompts or ``init_from`` of a config make training impossible.
     """
     texts, weights = Texts(), dict[str, tuple[Vocabulary, str]]()
 
@@ -117,7 +114,7 @@ def fingerprints(configs: Sequence[RunConfig]) -> list[str]:
             )
         vocabulary, started_from = None, None
         if config.init_from is not None:
-            # Lightning, which takes a second longer to import than all that a sweep needs.
+            # Imports Lightning, which takes a second longer than all else that a sweep needs.
             from lstm_lm.saved.load_model import run_to_start_from, weights_sha256
 
             key = f"{config.init_from} {config.model} {config.data.level}"
@@ -127,7 +124,7 @@ def fingerprints(configs: Sequence[RunConfig]) -> list[str]:
             vocabulary, started_from = weights[key]
         splits = texts.read(config, vocabulary)
         data = config.data
-        ids = splits.training.ids  # are they enough?
+        ids = splits.training.ids  # is the text long enough?
         TrainingBatches(ids, data.batch_size, data.num_steps, data.order, config.seed)
         encode_prompts(config, splits)
         return fingerprint(config, splits.text_sha256, started_from)
@@ -143,15 +140,15 @@ def plan(
     threads: int,
     searched: Sequence[str] = (),
 ) -> tuple[Sweep, list[Job]]:
-    """The sweep with all jobs that it ever had, and that of each config.
+    """The sweep with all its jobs, old and new, and the job of each config.
 
     Args:
         trained: the fingerprints of the configs.
-        threads: of each job that is new.
-        searched: settings that folders are named by, whether their values differ or not.
+        threads: CPU threads of each new job.
+        searched: settings in all folder names, even if their values do not differ.
 
     Raises:
-        SettingsError: if two of the configs are one job, and yet not the same.
+        SettingsError: if two configs are one job but have different settings.
     """
     sweep = known_sweep(folder)
     chosen = [choices(of_job) for of_job in overrides]
@@ -163,7 +160,7 @@ def plan(
     for config, of_job, its_fingerprint in zip(configs, chosen, trained, strict=True):
         settings = settings_of(with_absolute_paths(config))
         key = identity(its_fingerprint, settings)
-        # One that was never begun for want of a GPU.
+        # A job that never started because there was no GPU.
         undecided = identity(its_fingerprint, settings | {"device.precision": AUTO})
         key = undecided if key not in known and undecided in known else key
         if key not in known:
@@ -176,20 +173,20 @@ def plan(
         job = known[key]
         if any(job is other for other in wanted):
             refuse_same(job.settings, settings)
-        job.settings = settings  # how long to train may have changed
+        job.settings = settings  # the budget may have changed
         wanted.append(known[key])
     return sweep, wanted
 
 
 def known_sweep(folder: SweepFolder) -> Sweep:
-    """What is there from earlier; should the record be lost, as its runs' folders have it."""
+    """The sweep in a folder; if its record is lost, it is rebuilt from the run folders."""
     if not folder.path.is_dir():
         return Sweep()
     if folder.holds_a_sweep():
         try:
             return folder.read()
         except DamagedFile as error:
-            log.warning("warning: %s; its jobs are looked for in their folders", error)
+            log.warning("warning: %s; its jobs are read from their folders", error)
     sweep = Sweep()
     for path in sorted(folder.path.iterdir()):
         run = RunFolder(path)
@@ -204,15 +201,15 @@ def known_sweep(folder: SweepFolder) -> Sweep:
 
 
 def next_number(folder: SweepFolder, sweep: Sweep) -> int:
-    """Above all that are taken, also by folders that the record does not know."""
+    """The next free job number; folders that the record lacks count, too."""
     names = (path.name for path in folder.path.iterdir())
     taken = [int(number[0]) for name in names if (number := re.match(r"\d+", name))]
     return max([*taken, *(job.number for job in sweep.jobs)], default=-1) + 1
 
 
 def is_done(folder: SweepFolder, job: Job, config: RunConfig) -> bool:
-    """Whether nothing is left to do for a job, or nothing can be done."""
-    if job.status == Status.diverged:  # as it would again
+    """True if nothing is left to do for a job, or nothing can be done."""
+    if job.status == Status.diverged:  # it would diverge again
         return True
     if job.status != Status.completed:
         return False

@@ -1,4 +1,4 @@
-"""All jobs of a sweep → each done once, and a report."""
+"""Run all jobs of a sweep, each once, and write its report."""
 
 import contextlib
 import logging
@@ -18,7 +18,7 @@ from lstm_lm.sweep.plan import fingerprints, is_done, known_sweep, plan, settle_
 from lstm_lm.sweep.runner import Runner
 from lstm_lm.sweep.table import as_lines
 
-ENDED = Status.completed, Status.diverged  # and not to be tried again
+ENDED = Status.completed, Status.diverged  # and not retried
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +35,18 @@ def run_sweep(
     searched: Sequence[str] = (),
     more_to_come: bool = False,
 ) -> list[float | None]:
-    """Run what is not done yet; the best validation loss of each job that completed.
+    """Run the jobs that are not done; return the best validation loss of each completed job.
 
     Args:
-        overrides: what was typed for each of the configs; folders are named by it.
-        path: the sweep's folder; what is there from earlier is not done again.
-        to_go_on: the command to show, should something be left to do.
-        jobs_at_once: on the CPU; None fills its cores.
-        searched: names of settings that folders are named by, whether their values differ or not.
-        more_to_come: than these jobs; the report waits for the last.
+        overrides: what was typed for each config; it names the folders.
+        path: the sweep's folder; jobs that are done there are skipped.
+        to_go_on: the command to print if jobs are left to do.
+        jobs_at_once: jobs in parallel on the CPU; None fills its cores.
+        searched: settings in all folder names, even if their values do not differ.
+        more_to_come: True if more jobs follow; the report waits for the last.
 
     Raises:
-        SettingsError: before anything is started, if one of the jobs cannot be done.
+        SettingsError: before anything is started, if one of the jobs cannot run.
         Stopped: after a signal, with all jobs saved.
     """
     refuse_odd_name(path)
@@ -56,7 +56,7 @@ def run_sweep(
         configs = settle_all(configs, gpus, known_sweep(folder).jobs)
         trained = fingerprints(configs)
         if signals.received is not None and folder.holds_a_sweep():
-            log.info("to go on     %s", to_go_on)
+            log.info("to resume    %s", to_go_on)
         signals.heed()
         with folder.held():
             threads = max(1, cores() // at_once)
@@ -73,7 +73,7 @@ def run_sweep(
                     report_on(path)
                 is_cut_off = signals.received is not None and more_to_come
                 if is_cut_off or any(job.status not in ENDED for job in wanted):
-                    log.info("to go on     %s", to_go_on)
+                    log.info("to resume    %s", to_go_on)
         signals.heed()
     return [best_loss(folder, job) for job in jobs]
 
@@ -81,7 +81,7 @@ def run_sweep(
 def left_to_do(
     folder: SweepFolder, jobs: Sequence[Job], configs: Sequence[RunConfig]
 ) -> tuple[list[Job], list[Job]]:
-    """Each job once, and those of them that are not done yet."""
+    """Each job once, and those jobs that are not done yet."""
     pairs = {job.number: (job, config) for job, config in zip(jobs, configs, strict=True)}
     wanted, to_do = [], []
     for job, config in pairs.values():
@@ -89,7 +89,7 @@ def left_to_do(
         if not is_done(folder, job, config):
             to_do.append(job)
             continue
-        with contextlib.suppress(SettingsError):  # it is done all the same
+        with contextlib.suppress(SettingsError):  # the job is done anyway
             folder.run_folder(job).write_where_the_text_is(config)
     log.info("sweep   %s", folder.path)
     log.info("        %d jobs, %d of them done before", len(wanted), len(wanted) - len(to_do))
@@ -105,12 +105,12 @@ def processes_at_once(configs: Sequence[RunConfig], gpus: Sequence[str], per_gpu
 
 
 def report_on(path: Path) -> None:
-    """Write table and pictures of all the sweep's jobs into its folder."""
-    from lstm_lm.report.report import write_report  # matplotlib: not before it is needed
+    """Write the table and pictures of all the sweep's jobs into its folder."""
+    from lstm_lm.report.report import write_report  # imports matplotlib
 
     try:
         report = write_report([path], path)
-    except SettingsError as error:  # a full disk, perhaps; the runs are done all the same
+    except SettingsError as error:  # perhaps a full disk; the runs are done anyway
         log.warning("warning: no report: %s", error)
         return
     log.info("report       %s", path / "summary.md")

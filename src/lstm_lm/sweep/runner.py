@@ -1,4 +1,4 @@
-"""Runs what is left of a sweep, filling the machine: CPU and GPU jobs at the same time."""
+"""Run the jobs left in a sweep in parallel, on the CPU and on GPUs at the same time."""
 
 import logging
 import time
@@ -19,10 +19,11 @@ log = logging.getLogger(__name__)
 
 
 class Runner:
-    """
+    """Runs the jobs of a sweep in parallel.
+
     Args:
-        limits: for what all jobs on the CPU take together.
-        retries: of a job that failed.
+        limits: CPU slots of all jobs together.
+        retries: how often a failed job is retried.
     """
 
     def __init__(
@@ -32,14 +33,14 @@ class Runner:
         self.limits, self.gpu_slots, self.retries = limits, gpu_slots, retries
         self.locked_elsewhere: set[int] = set()  # numbers of jobs
         self.running: list[JobProcess] = []
-        self.rows: dict[int, Row] = {}  # of jobs that do not run
+        self.rows: dict[int, Row] = {}  # of jobs that are not running
 
     def run(self, wanted: Sequence[Job], to_do: Sequence[Job], signals: StopSignals) -> None:
-        """Run jobs to their ends, or until a signal comes; none is left running.
+        """Run jobs to their ends, or until a signal arrives; none is left running.
 
         Args:
-            wanted: all that are to be shown.
-            to_do: those of them that are to be run.
+            wanted: all jobs to show.
+            to_do: the jobs among them to run.
         """
         for job in to_do:
             job.status, job.error = Status.waiting, None
@@ -68,7 +69,7 @@ class Runner:
         signals.heed()
 
     def without_absent_devices(self, to_do: Sequence[Job], table: LiveTable) -> list[Job]:
-        """The jobs that can be done here; the others have failed."""
+        """The jobs whose devices exist here; the others are marked as failed."""
         gpus = len(self.gpu_slots.gpus)
         for job in to_do:
             if self.needs_gpu(job) and job.settings["device.devices"] > gpus:
@@ -84,15 +85,15 @@ class Runner:
         return uses_gpu(job.settings["device.accelerator"], self.gpu_slots.gpus)
 
     def start_what_fits(self, waiting: list[Job], table: LiveTable) -> None:
-        """Start waiting jobs, in order on each kind of device, and take them off the list."""
+        """Start waiting jobs, in order for each kind of device, and remove them from the list."""
         taken = reduce(CpuSlots.plus, (process.slots for process in self.running), NO_SLOTS)
-        is_full = {True: False, False: False}  # GPUs, and the CPU
+        is_full = {True: False, False: False}  # the GPUs, and the CPU
         for job in list(waiting):
             on_gpu, devices = self.needs_gpu(job), job.settings["device.devices"]
             if is_full[on_gpu] or self.is_locked_elsewhere(job, table):
                 continue
             slots = NO_SLOTS if on_gpu else CpuSlots(devices, devices * job.threads)
-            is_alone = taken == NO_SLOTS  # then it may take more than there is
+            is_alone = taken == NO_SLOTS  # then it may exceed the limits
             gpus = self.gpu_slots.take(devices) if on_gpu else {}
             if gpus is None or not (is_alone or taken.plus(slots).fits_into(self.limits)):
                 is_full[on_gpu] = True
@@ -102,8 +103,8 @@ class Runner:
             self.start(job, slots, gpus, table)
 
     def is_locked_elsewhere(self, job: Job, table: LiveTable) -> bool:
-        """Whether another process trains in its folder; one of a killed sweep is about to end."""
-        is_held = is_locked(self.folder.run_folder(job).lock) is True  # else it would wait for ever
+        """True if another process trains in its folder; if its sweep was killed, it ends soon."""
+        is_held = is_locked(self.folder.run_folder(job).lock) is True  # None: there are no locks
         if is_held and job.number not in self.locked_elsewhere:
             self.locked_elsewhere.add(job.number)
             table.say(f"{job.name}  waits for another process that trains in its folder")
@@ -127,7 +128,7 @@ class Runner:
         job = process.job
         self.running.remove(process)
         job.status, job.error = process.outcome()
-        if job.status == Status.interrupted:  # or waiting, if it never came to be a run
+        if job.status == Status.interrupted:  # or waiting, if its run never began
             job.status = self.folder.status(job)
         self.record()
         if table is not None:
@@ -137,7 +138,7 @@ class Runner:
     def record(self) -> None:
         try:
             self.folder.write(self.sweep)
-        except OSError as error:  # the runs' own folders say how they stand, too
+        except OSError as error:  # the run folders have the status, too
             log.warning("warning: cannot write %s: %s", self.folder.file, error.strerror)
 
     def row(self, job: Job) -> Row:

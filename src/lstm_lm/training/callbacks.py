@@ -1,7 +1,7 @@
-"""What a run shows while it trains: progress, samples, and the gap to the floor of generated texts.
+"""Callbacks that show a run's progress, its samples, and the gap to the floor of generated texts.
 
-Progress is a bar in a terminal, a line after each validation anywhere, and a small file for
-whoever watches from outside, such as a sweep.
+Progress is a bar in a terminal, a line after each validation, and a small file for other
+processes, such as a sweep.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's, with the newest perplexities."""
+    """Lightning's progress bar, with the newest perplexities."""
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
@@ -55,6 +55,8 @@ class ProgressBar(TQDMProgressBar):
 
 
 class Progress(Callback):
+    """Logs a line after each validation, and keeps the run's progress file up to date."""
+
     def __init__(self, folder: RunFolder, module: LanguageModelModule) -> None:
         self.folder = folder
         self.module = module
@@ -93,12 +95,12 @@ class Progress(Callback):
 
     @property
     def train_perplexity(self) -> float | None:
-        """While the weights moved, over the epoch."""
+        """Mean over this epoch's steps, measured while the weights change."""
         loss = self.module.metrics.epoch_loss
         return None if loss is None else perplexity(loss)
 
     def tell(self, trainer: Trainer) -> None:
-        """Replace the file. It need not survive the machine, nor does its absence matter."""
+        """Replace the progress file. It need not survive a crash, and nothing depends on it."""
         self.told_at = time.monotonic()
         latest = trainer.callback_metrics
         progress = {
@@ -117,11 +119,11 @@ class Progress(Callback):
 
 
 class FloorLine(Callback):
-    """Draws the floor beside the validation curve, and the gap to it, overall and of memory.
+    """Logs the floor beside the validation curve, the gap between them, and the gap of memory.
 
-    Scores the validation text in rows as validation itself does, while the model is still in
-    evaluation mode. A row's first string began in the row before, of which the model knows
-    nothing; its gaps are left out.
+    Scores the validation text in rows, as validation does, while the model is still in evaluation
+    mode. The first string of a row begins in the row before. The model has not read that
+    beginning, so the gaps of this string are left out.
     """
 
     def __init__(
@@ -150,9 +152,9 @@ class FloorLine(Callback):
 
 
 class Samples(Callback):
-    """Continues the prompts while the model is still in evaluation mode after a validation.
+    """Logs continuations of the prompts after each validation, still in evaluation mode.
 
-    Draws from a random state of its own, so training is not changed.
+    Sampling has its own random state, so training does not change.
     """
 
     def __init__(
@@ -178,7 +180,7 @@ class Samples(Callback):
             text = wrap(self.continue_prompt(prompt))
             log.info("%s", textwrap.indent(text, "  | ", lambda _: True))
             if self.writer is not None:
-                # Four blanks make it preformatted text in TensorBoard's Markdown.
+                # Four spaces make it preformatted text in TensorBoard's Markdown.
                 preformatted = textwrap.indent(text, "    ")
                 self.writer.add_text(f"sample {number}", preformatted, trainer.global_step)
 
@@ -189,7 +191,7 @@ class Samples(Callback):
 
 
 def wrap(text: str) -> str:
-    """The same with no line too long to be read; blanks stay as the model put them."""
+    """The text with long lines wrapped; blanks stay as the model generated them."""
     lines = (
         textwrap.wrap(line, COLUMNS, replace_whitespace=False, drop_whitespace=False) or [""]
         for line in text.split("\n")

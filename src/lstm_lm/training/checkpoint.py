@@ -1,17 +1,17 @@
-"""When the state of a run is written, and which states are kept.
+"""Checkpoints of a run: when its state is saved, and which states are kept.
 
-last.ckpt      the newest
-previous.ckpt  the one before it, should the newest be damaged
-best.ckpt      that with the lowest validation loss
+last.ckpt      the newest state
+previous.ckpt  the state before it, in case the newest file is damaged
+best.ckpt      the state with the lowest validation loss
 
-Lightning goes on exactly from a file that was written at the right moment. Tried with each step of
-a run (Lightning 2.6):
+Lightning resumes exactly from a checkpoint that was saved at the right moment. Tried with each
+step of a run (Lightning 2.6):
 
-    after a step           where it is neither validated nor the last of its epoch
-    after its validation   where it is validated; else the curve would miss that validation
-    at an epoch's end      after its last step; sooner, EarlyStopping would raise at the resume
-    never                  while gradients accumulate, where an epoch was left in its middle, and
-                           while validation has other weights than training (WeightAveraging)
+    after a step           if it is neither validated nor the last of its epoch
+    after its validation   if it is validated; otherwise the curve would miss that validation
+    at an epoch's end      after its last step; earlier, EarlyStopping would raise on resume
+    never                  while gradients accumulate, after an epoch that was cut short, and
+                           while validation uses other weights than training (WeightAveraging)
 """
 
 import logging
@@ -43,15 +43,15 @@ log = logging.getLogger(__name__)
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Saves the newest state every so many steps or minutes, at each validation and epoch's end.
+    """Saves the newest state every few steps or minutes, after each validation and each epoch.
 
-    Signals that end the run are heeded here, once its state is saved. Nothing is written before
-    the weights and every step up to them are known to be finite.
+    It checks for stop signals after the state is saved. It saves nothing before it knows that the
+    weights and all steps up to them are finite.
 
     Args:
-        taking_over: a state is saved in its context.
-        record: called with the trainer whenever its state was saved.
-        sizes: what TensorBoard's files hold by then.
+        taking_over: makes the context manager in which a state is saved.
+        record: called with the trainer after each save.
+        sizes: returns the sizes of TensorBoard's files, in bytes.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class RunCheckpoint(ModelCheckpoint):
         self.saved_step: int | None = None
         self.validated_step: int | None = None
         self.saved_at = time.monotonic()
-        self.is_validated = False  # the newest step, as part of the loop
-        self.rows: dict[str, int] = {}  # of CSV files
-        self.is_ended = False  # before its budget, by a callback such as EarlyStopping
-        self.stops_later = False  # after the next whole step
-        self.is_between = False  # two optimizer steps, while gradients accumulate
+        self.is_validated = False  # the training loop validates after the newest step
+        self.rows: dict[str, int] = {}  # of each CSV file
+        self.is_ended = False  # a callback such as EarlyStopping ended the run before its budget
+        self.stops_later = False  # training ends after the next complete step
+        self.is_between = False  # between two optimizer steps, while gradients accumulate
         self.group: distributed.ProcessGroup | None = None
 
     @property
@@ -107,30 +107,30 @@ class RunCheckpoint(ModelCheckpoint):
         self.best_model_path = str(self.folder.best)
 
     def setup(self, *_: Any, **__: Any) -> None:
-        """Lightning's own would warn that the folder is not empty, which is why it is resumed."""
+        """Do nothing: Lightning would warn that the folder is not empty, as in every resume."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.signals.listen()  # alone: Lightning's handler would end this rank without saving
+        self.signals.listen()  # instead of Lightning's handler, which ends a rank without saving
         self.saved_at = time.monotonic()
         if trainer.world_size > 1:
-            # Beside the one for gradients, so that no GPU is waited for.
+            # A process group beside that of the gradients, so that nothing waits for a GPU.
             self.group = distributed.new_group(backend="gloo")
             self.signals.shared = True
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            # In mid-epoch Lightning does not call the hook in which it would set this.
+            # On a resume in mid-epoch, Lightning does not call the hook that sets this.
             if isinstance(callback, GradientAccumulationScheduler):
                 trainer.accumulate_grad_batches = callback.get_accumulate_grad_batches(
                     trainer.current_epoch
                 )
         if trainer.ckpt_path is not None:
-            trainer.should_stop |= self.is_ended  # of which Lightning's own state knows nothing
+            trainer.should_stop |= self.is_ended  # Lightning's own state lacks it
             self.saved_step = trainer.global_step
             self.last_model_path = str(self.folder.last)
             if trainer.is_global_zero:
                 self.mend_best(Path(trainer.ckpt_path))
 
     def mend_best(self, newest: Path) -> None:
-        """See to it that best.ckpt is what this state knows, or newer, which will come again."""
+        """Make best.ckpt match the resumed state; a newer file stays, as it will be recreated."""
         if self.best_step is None:
             return
         if self.best_step == self.saved_step:
@@ -142,7 +142,7 @@ class RunCheckpoint(ModelCheckpoint):
             log.warning("warning: %s", error)
             found = None
         if found != self.best_step and (found is None or found <= (self.saved_step or 0)):
-            log.warning("warning: from now on the best is looked for anew")
+            log.warning("warning: best.ckpt is ignored: the best weights are tracked anew")
             self.best_model_score = self.best_step = None
 
     def on_train_batch_end(
@@ -161,7 +161,7 @@ class RunCheckpoint(ModelCheckpoint):
                 self.signals.heed()
 
     def wait_for_whole_step(self, trainer: Trainer) -> None:
-        """Do not let training end while gradients accumulate, where nothing can be saved."""
+        """Delay the end of training while gradients accumulate, as nothing can be saved then."""
         if self.is_between:
             self.stops_later |= trainer.should_stop
             trainer.should_stop = False
@@ -191,11 +191,11 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         loss = trainer.callback_metrics[MONITOR].item()
-        if not loss < 709:  # so that the perplexity is finite
+        if not loss < 709:  # beyond that the perplexity overflows
             raise Diverged("validation perplexity", trainer.global_step)
         self.validated_step = trainer.global_step
         is_extra = trainer.state.fn is not TrainerFn.FITTING or not self.is_validated
-        if self.is_between:  # the state after the newest step is not there any more
+        if self.is_between:  # the state after the newest step is gone
             self.wait_for_whole_step(trainer)
             return
         is_best = self.best_loss is None or loss < self.best_loss
@@ -213,18 +213,18 @@ class RunCheckpoint(ModelCheckpoint):
             self.signals.heed()
 
     def on_train_end(self, *_: Any) -> None:
-        """A file written now would go on at the wrong place; the last step's is there."""
+        """Save nothing: this state would resume at the wrong step, and the last step is saved."""
         self.signals.shared = False
 
     def on_exception(self, *_: Any) -> None:
-        """The state is in the middle of a step."""
+        """Save nothing: the state is in the middle of a step."""
 
     def save(self, trainer: Trainer, module: LightningModule) -> None:
-        """Write the state after the newest step.
+        """Save the state after the newest step.
 
         Raises:
-            Diverged: if a step or a weight is not finite.
-            OSError: if it cannot be written; what was saved before stays.
+            Diverged: if a loss, a gradient norm or a weight is not finite.
+            OSError: if it cannot be written; earlier checkpoints stay.
         """
         step = trainer.global_step
         if step in (0, self.saved_step) or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -253,7 +253,7 @@ class RunCheckpoint(ModelCheckpoint):
         self.rows = rows_written(trainer.loggers, self.folder.path)
 
     def amend(self, trainer: Trainer, module: LightningModule, is_best: bool) -> None:
-        """Let the file of the last step know of a validation and points that came afterwards."""
+        """Add a later validation and later curve points to the checkpoint of the last step."""
         if not trainer.is_global_zero or self.saved_step != trainer.global_step:
             return
         with self.signals.while_saving(), self.taking_over():
@@ -271,10 +271,7 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 def refuse_to_go_on_without_finite_numbers(module: LightningModule) -> None:
-    """
-    Raises:
-        Diverged: names the first step that is known to have had a number that is not finite.
-    """
+    """Raise Diverged if a step was not finite; it names the first such step that is known."""
     if isinstance(module, LanguageModelModule) and module.metrics.not_finite is not None:
         raise Diverged(*module.metrics.not_finite)
 
@@ -286,13 +283,13 @@ def is_time_up(trainer: Trainer) -> bool:
 
 
 def validation_follows(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether Lightning will validate after this batch because it is its turn."""
+    """True if Lightning will validate after this batch as scheduled."""
     every = trainer.check_val_every_n_epoch
     if not trainer.enable_validation or (
         every is not None and (trainer.current_epoch + 1) % every != 0
     ):
         return False
-    if trainer.val_check_batch is None:  # by the clock, which nobody can foresee
+    if trainer.val_check_batch is None:  # scheduled by the clock, so unpredictable
         return False
     loop = trainer.fit_loop.epoch_loop
     batches = (loop.total_batch_idx if every is None else batch_idx) + 1
@@ -300,7 +297,7 @@ def validation_follows(trainer: Trainer, batch_idx: int) -> bool:
 
 
 class SealedFiles(CheckpointIO):
-    """Checkpoints with a checksum, whole or absent, of plain data; see ``checkpoint_file``."""
+    """Writes checkpoints atomically, as plain data with a checksum; see ``checkpoint_file``."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -309,7 +306,7 @@ class SealedFiles(CheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         path = Path(path)
-        # A run's folder that was removed is not made anew: without its settings nothing goes on.
+        # A removed run folder is not recreated: without its settings the run cannot resume.
         path.parent.mkdir(parents=path.parent != self.folder.checkpoints, exist_ok=True)
         save_checkpoint(
             path, checkpoint, self.folder.previous if path == self.folder.last else None

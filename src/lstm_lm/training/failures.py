@@ -1,4 +1,4 @@
-"""How the end of a run is told: its status, and one line for each error a user can act on."""
+"""Errors that end a run: the run's status, and one line for each error a user can act on."""
 
 import os
 import signal
@@ -15,36 +15,36 @@ from lstm_lm.training.process_group import is_lost_rank
 
 
 def status_after(error: BaseException) -> Status:
-    """The status of a run that ended with this error."""
+    """Status of a run that ended with this error."""
     if isinstance(error, Diverged):
         return Status.diverged
     return Status.interrupted if isinstance(error, SystemExit) else Status.failed
 
 
 def explained(error: BaseException, folder: Path, saved: str, modules: set[str]) -> BaseException:
-    """An error of this project that says in one line what to do; any other as it is.
+    """The error as one of this project's, with a one-line message; unknown errors unchanged.
 
     Args:
-        folder: the run's.
-        saved: what there is to resume from, as the message shall say it.
-        modules: those of callbacks and loggers, which may be the user's own.
+        folder: the run folder.
+        saved: the words for what there is to resume from.
+        modules: the modules of callbacks and loggers, perhaps the user's own.
     """
     match error:
         case RunFailed() | Stopped():
             return error
-        case SIGTERMException():  # Lightning noticed first
+        case SIGTERMException():  # Lightning saw the signal first
             return Stopped(signal.SIGTERM)
         case SystemExit() if isinstance(error.__context__, KeyboardInterrupt):
             return Stopped(signal.SIGINT)  # Lightning turns Ctrl-C into this
         case OSError():
             reason = f"{error.strerror or error} ({os.fsdecode(error.filename or folder)})"
-            return RunFailed(f"the run cannot go on: {reason}; {saved} is saved")
+            return RunFailed(f"the run cannot continue: {reason}; {saved} is saved")
         case DamagedFile():
-            return RunFailed(f"the run cannot go on: {error}; {saved} is saved")
+            return RunFailed(f"the run cannot continue: {error}; {saved} is saved")
         case Exception() if is_lost_rank(error):
             return RunFailed(
-                "another process of this run ended, so the run cannot go on; what was saved "
-                "before is kept"
+                "another process of this run ended, so the run cannot continue; its earlier "
+                "checkpoints are kept"
             )
         case Exception() if is_out_of_memory(error):
             return RunFailed(
@@ -57,7 +57,7 @@ def explained(error: BaseException, folder: Path, saved: str, modules: set[str])
 
 
 def explained_by_its_place(error: Exception, modules: set[str]) -> Exception:
-    """Lightning complains of arguments that do not go together; a user's own part may fail."""
+    """A one-line error if Lightning, or a user's callback or logger, raised it; else the same."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     passed = [frame.f_globals.get("__name__", "") for frame in frames]
     if passed[-1].startswith("lightning."):
@@ -78,6 +78,6 @@ def first_line(error: Exception) -> str:
 
 
 def ignore_disk_errors_of_threads(thrown: threading.ExceptHookArgs) -> None:
-    """An error of TensorBoard's writing thread comes again where the run waits for that thread."""
+    """Ignore an OSError of TensorBoard's writer thread: the run raises it again on the join."""
     if not issubclass(thrown.exc_type, OSError):
         threading.__excepthook__(thrown)

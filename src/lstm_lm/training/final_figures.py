@@ -1,4 +1,4 @@
-"""What a run achieved in the end, exactly."""
+"""Final metrics of a run, exact: every held-out token is scored, in one stream."""
 
 import logging
 import math
@@ -25,7 +25,7 @@ def final_figures(
     folder: RunFolder,
     checkpoint_callback: RunCheckpoint,
 ) -> dict[str, Any]:
-    """Exact figures: of the final weights on the validation text, of the best on both texts."""
+    """Exact metrics: final weights on the validation text, best weights on validation and test."""
     log.info("scoring every token of the held-out text, one after the other")
     final = best = evaluate(model, splits.validation)
     best_step = last_step = checkpoint_callback.saved_step or 0
@@ -36,7 +36,7 @@ def final_figures(
             best_step = checkpoint["global_step"]
             best = evaluate(model, splits.validation)
         except DamagedFile as error:
-            log.warning("warning: %s; the final weights take its place", error)
+            log.warning("warning: %s; the final weights are used instead", error)
             replace_by_copy(folder.best, folder.last)
     if math.isinf(best.perplexity):
         raise Diverged("validation perplexity", last_step)

@@ -1,11 +1,11 @@
-"""A run's row in TensorBoard's HPARAMS: its settings, its figures, and how it ended.
+"""A run's row in TensorBoard's HPARAMS tab: its settings, metrics and status.
 
-The settings are written once, at a run's start. The end is written after the last checkpoint, so a
-resumed run cuts it off. TensorBoard shows a run without an end, one that trains or was
-interrupted, as UNKNOWN.
+The settings are written once, when a run starts. The status is written after the last checkpoint,
+so a resumed run cuts it off. A run without a status is still training or was interrupted;
+TensorBoard shows it as UNKNOWN.
 
 Every run writes the same settings with the same types, because TensorBoard takes the columns from
-the run that it reads first. A setting that can be null is text, as there is no number for null.
+the run it reads first. A setting that can be null is written as text, as no number means null.
 """
 
 import math
@@ -24,21 +24,21 @@ from torch.utils.tensorboard import SummaryWriter
 from lstm_lm.config import PRECISIONS, RunConfig, all_settings, settings_of
 from lstm_lm.saved.fingerprint import what_is_trained
 
-# The tag of each exact final figure, by its name in the summary; some names are those of curves.
+# Tag of each exact final metric, by summary key; validation/perplexity is already a curve's tag.
 FINAL_FIGURES = {
     "best/validation/perplexity": "best/validation/perplexity",
     "test/perplexity": "test/perplexity",
     "validation/perplexity": "final/validation/perplexity",
 }
 CURVES = "validation/perplexity", "train/perplexity", "tokens_per_second"
-# TensorBoard first shows five settings, those that are said to differ.
+# TensorBoard first shows five settings: those marked as different between runs.
 SHOWN_FIRST = {
     *("model.cell", "model.core", "model.hidden_size", "optimizer.learning_rate", "seed"),
 }
 
 
 def write_start(writer: SummaryWriter, config: RunConfig) -> None:
-    """Write what is trained, and on what."""
+    """Write the settings of a run, its device included."""
     known = settings_of(config)
     of_run = [name for name in known if name.startswith("device.")]
     settings = what_is_trained(config) | {n: known[n] for n in [*of_run, "model.backend"]}
@@ -63,10 +63,10 @@ def write_start(writer: SummaryWriter, config: RunConfig) -> None:
 
 
 def write_success(writer: SummaryWriter, figures: dict[str, Any], step: int) -> None:
-    """Write the exact figures, each at the step of its weights, and flush them to the files.
+    """Write the exact metrics, each at the step of its weights, and flush them to disk.
 
     Raises:
-        OSError: if that is not possible.
+        OSError: if they cannot be written.
     """
     for name, tag in FINAL_FIGURES.items():
         if math.isfinite(figures[name]):
@@ -92,7 +92,7 @@ def write(writer: SummaryWriter, tag: str, **content: Any) -> None:
 
 
 def choices(name: str, kind: Any) -> list[str]:
-    """All values of a setting, for TensorBoard to filter by; none if there is no end of them."""
+    """All values of a setting, for TensorBoard's filters; empty if they cannot be listed."""
     if name == "device.precision":
         return list(PRECISIONS)
     is_enum = isinstance(kind, type) and issubclass(kind, StrEnum)

@@ -1,4 +1,4 @@
-"""The inside of a model while it trains, for TensorBoard: gates, cells, norms, gradient flow."""
+"""Callback that writes gates, cells, norms and gradient flow of a model to TensorBoard."""
 
 from io import BytesIO
 from typing import Any
@@ -20,7 +20,7 @@ from lstm_lm.inside.trace import Trace, trace
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.training.module import LanguageModelModule
 
-STRETCH = 500  # tokens of the validation text that are read
+STRETCH = 500  # tokens of the validation text that the model reads
 UNITS = 4
 BINS = 50
 COLORS = 256
@@ -36,9 +36,9 @@ SHUT, OPEN = 0.1, 0.9  # beyond these a gate is saturated (Karpathy, Johnson & F
 
 
 class Inside(Callback):
-    """Looks after every so many epochs; follows gradients before training and after it.
+    """Writes gates, units and norms every few epochs, and gradient flow before and after training.
 
-    It draws nothing at random and changes nothing, so a run is the same with it.
+    It uses no random numbers and changes nothing, so the run is the same with and without it.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Inside(Callback):
         self.every = every
         self.writer = writer
         self.looked_at: int | None = None
-        self.weights_before: list[Tensor] = []  # a step that is looked at
+        self.weights_before: list[Tensor] = []  # the step to write about
         self.ids = splits.validation.ids[:STRETCH].long().unsqueeze(1)
         self.tokens = as_read(splits.vocabulary, self.ids[:, 0].tolist())
         self.text = TextPicture(self.tokens)
@@ -66,7 +66,7 @@ class Inside(Callback):
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         if self.weights_before:
             assert isinstance(module, LanguageModelModule)
-            module.fetch_metrics()  # which waits for the device, so that the clock is right
+            module.fetch_metrics()  # waits for the device, so that the clock is right
             module.metrics.stop_clock()
             self.write_norms(trainer.global_step)
             self.look(trainer.global_step)
@@ -74,24 +74,24 @@ class Inside(Callback):
             module.metrics.start_clock()
 
     def is_due(self, trainer: Trainer) -> bool:
-        """Whether this is the last batch of an epoch whose turn it is."""
+        """True for the last batch of every ``every``-th epoch."""
         return trainer.is_last_batch and (trainer.current_epoch + 1) % self.every == 0
 
     def finish(self, step: int, writer: SummaryWriter) -> None:
-        """What there is to be seen of the final weights, for another writer."""
+        """Write everything about the final weights, with another writer."""
         self.writer = writer
         if step != self.looked_at:
             self.look(step)
         self.write_gradient_flow("end")
 
     def keep_weights(self) -> None:
-        """As they are before a step, for :meth:`write_norms` after it."""
+        """Copy the weights before a step, for :meth:`write_norms` after it."""
         self.weights_before = [weights.detach().clone() for weights in self.model.parameters()]
 
     def look(self, step: int) -> None:
         device = next(self.model.parameters()).device
         seen = trace(self.model, self.cell, self.ids.to(device))
-        if is_finite(seen):  # else there is nothing to see, and validation will say so
+        if is_finite(seen):  # otherwise nothing can be shown, and validation will report it
             self.write_gates(seen, step)
             self.write_picture(seen, step)
 
@@ -110,7 +110,7 @@ class Inside(Callback):
     def write_histogram(
         self, tag: str, values: Float[Tensor, "..."], low: float, high: float, step: int
     ) -> None:
-        """As TensorBoard would, but counted on the device and in equal bins."""
+        """Write a histogram that is counted on the device, in equal bins."""
         high = max(high, low + 1e-6)
         self.writer.add_histogram_raw(
             tag,
@@ -129,7 +129,7 @@ class Inside(Callback):
         units = readable_units(activities, self.tokens, UNITS)
         rows = [(unit.title, activities[unit.layer][:, unit.unit].numpy()) for unit in units]
         if rows:
-            # A third of the bytes that the writer's own add_image makes, in a quarter of its time.
+            # A third of the bytes of the writer's own add_image, in a quarter of its time.
             png, image = BytesIO(), self.text.colored(rows)
             image.quantize(COLORS, Image.Quantize.FASTOCTREE).save(png, "PNG", compress_level=1)
             encoded = Summary.Image(
@@ -142,7 +142,7 @@ class Inside(Callback):
             self.writer.file_writer.add_summary(Summary(value=[value]), step)  # type: ignore[attr-defined]
 
     def write_norms(self, step: int) -> None:
-        """Of each layer's weights, and of what the last step changed in them."""
+        """Write the norms of each layer's weights and of their change in the last step."""
         before = dict(zip(self.model.parameters(), self.weights_before, strict=True))
         for name, part in parts(self.model).items():
             weights = [weights.detach() for weights in part.parameters()]
@@ -152,9 +152,9 @@ class Inside(Callback):
         self.weights_before = []
 
     def write_gradient_flow(self, when: str) -> None:
-        """A curve over steps back, in place of optimizer steps."""
+        """Write gradient norms as curves over steps back in time, not over optimizer steps."""
         if self.cell is Cell.transformer:
-            return  # it has no state for a gradient to flow back by
+            return  # without a state, no gradient flows back in time
         device = next(self.model.parameters()).device
         inputs, targets = places_to_flow_from(self.validation)
         flow = gradient_flow(self.model, inputs.to(device), targets.to(device))

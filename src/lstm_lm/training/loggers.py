@@ -1,8 +1,8 @@
-"""Loggers that go on where a resumed run does, each in its own way.
+"""Loggers of a resumed run; each continues its curves in its own way.
 
-TensorBoard    its files are cut back to what they were at the checkpoint; see ``event_files``
-CSV            Lightning deletes the file of an earlier process, so its rows are logged anew
-W&B, MLflow    have a run of their own, whose id is kept in the run's folder
+TensorBoard    its files are cut back to their size at the checkpoint; see ``event_files``
+CSV            Lightning deletes the file of an earlier process, so its rows are logged again
+W&B, MLflow    have a run of their own; its id is kept in the run folder
 """
 
 import csv
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def tensorboard_of(loggers: Sequence[Logger]) -> SummaryWriter | None:
-    """What writes TensorBoard's files, if one of the loggers does."""
+    """The writer of the TensorBoard logger, if there is one."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             return logger.experiment
@@ -37,7 +37,7 @@ def tensorboard_of(loggers: Sequence[Logger]) -> SummaryWriter | None:
 
 
 def with_known_ids(entries: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings of loggers, with the ids under which they know a run that goes on.
+    """The settings of loggers, with the ids of the runs they continue.
 
     Raises:
         DamagedFile: if the ids cannot be read.
@@ -66,14 +66,14 @@ def keep_ids(names: Sequence[str], loggers: Sequence[Logger], folder: Path) -> N
     for name, logger in zip(names, loggers, strict=True):
         kind = type(logger).__name__
         if kind in ARGUMENTS:
-            _ = logger.experiment  # type: ignore[attr-defined]  # which starts its run
+            _ = logger.experiment  # type: ignore[attr-defined]  # starts its run
             ids[name] = logger.run_id if isinstance(logger, MLFlowLogger) else logger.version
     if ids:
         write_whole(folder / IDS, json.dumps(ids, indent=2).encode())
 
 
 def csv_files(loggers: Sequence[Logger], folder: Path) -> dict[str, CSVLogger]:
-    """CSV loggers by the places of their files, as seen from the run's folder."""
+    """CSV loggers by the paths of their files, relative to the run folder."""
     return {
         os.path.relpath(Path(logger.log_dir, CSV), folder.absolute()): logger
         for logger in loggers
@@ -82,7 +82,7 @@ def csv_files(loggers: Sequence[Logger], folder: Path) -> dict[str, CSVLogger]:
 
 
 def rows_written(loggers: Sequence[Logger], folder: Path) -> dict[str, int]:
-    """How many rows each CSV file has."""
+    """Number of rows in each CSV file."""
     files = {name: folder / name for name in csv_files(loggers, folder)}
     return {
         name: read_regular(file).count(b"\n") - 1 if file.exists() else 0
@@ -93,12 +93,12 @@ def rows_written(loggers: Sequence[Logger], folder: Path) -> dict[str, int]:
 def go_on_with_rows(
     loggers: Sequence[Logger], folder: Path, checkpoint: dict[str, Any] | None
 ) -> None:
-    """Write the rows that CSV files had at a checkpoint anew, none without one.
+    """Log the rows of CSV files again, up to the checkpoint; none without a checkpoint.
 
-    What is there keeps another name until a new state is saved, so nothing is lost before.
+    The old file is kept under another name until a new state is saved, so nothing is lost.
 
     Raises:
-        DamagedFile: if one of them cannot be read.
+        DamagedFile: if a CSV file cannot be read.
     """
     counts, last = {}, 0
     if checkpoint is not None:
@@ -115,11 +115,11 @@ def go_on_with_rows(
                 rows = list(itertools.islice(csv.DictReader(lines), counts.get(name)))
             steps = [int(row.pop("step")) for row in rows]
         except (KeyError, TypeError, ValueError, csv.Error) as error:
-            raise DamagedFile(f"{file} is damaged: remove it, and its curves have a gap") from error
+            raise DamagedFile(f"{file} is damaged: remove it; its curves get a gap") from error
         if len(rows) < counts.get(name, 0):
-            log.warning("warning: %s is not whole: its curves have a gap", file)
+            log.warning("warning: %s is incomplete: its curves have a gap", file)
         for step, row in zip(steps, rows, strict=True):
-            if step <= last:  # of a file that this checkpoint does not know
+            if step <= last:  # cuts a file that the checkpoint does not know
                 logger.experiment.log_metrics({n: value for n, value in row.items() if value}, step)
         logger.save()
 

@@ -1,4 +1,4 @@
-"""What training steps measure: left on the device until somebody asks for it."""
+"""Metrics of training steps; they stay on the device until they are fetched."""
 
 import math
 import time
@@ -19,10 +19,10 @@ class Means(NamedTuple):
 
 
 class TrainingMetrics:
-    """Losses and gradient norms since the last reading, and sums over the epoch and the run.
+    """Losses and gradient norms since the last ``read``, and sums over the epoch and the run.
 
-    Adding never waits for the device; fetching does, once. The clock runs while the weights are
-    trained, not while they are validated.
+    Adding never waits for the device; fetching waits once. The clock runs during training, not
+    during validation.
     """
 
     def __init__(self) -> None:
@@ -30,11 +30,11 @@ class TrainingMetrics:
         self.gradient_norms: list[Float[Tensor, ""]] = []
         self.fetched_losses: list[float] = []
         self.fetched_norms: list[float] = []
-        self.not_finite: tuple[str, int] | None = None  # what was, and at which step first
+        self.not_finite: tuple[str, int] | None = None  # the first such metric, and its step
         self.learning_rate = math.nan  # of the newest step
         self.tokens = 0  # of the whole run
         self.tokens_read = 0
-        self.seconds = 0.0  # of training, up to the last reading
+        self.seconds = 0.0  # of training, up to the last read
         self.seconds_unread = 0.0
         self.running_since: float | None = None
         self.epoch_nats = 0.0  # per token, summed over the epoch's batches
@@ -42,12 +42,12 @@ class TrainingMetrics:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Over the whole run, up to the last reading."""
+        """Mean over the whole run, up to the last ``read``."""
         return self.tokens_read / self.seconds if self.seconds else None
 
     @property
     def epoch_loss(self) -> float | None:
-        """Nats per token, measured while the weights moved, as far as it was fetched."""
+        """Mean over this epoch's fetched steps in nats per token; the weights change meanwhile."""
         batches = self.epoch_batches + len(self.fetched_losses)
         return (self.epoch_nats + sum(self.fetched_losses)) / batches if batches else None
 
@@ -63,10 +63,10 @@ class TrainingMetrics:
             self.running_since = None
 
     def fetch(self, step: int, mean: Any) -> None:
-        """Get from the device what the steps up to ``step`` measured.
+        """Copy the metrics of the steps up to ``step`` from the device.
 
         Args:
-            mean: of a tensor over all ranks.
+            mean: averages a tensor over all ranks.
         """
         count = len(self.losses)
         if count == 0:
@@ -80,19 +80,19 @@ class TrainingMetrics:
             self.not_finite = first_not_finite(losses, norms, step)
 
     def read(self, step: int, mean: Any) -> Means | None:
-        """Means over what was not read yet; None if no step was completed since then.
+        """Means since the last ``read``; None if no step was completed since then.
 
-        In the midst of a step there is none, as gradients can be those of several batches.
+        A step is completed only when the gradients of all its batches are accumulated.
         """
         if not (self.gradient_norms or self.fetched_norms):
             return None
         self.fetch(step, mean)
         losses, norms = self.fetched_losses, self.fetched_norms
         self.fetched_losses, self.fetched_norms = [], []
-        if not (losses and norms):  # of a training step of one's own
+        if not (losses and norms):  # a user's own training_step records no losses
             self.gradient_norms = []
             return None
-        # Fetching has waited for the device, so this is the time that the steps really took.
+        # Fetching has waited for the device, so this is the real time of the steps.
         if self.running_since is not None:
             self.stop_clock()
             self.start_clock()
@@ -104,7 +104,7 @@ class TrainingMetrics:
         return Means(sum(losses) / len(losses), sum(norms) / len(norms), tokens, seconds)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, for a checkpoint; what the device has must have been fetched."""
+        """The state for a checkpoint; call ``fetch`` first: values on the device are left out."""
         if self.running_since is not None:
             self.stop_clock()
             self.start_clock()
@@ -116,9 +116,9 @@ class TrainingMetrics:
 
 
 def first_not_finite(losses: list[float], norms: list[float], step: int) -> tuple[str, int]:
-    """What was not finite first, and at which step; with a loss for each of them or for several.
+    """Name and step of the first metric that is not finite; a step can have several losses.
 
-    Step by step: a gradient that overflows spoils the weights, and so the loss after it.
+    The search goes step by step: an infinite gradient spoils the weights and so the next loss.
     """
     steps = max(1, len(norms))
     first = step - steps + 1
@@ -131,7 +131,7 @@ def first_not_finite(losses: list[float], norms: list[float], step: int) -> tupl
     return "loss", step
 
 
-# What callbacks can follow.
+# Metrics that callbacks can monitor.
 METRICS = [
     *(
         f"{split}/{unit}"
@@ -145,7 +145,7 @@ METRICS = [
 def in_all_units(
     prefix: str, loss: float, characters_per_token: float | None = None
 ) -> dict[str, float]:
-    """A loss in nats per token, as perplexity and, where that is known, bits per character."""
+    """The loss in nats per token, its perplexity and, if they are known, bits per character."""
     units = {f"{prefix}/loss": loss, f"{prefix}/perplexity": perplexity(loss)}
     if characters_per_token is not None:
         units[f"{prefix}/bits_per_character"] = loss / math.log(2) / characters_per_token

@@ -1,4 +1,4 @@
-"""How a language model learns: loss, carried state, optimizer, and what is measured meanwhile."""
+"""The LightningModule of a language model: loss, carried state, optimizer and metrics."""
 
 import math
 from collections.abc import Mapping
@@ -45,19 +45,19 @@ class LanguageModelModule(LightningModule):
         Trainer(max_epochs=2).fit(module, data)
         LanguageModelModule.load_from_checkpoint(path)
 
-    A batch that continues the one before starts from the state in which that ended, cut from its
-    graph; any other from zeros. With a checkpoint of Lightning's go that state, the random states
-    and the sums of what was measured, so that a resumed run ends with the same bits.
+    A batch that continues the one before starts from its final state, detached; any other batch
+    starts from zeros. Lightning's checkpoints also contain this carried state, the random states
+    and the metrics, so a resumed run ends with the same bits.
 
-    It logs, every ``log_every_n_steps`` optimizer steps and at an epoch's end, ``train/loss``,
+    Every ``log_every_n_steps`` optimizer steps and at an epoch's end it logs ``train/loss``,
     ``train/perplexity``, ``train/bits_per_character``, ``learning_rate``, ``gradient_norm``,
-    ``tokens`` and ``tokens_per_second``; after validation and test the first three of those.
-    Losses are in nats per token; a training loss is a mean since the point before.
+    ``tokens`` and ``tokens_per_second``; after validation and test, the first three for that split.
+    Losses are in nats per token; a training loss is the mean since the previous point.
 
     Args:
-        vocabulary_size: how many tokens there are.
-        model: settings of :class:`lstm_lm.config.ModelConfig`, or some of them in a dictionary.
-        optimizer: the same of :class:`lstm_lm.config.OptimizerConfig`.
+        vocabulary_size: number of tokens in the vocabulary.
+        model: a :class:`lstm_lm.config.ModelConfig`, or a dictionary with some of its settings.
+        optimizer: likewise a :class:`lstm_lm.config.OptimizerConfig`.
 
     Raises:
         SettingsError: if a setting does not exist or is out of range.
@@ -75,7 +75,7 @@ class LanguageModelModule(LightningModule):
         self.save_hyperparameters(
             {
                 "vocabulary_size": vocabulary_size,
-                # What computes a fused core depends on where the file is read.
+                # The backend of a fused core depends on the machine that loads the file.
                 "model": to_plain(config) | {"backend": "auto"},
                 "optimizer": to_plain(self.optimizer_config),
             }
@@ -85,7 +85,7 @@ class LanguageModelModule(LightningModule):
         self.training_state: State | None = None
         self.evaluation_state: State | None = None
         self.restored: dict[str, Any] | None = None
-        self.limits: tuple[int, int | None] | None = None  # while the trainer must not know them
+        self.limits: tuple[int, int | None] | None = None  # hidden from the trainer
 
     @classmethod
     def from_config(cls, config: RunConfig, *, vocabulary_size: int) -> "LanguageModelModule":
@@ -93,7 +93,7 @@ class LanguageModelModule(LightningModule):
 
     @property
     def learning_rate(self) -> float:
-        """What training starts with; to be set before it does."""
+        """The initial learning rate; set it before training starts."""
         return self.optimizer_config.learning_rate
 
     @learning_rate.setter
@@ -105,19 +105,19 @@ class LanguageModelModule(LightningModule):
     def forward(
         self, ids: Int[Tensor, "time batch"], state: State | None = None
     ) -> tuple[Float[Tensor, "time batch vocabulary"], State]:
-        """Logits of the token after each, and the state to go on from."""
+        """Logits of each next token, and the final state."""
         logits, state = self.model(ids, state)
         return logits, state
 
     def configure_model(self) -> None:
-        # Lightning would, too, but only after weights of a checkpoint were rounded to 32 bits.
+        # Lightning converts too late: after it rounded a checkpoint's weights to 32 bits.
         if self.is_attached and self.trainer.precision == "64-true":
             self.double()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         config = self.optimizer_config
-        # A scaler of gradients would let a fused step unscale them only after they were clipped.
+        # With a gradient scaler, a fused step would unscale gradients only after the clipping.
         has_scaler = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         optimizer = build_optimizer(trained, config, fused=not has_scaler)
         if config.is_constant:
@@ -129,9 +129,9 @@ class LanguageModelModule(LightningModule):
         }
 
     def on_fit_start(self) -> None:
-        # A run that goes on learns of its limits when training starts. With max_steps, Lightning
-        # would take an epoch's end for its middle, and end that epoch once more; at the limit, it
-        # would leave out on_train_end, in which callbacks finish the weights.
+        # A resumed run gets its limits back when training starts. With max_steps, Lightning would
+        # take an epoch's end for its middle, and end that epoch once more. At the limit it would
+        # skip on_train_end, in which callbacks finish the weights.
         if self.trainer.ckpt_path is not None:
             loop = self.trainer.fit_loop
             self.limits = loop.epoch_loop.max_steps, loop.max_epochs
@@ -141,7 +141,7 @@ class LanguageModelModule(LightningModule):
     def on_train_start(self) -> None:
         self.know_limits()
         loader = self.trainer.train_dataloader
-        if isinstance(loader, TrainingBatches):  # also without its data module
+        if isinstance(loader, TrainingBatches):  # even without its data module
             loader.position = lambda: position_in(self.trainer)
         restored, self.restored = self.restored, None
         if restored is not None and self.trainer.ckpt_path is not None:
@@ -159,14 +159,14 @@ class LanguageModelModule(LightningModule):
             self.trainer.should_stop |= self.is_to_stop
 
     def teardown(self, stage: str) -> None:
-        self.know_limits()  # should training never have started
+        self.know_limits()  # in case training never started
 
     def on_train_epoch_start(self) -> None:
         self.metrics.start_epoch()
         self.metrics.start_clock()
 
     def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
-        # Here, as a checkpoint of the step before is written by now, or has been read.
+        # Log here, because the checkpoint of the step before is saved or loaded by now.
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every > 0 and self.global_step % every == 0:
             self.log_training_metrics()
@@ -185,7 +185,7 @@ class LanguageModelModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by ``optimizer.clip_norm``, or as the ``Trainer`` was told."""
+        """Clip by ``optimizer.clip_norm``, or by the ``Trainer``'s arguments if it has them."""
         trained = [weight for group in optimizer.param_groups for weight in group["params"]]
         largest = self.optimizer_config.clip_norm if gradient_clip_val is None else None
         self.metrics.learning_rate = float(optimizer.param_groups[0]["lr"])
@@ -198,7 +198,7 @@ class LanguageModelModule(LightningModule):
         self.metrics.stop_clock()
 
     def on_train_end(self) -> None:
-        # A run that went on with nothing left to train has not logged its last steps.
+        # A resumed run with nothing left to train has not logged its last steps.
         self.log_points(self.training_metrics())
 
     def on_validation_start(self) -> None:
@@ -234,7 +234,7 @@ class LanguageModelModule(LightningModule):
     def predict_step(
         self, batch: Any, batch_idx: int = 0
     ) -> Float[Tensor, "time batch vocabulary"]:
-        """Log-probabilities of the token after each of a batch, or of ids alone."""
+        """Log-probabilities of each next token, for a batch or for ids alone."""
         batch = Batch(batch, batch) if isinstance(batch, Tensor) else as_batch(batch)
         state = self.evaluation_state if batch.continues else None
         logits, self.evaluation_state = self.model(batch.inputs, state)
@@ -264,7 +264,7 @@ class LanguageModelModule(LightningModule):
             self.log_everywhere(metrics)
 
     def training_metrics(self) -> dict[str, float]:
-        """What was measured since the point before, if a step was completed since then."""
+        """Metrics since the previous point; empty if no step was completed since then."""
         means = self.metrics.read(self.global_step, self.mean_over_ranks)
         if means is None:
             return {}
@@ -279,7 +279,7 @@ class LanguageModelModule(LightningModule):
         return units
 
     def log_everywhere(self, values: dict[str, float]) -> None:
-        """For callbacks, and for loggers at the number of steps that were made.
+        """Log for callbacks, and for loggers at the number of completed steps.
 
         Lightning itself would count a logger's steps from 0.
         """
@@ -301,7 +301,7 @@ class LanguageModelModule(LightningModule):
         return None if known is None else known(split)
 
     def fetch_metrics(self) -> None:
-        """Get what the steps measured from the device, without logging it yet."""
+        """Copy the metrics of the steps from the device, without logging them yet."""
         self.metrics.fetch(self.global_step, self.mean_over_ranks)
 
     def mean_over_ranks(self, values: Tensor) -> Tensor:
@@ -311,7 +311,7 @@ class LanguageModelModule(LightningModule):
 
     @property
     def is_attached(self) -> bool:
-        """Whether there is a trainer, which is not so in ``load_from_checkpoint``."""
+        """True if there is a trainer; ``load_from_checkpoint`` has none."""
         try:
             return self.trainer is not None
         except RuntimeError:
@@ -322,7 +322,7 @@ class LanguageModelModule(LightningModule):
         return self.trainer.state.fn is TrainerFn.FITTING
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what goes on: the carried state of all rows, and the random states of each rank."""
+        """Add the carried state of all rows, the random states of each rank, and the metrics."""
         self.fetch_metrics()
         own = on_cpu(self.training_state or ()), random_states()
         of_ranks = [own] * self.trainer.world_size
@@ -344,9 +344,9 @@ class LanguageModelModule(LightningModule):
                 self.double()
 
     def go_on_from(self, restored: dict[str, Any]) -> None:
-        """Any number of ranks can; one that was not there before gets a random state of its own."""
+        """Resume the states with any number of ranks; a new rank gets its own random state."""
         rank, world_size = self.global_rank, self.trainer.world_size
-        # Of another precision now, the state must take on that of the weights.
+        # If the precision has changed, the state takes the precision of the weights.
         same = restored["precision"] == self.trainer.precision
         dtype = None if same else next(self.parameters()).dtype
         carried = from_plain_state(restored["carried"], self.device, dtype)
@@ -360,7 +360,7 @@ class LanguageModelModule(LightningModule):
 
 
 def as_batch(batch: Any) -> Batch:
-    """Also of a loader of one's own: a pair of inputs and targets, or ids to be cut into both."""
+    """A ``Batch`` from any loader: made of a pair of inputs and targets, or of ids alone."""
     if isinstance(batch, Batch):
         return batch
     return Batch(batch[:-1], batch[1:]) if isinstance(batch, Tensor) else Batch(*batch)

@@ -4,7 +4,7 @@
     linear     falls to zero over the budget
     cosine     falls to zero over the budget along half a cosine (Loshchilov & Hutter 2017)
 
-Each may begin with a warm-up, over which the learning rate rises from near zero. A budget is
+Each may begin with a warm-up, in which the learning rate rises from near zero. The budget is
 epochs, steps or minutes, whichever is used up first.
 """
 
@@ -28,7 +28,7 @@ from lstm_lm.config import OptimizerConfig, OptimizerName, Schedule
 def build_optimizer(
     parameters: Iterable[nn.Parameter], config: OptimizerConfig, fused: bool = True
 ) -> Optimizer:
-    # Adam keeps two moments per weight: fused, its update goes through memory only once.
+    # Adam keeps two moments per weight; the fused update passes through memory only once.
     rate, decay = config.learning_rate, config.weight_decay
     match config.name:
         case OptimizerName.sgd:
@@ -44,16 +44,16 @@ def build_optimizer(
 def build_schedule(
     optimizer: Optimizer, config: OptimizerConfig, spent: Callable[[int], float]
 ) -> LRScheduler:
-    """What sets the learning rate of each step.
+    """Scheduler that sets the learning rate of each step.
 
     Args:
-        spent: the share of the training budget that is used up after so many steps.
+        spent: returns the share of the training budget used after a number of steps.
     """
     return LambdaLR(optimizer, lambda step: learning_rate_factor(config, step, spent(step)))
 
 
 def learning_rate_factor(config: OptimizerConfig, step: int, spent: float) -> float:
-    """What the learning rate is multiplied by in the step after ``step`` steps."""
+    """Factor of the learning rate in the step after ``step`` steps."""
     warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     match config.schedule:
         case Schedule.constant:
@@ -70,10 +70,10 @@ def learning_rate_factor(config: OptimizerConfig, step: int, spent: float) -> fl
 def clip_by_global_norm(
     parameters: Iterable[nn.Parameter], largest: float | None
 ) -> Float[Tensor, ""]:
-    """The norm of all gradients taken as one vector; they are scaled down to ``largest``.
+    """Scale the gradients down to a global norm of ``largest``; return the norm before.
 
-    As Pascanu et al. (2013) and the chapter of d2l.ai have it: without the small constant that
-    PyTorch adds to the norm. Nothing waits for the device.
+    As in Pascanu et al. (2013) and the chapter of d2l.ai: without the small constant that PyTorch
+    adds to the norm. Nothing waits for the device.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = get_total_norm(gradients)
@@ -83,18 +83,18 @@ def clip_by_global_norm(
 
 
 def share_of_budget(trainer: Trainer, is_shared: bool = False) -> Callable[[int], float]:
-    """What tells the share that is used after so many optimizer steps, 1 at the end.
+    """Function from a number of optimizer steps to the used share of the budget, 1 at the end.
 
-    Minutes are wall time from the first step on, validation included. What a resumed run had used
-    before counts; time between its last checkpoint and its end does not.
+    Minutes are wall time from the first step on, validation included. In a resumed run the time
+    before its checkpoint counts; the time from there to the interruption does not.
 
     Args:
-        is_shared: whether all ranks ask at once, and are to go by the clock of the first one.
+        is_shared: True if all ranks ask at the same time; they then use the clock of rank 0.
     """
     timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
     try:
-        steps = trainer.estimated_stepping_batches  # infinite if time alone decides
-    except MisconfigurationException:  # with a GradientAccumulationScheduler nobody knows
+        steps = trainer.estimated_stepping_batches  # infinite if only time is limited
+    except MisconfigurationException:  # unknown with a GradientAccumulationScheduler
         steps = math.inf
 
     def spent(step: int) -> float:
@@ -116,6 +116,6 @@ def used_of(timer: Timer) -> float:
 
 
 def epochs_done(trainer: Trainer) -> float:
-    """Epochs that are behind a trainer, parts of them included."""
+    """Number of epochs done, fractions included."""
     batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
     return batches / trainer.num_training_batches

@@ -1,13 +1,13 @@
-"""Which of the processes of a run this one is, its *rank*, and who starts them.
+"""The ranks of a run: its processes, their numbers, and who starts them.
 
-Each owns some rows of every batch. Two ranks and a batch of six rows:
+Each rank owns some rows of every batch. Two ranks and a batch of six rows:
 
     rank 0    rows 0 1 2   →  gradient ┐
                                        ├  mean  →  the same step on both
     rank 1    rows 3 4 5   →  gradient ┘
 
-torchrun and srun start all of them, on any number of nodes; else Lightning starts the others, as
-long as they are on this computer. Every rank runs the same program; rank 0 writes and prints.
+torchrun and srun start all ranks, on any number of nodes; without them, Lightning starts the other
+ranks on this computer. Every rank runs the same program; rank 0 writes and prints.
 """
 
 import contextlib
@@ -32,9 +32,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from lstm_lm.config import DeviceConfig
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
 
-PARENT = "LSTM_LM_PARENT"  # the process that starts the others of a run
-OF_SRUN = "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS"  # for each process
-# What is set for the processes that Lightning starts.
+PARENT = "LSTM_LM_PARENT"  # id of the process that starts the other ranks
+OF_SRUN = "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS"  # set for each process
+# Variables that are set for the ranks that Lightning starts.
 VARIABLES = (
     PARENT,
     "LOCAL_RANK",
@@ -48,10 +48,10 @@ VARIABLES = (
 
 
 def environment_of(config: DeviceConfig) -> ClusterEnvironment:
-    """What started the ranks of a run; a process alone is rank 0, whatever it runs in.
+    """Lightning's environment for whatever started the ranks; a single process is always rank 0.
 
     Raises:
-        SettingsError: if another number of processes was started than the settings say.
+        SettingsError: if the number of started processes differs from the settings.
     """
     if is_started_by_torchrun():
         has_local_rank = "LOCAL_RANK" in os.environ
@@ -63,41 +63,41 @@ def environment_of(config: DeviceConfig) -> ClusterEnvironment:
         if missing := [name for name in OF_SRUN if name not in os.environ]:
             raise SettingsError(
                 f"SLURM_STEP_NUM_TASKS={os.environ['SLURM_STEP_NUM_TASKS']} says that srun started "
-                f"several processes, but {', '.join(missing)} not which one this is: start them "
-                "with srun, or unset SLURM_STEP_NUM_TASKS"
+                f"several processes, but their ranks are unknown without {', '.join(missing)}: "
+                "start them with srun, or unset SLURM_STEP_NUM_TASKS"
             )
         try:
-            environment = SLURMEnvironment(auto_requeue=False)  # it would take its own file
-        except RuntimeError as error:  # srun was not told how many on each node
+            environment = SLURMEnvironment(auto_requeue=False)  # it would save its own file
+        except RuntimeError as error:  # without --ntasks-per-node
             raise SettingsError(str(error)) from error
         started = int(os.environ["SLURM_STEP_NUM_TASKS"])
     else:
         if config.nodes > 1:
             raise SettingsError(
-                f"device.nodes={config.nodes} needs torchrun or srun, to start the processes of all"
+                f"device.nodes={config.nodes} needs torchrun or srun to start all processes"
             )
         if config.ranks > 1 and "LOCAL_RANK" in os.environ and PARENT not in os.environ:
             raise SettingsError(
                 f"LOCAL_RANK={os.environ['LOCAL_RANK']} in the environment says that all processes "
-                f"are started together, but WORLD_SIZE does not say {config.ranks}, which is "
+                f"are started together, but WORLD_SIZE is not {config.ranks}, which is "
                 "device.devices x device.nodes: unset LOCAL_RANK, or set both"
             )
         return LightningEnvironment()
     if started != config.ranks:
         raise SettingsError(
             f"{started} processes were started together, but device.devices x device.nodes = "
-            f"{config.ranks}: choose them to make {started}"
+            f"{config.ranks}: it must be {started}"
         )
     return environment
 
 
 def is_started_by_torchrun() -> bool:
-    """Or by whatever else sets the same variables, as Kubeflow does without a local rank."""
+    """True if torchrun started this process, or Kubeflow, which sets no local rank."""
     return int(os.environ.get("WORLD_SIZE") or 1) > 1 and "RANK" in os.environ
 
 
 def rank_of(config: DeviceConfig) -> int:
-    """This process's number among those of a run.
+    """Rank of this process in its run.
 
     Raises:
         SettingsError: as :func:`environment_of` does.
@@ -109,18 +109,18 @@ def rank_of(config: DeviceConfig) -> int:
 
 
 def local_rank_of(config: DeviceConfig) -> int:
-    """Its number among those on this computer."""
+    """Rank of this process among those on this computer."""
     return environment_of(config).local_rank() if config.ranks > 1 else 0
 
 
 @contextlib.contextmanager
 def as_rank(rank: int) -> Iterator[None]:
-    """Let a rank other than 0 train without a word, and end with the others or with rank 0.
+    """Context manager: a rank other than 0 trains silently and ends with the others or rank 0.
 
-    Lightning's loggers are for rank 0, of which it has an idea of its own where a scheduler
-    numbers processes that have nothing to do with each other.
+    Lightning's loggers write on rank 0 only. Lightning would take the rank from a scheduler, even
+    from one that numbers unrelated processes, so it is set here.
 
-    It ends with code 0 where all end together, as Lightning kills them all for another code.
+    The rank exits with code 0 if all end together, as Lightning kills all ranks for another code.
     """
     rank_zero_only.rank = rank  # type: ignore[attr-defined]
     if rank == 0:
@@ -140,7 +140,7 @@ def as_rank(rank: int) -> Iterator[None]:
 
 
 def end_with_parent(parent: int) -> None:
-    """End at once when it has ended, however that happened, and also if it had by now."""
+    """End this process as soon as its parent has ended, for any reason, or had ended before."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
@@ -148,9 +148,9 @@ def end_with_parent(parent: int) -> None:
 
 @contextlib.contextmanager
 def environment_for_ranks(config: DeviceConfig) -> Iterator[None]:
-    """Let the ranks that Lightning starts compute with as many threads as this one.
+    """Context manager: the ranks that Lightning starts use as many threads as this one.
 
-    What is set for them is forgotten when the run is over.
+    The environment is restored when the run is over.
     """
     before = {name: os.environ.get(name) for name in VARIABLES}
     if config.ranks > 1:
@@ -166,18 +166,17 @@ def environment_for_ranks(config: DeviceConfig) -> Iterator[None]:
 
 
 def strategy() -> DDPStrategy:
-    """Of several processes.
+    """Lightning's strategy for several processes, with the same bits after a resume.
 
-    By default the reducer puts gradients into other buckets after the first step, and the first
-    step comes again after a resume: three ranks then add in another order, and the run would not
-    end with the same bits (tried with PyTorch 2.13). It does not where it looks for parameters
-    that a step did not use.
+    By default the reducer puts gradients into other buckets after the first step, and each resume
+    has a first step of its own: three ranks then add in another order, and the run ends with other
+    bits (tried with PyTorch 2.13). With find_unused_parameters it keeps its buckets.
     """
     return DDPStrategy(find_unused_parameters=True)
 
 
 def is_lost_rank(error: BaseException) -> bool:
-    """Whether gloo or NCCL says that another process has gone."""
+    """True if gloo or NCCL reports that another process has ended."""
     text = str(error)
     return isinstance(error, RuntimeError) and any(
         word in text for word in ("Connection closed by peer", "Connection reset", "gloo", "NCCL")

@@ -9,7 +9,7 @@ import torch
 
 
 def random_states() -> dict[str, Any]:
-    """Those of PyTorch, on the CPU and on the GPU that is trained on, of Python and of NumPy."""
+    """Random states of PyTorch (on the CPU and the training GPU), Python and NumPy."""
     gpu = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
     kind, keys, *rest = numpy.random.get_state()
     return {
@@ -29,6 +29,6 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 def seed_rank(rank: int) -> None:
-    """Let a rank drop out others than the first one does, and the same whenever it starts."""
+    """Seed a rank: its dropout differs from rank 0's, and is the same at each start."""
     digest = hashlib.sha256(f"rank {rank}, seed {torch.initial_seed()}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:7], "big"))

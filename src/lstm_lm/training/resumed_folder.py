@@ -1,7 +1,7 @@
-"""The folder of a run that goes on. It stays as it was until the first new state is saved.
+"""The folder of a resumed run. It stays as it was until the first new state is saved.
 
-Whatever fails before that, a setting or the machine, leaves settings, figures, checkpoints and
-curves as they were found. A run that diverges there says so, unless it was completed before.
+If a setting or the machine fails before that, then settings, metrics, checkpoints and curves stay
+as they were. If the run diverges before that, its summary says so, unless it was completed.
 """
 
 import contextlib
@@ -19,12 +19,13 @@ from lstm_lm.training.loggers import forget_kept_rows, put_rows_back
 
 
 class ResumedFolder:
-    """
+    """The folder of a resumed run; it is taken over by the first save, or put back.
+
     Args:
-        before: the settings with which its checkpoint was written.
-        path: the checkpoint to go on from, if there is one.
-        checkpoint: what it holds.
-        summary: as the folder has it.
+        before: the settings of the run before the resume.
+        path: the checkpoint to resume from, if there is one.
+        checkpoint: its content.
+        summary: the summary in the folder.
 
     Raises:
         DamagedFile: if the checkpoint names files that are not TensorBoard's.
@@ -47,10 +48,10 @@ class ResumedFolder:
     def taking_over(
         self, config: RunConfig, loggers: list[Logger], known: dict[str, Any]
     ) -> Iterator[None]:
-        """Once a state is saved in this block, the folder is that of the run as it goes on.
+        """Context manager in which a state is saved; then the folder belongs to the resumed run.
 
         Args:
-            known: of what it goes on with, for the summary.
+            known: summary entries that the resume may have changed.
         """
         folder = self.folder
         if not (self.is_as_found and folder.is_ours):
@@ -58,7 +59,7 @@ class ResumedFolder:
             return
         if self.path == folder.previous:
             replace_by_link(folder.last, folder.previous)
-        with whole_or_absent(folder.config) as settings:  # a full disk shows itself here
+        with whole_or_absent(folder.config) as settings:  # a full disk fails here
             settings.write_text(as_yaml(config), encoding="utf-8", errors=ESCAPE)
             yield
         self.is_as_found = False
@@ -67,17 +68,17 @@ class ResumedFolder:
         folder.values = without_results(folder.values) | known
 
     def when_taken_over(self, sizes: dict[str, int]) -> dict[str, int]:
-        """The sizes of TensorBoard's files, without what will be cut off."""
+        """Sizes of TensorBoard's files, in bytes, without the parts that will be cut off."""
         if not self.is_as_found:
             return sizes
         gone = {file.name for file in self.event_files} - self.sizes.keys()
         return {n: min(size, self.sizes.get(n, size)) for n, size in sizes.items() if n not in gone}
 
     def put_back(self, loggers: list[Logger], diverged_step: int | None) -> None:
-        """Undo what was written, but for why it can't go on, where that would come again.
+        """Undo what was written, but record a divergence that would happen again.
 
         Args:
-            diverged_step: where it diverged, if it would again.
+            diverged_step: the step at which the run diverged, if it would again.
         """
         folder = self.folder
         if not folder.is_ours:
@@ -93,6 +94,6 @@ class ResumedFolder:
 
 
 def without_results(summary: dict[str, Any]) -> dict[str, Any]:
-    """What stays true of a run that goes on."""
+    """The summary without the entries that a resume makes untrue."""
     results = {"diverged_step", "reset_every", "stopped_early"}
     return {n: v for n, v in summary.items() if "/" not in n and n not in results}

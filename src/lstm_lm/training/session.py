@@ -1,4 +1,4 @@
-"""One run in one process: assemble what trains it, train, finish; and record how it ended."""
+"""One run in one process: build its parts, train, finish, and record how it ended."""
 
 import contextlib
 import logging
@@ -40,12 +40,12 @@ from lstm_lm.training.process_group import environment_for_ranks
 from lstm_lm.training.resumed_folder import ResumedFolder
 from lstm_lm.training.trainer import build_trainer
 
-# TensorBoard shows these curves together.
+# TensorBoard shows these curves in one chart.
 CHARTS: dict[str, dict[str, list[Any]]] = {
     "training and validation": {
         name.replace("_", " "): [
             "Multiline",
-            [f"train/{name}", f"validation/{name}", f"floor/{name}"],  # the last of generated texts
+            [f"train/{name}", f"validation/{name}", f"floor/{name}"],  # floor: if generated
         ]
         for name in ("loss", "perplexity", "bits_per_character")
     }
@@ -56,9 +56,9 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Session:
-    """A run that is about to be trained in this process.
+    """A run, ready to be trained in this process.
 
-    The run folder must be locked, and its summary must hold what is known of the run so far.
+    Requires the run folder to be locked and its summary initialized.
     """
 
     config: RunConfig
@@ -67,10 +67,10 @@ class Session:
     prompts: list[list[int]]
     module: LanguageModelModule
     loggers: list[Logger]
-    callbacks: list[Callback]  # the user's, besides those of every run
+    callbacks: list[Callback]  # the user's, in addition to those of every run
     device: torch.device
     signals: StopSignals
-    started: float  # of the monotonic clock
+    started: float  # on the monotonic clock
 
     @property
     def splits(self) -> Splits:
@@ -80,10 +80,10 @@ class Session:
         """Train until the budget is used up, then score the held-out text.
 
         Args:
-            resumed: the folder, if this resumes a run.
+            resumed: the run folder, if this resumes a run.
 
         Raises:
-            RunFailed, Stopped: with the newest state that could be saved.
+            RunFailed, Stopped: after the newest state was saved, if that was possible.
         """
         self.resumed = resumed
         self.began = self.started - self.folder.values["seconds"]
@@ -128,7 +128,7 @@ class Session:
             trainer.validate(self.module, self.data, verbose=False)
 
     def finish(self) -> None:
-        """Score the held-out text exactly, and write the figures wherever they are shown."""
+        """Score the held-out text exactly; write the metrics to TensorBoard and the summary."""
         trainer, model = self.trainer, self.module.model.to(self.device).eval()
         with self.writer_after_training() as writer:
             if self.inside is not None and writer is not None:
@@ -137,14 +137,14 @@ class Session:
                 self.config.data, self.splits, model, self.folder, self.checkpoint
             )
             with self.taking_over():
-                pass  # all steps were saved before; these figures belong to them
-            if writer is not None:  # before the summary says so
+                pass  # takes over a folder in which no step was left to save
+            if writer is not None:  # before the summary, which marks the run as completed
                 write_success(writer, figures, trainer.global_step)
             stopped_early = {"stopped_early": True} if self.checkpoint.is_ended else {}
             self.folder.record(**figures, **stopped_early)
 
     def known(self) -> dict[str, Any]:
-        """The part of the summary about what computes, and about the text."""
+        """Summary entries about the device, the versions and unknown tokens."""
         config = self.config
         return {
             "device": device_name(self.device),
@@ -161,18 +161,18 @@ class Session:
         }
 
     def taking_over(self) -> AbstractContextManager[None]:
-        """The context in which a state is saved; the first one takes over a resumed folder."""
+        """Context manager in which a state is saved; the first save takes over a resumed folder."""
         if self.resumed is None or not self.resumed.is_as_found:
             return contextlib.nullcontext()
         return self.resumed.taking_over(self.config, self.loggers, self.known())
 
     def event_file_sizes(self) -> dict[str, int]:
-        """The sizes of TensorBoard's files, once everything is on disk."""
+        """Sizes of TensorBoard's files, in bytes, once everything is on disk."""
         sizes = flushed_sizes(self.folder.path, self.writer)
         return sizes if self.resumed is None else self.resumed.when_taken_over(sizes)
 
     def write_settings(self, writer: SummaryWriter) -> None:
-        """Write what TensorBoard shows of a run from its start."""
+        """Write settings, text note and chart layout to TensorBoard at the start of a run."""
         shows_inside = self.config.inside.every_epochs is not None
         before = None
         if self.resumed is not None and self.resumed.checkpoint is not None:
@@ -182,11 +182,11 @@ class Session:
             if self.splits.text_note:
                 writer.add_text("text", self.splits.text_note)
         if before is None or (shows_inside and before.inside.every_epochs is None):
-            # Of several layouts TensorBoard takes the last.
+            # TensorBoard uses the last of several layouts.
             writer.add_custom_scalars(CHARTS | (INSIDE_CHARTS if shows_inside else {}))
 
     def all_callbacks(self) -> list[Callback]:
-        """The callbacks in this order: metrics are shown first, the state is saved last."""
+        """All callbacks in order: metrics are shown first, the state is saved last."""
         config, model, callbacks = self.config, self.module.model, list[Callback]()
         self.inside = None
         if self.folder.is_ours:
@@ -205,7 +205,7 @@ class Session:
 
     @contextlib.contextmanager
     def writer_after_training(self) -> Iterator[SummaryWriter | None]:
-        """A new TensorBoard writer, as Lightning closes its logger's when training ends."""
+        """Context manager: a new TensorBoard writer, as Lightning has closed its logger's."""
         if self.writer is None:
             yield None
             return
@@ -213,7 +213,7 @@ class Session:
             yield writer
 
     def record(self, trainer: Trainer) -> None:
-        """Bring the summary up to the newest step."""
+        """Update the summary to the newest step."""
         metrics = self.module.metrics
         epoch_loss = metrics.epoch_loss
         self.folder.record(
@@ -227,7 +227,7 @@ class Session:
 
     @contextlib.contextmanager
     def recorded_end(self) -> Iterator[None]:
-        """Record in the summary how the run ends, and raise errors in this project's words."""
+        """Context manager: record how the run ends; raise errors with one-line messages."""
         before, threading.excepthook = threading.excepthook, ignore_disk_errors_of_threads
         try:
             yield
@@ -245,15 +245,15 @@ class Session:
             threading.excepthook = before
 
     def saved(self) -> str:
-        """What there is to resume from; somebody may have removed it meanwhile."""
+        """Words for what there is to resume from; the files may have been removed meanwhile."""
         if not os.path.isfile(self.folder.last):
             is_left = os.path.isfile(self.folder.previous)
             return "the checkpoint before the newest" if is_left else "nothing"
         step = self.checkpoint.saved_step if hasattr(self, "trainer") else None
-        return "what was there before" if step is None else f"step {step:,}"
+        return "the earlier state" if step is None else f"step {step:,}"
 
     def close(self, status: Status, diverged_step: int | None = None) -> None:
-        """Bring the folder into the state that belongs to this status."""
+        """Write the final status to the folder, or restore a resumed folder."""
         try:
             if self.resumed is not None and self.resumed.is_as_found:
                 self.put_back(self.resumed, status, diverged_step)
@@ -264,7 +264,7 @@ class Session:
             self.folder.values["status"] = status.value
             if diverged_step is not None:
                 self.folder.values["diverged_step"] = diverged_step
-            # Before the first step nothing is known beside what is there already.
+            # Before the first step there is nothing new to record.
             if hasattr(self, "trainer") and self.trainer.global_step > 0:
                 self.record(self.trainer)
             self.folder.record(seconds=time.monotonic() - self.began)
@@ -276,10 +276,10 @@ class Session:
             log.warning("warning: %s could not be finished: %s", self.folder.path, error.strerror)
 
     def put_back(self, resumed: ResumedFolder, status: Status, diverged_step: int | None) -> None:
-        """Leave a resumed folder as it was found."""
-        log.info("%s before anything new was saved: the run is as it was", status)
+        """Restore a resumed folder to what it was before the resume."""
+        log.info("%s before anything new was saved: the run is unchanged", status)
         if self.writer is not None:
             self.writer.close()
-        # On another device than before it would perhaps not have come to that.
+        # On the previous device the run might not have diverged.
         comes_again = resumed.before.device == self.config.device
         resumed.put_back(self.loggers, diverged_step if comes_again else None)

@@ -1,4 +1,4 @@
-"""Lightning's trainer as a run has it: budgets, what is shown, files, and what a user adds."""
+"""Lightning's ``Trainer`` for a run: budgets, output, files, and the user's own arguments."""
 
 import logging
 import sys
@@ -23,7 +23,7 @@ from lstm_lm.training.checkpoint import SealedFiles
 from lstm_lm.training.failures import first_line
 from lstm_lm.training.process_group import environment_of, strategy
 
-# They are about other projects' loaders, short epochs, and Lightning's own use of PyTorch.
+# About loaders of other projects, short epochs, and Lightning's own use of PyTorch.
 EXPECTED_WARNINGS = (
     ".*does not have many workers.*",
     ".*is smaller than the logging interval.*",
@@ -47,10 +47,7 @@ def build_trainer(
     callbacks: Sequence[Callback],
     folder: RunFolder,
 ) -> Trainer:
-    """
-    Raises:
-        SettingsError: if Lightning does not take what ``trainer.*`` hands on.
-    """
+    """The trainer of a run; raise SettingsError if Lightning rejects a ``trainer.*`` argument."""
     refuse_defaults_of_environment()
     quiet_lightning()
     training, several = config.training, config.device.ranks > 1
@@ -87,7 +84,7 @@ def build_trainer(
 def with_usual_callbacks(
     callbacks: Sequence[Callback], given: dict[str, Any], refresh_rate: int
 ) -> list[Callback]:
-    """The callbacks, with a progress bar and a model summary if those are missing and wanted."""
+    """The callbacks, plus a progress bar and a model summary if they are enabled and missing."""
     usual: list[Callback] = []
     if given["enable_progress_bar"] and not has_one(AnyProgressBar, callbacks):
         usual.append(ProgressBar(refresh_rate=refresh_rate))
@@ -101,7 +98,7 @@ def has_one(kind: type[Callback], callbacks: Sequence[Callback]) -> bool:
 
 
 def leave_out_empty_hooks(callbacks: Sequence[Callback]) -> None:
-    """Lightning calls all hooks of a step, empty ones too, but passes over those that are None."""
+    """Set empty hooks of a step to None: Lightning calls empty hooks, but skips None."""
     for callback in callbacks:
         for name in STEP_HOOKS:
             is_empty = getattr(type(callback), name) is getattr(Callback, name)
@@ -110,10 +107,10 @@ def leave_out_empty_hooks(callbacks: Sequence[Callback]) -> None:
 
 
 def quiet_lightning() -> None:
-    """Of what Lightning says, print what was asked for and warnings that concern a run."""
+    """Limit Lightning's output to what the user asked for and to warnings about the run."""
     for name in "lightning", "lightning.pytorch", "lightning.fabric":
         logger = logging.getLogger(name)
-        logger.handlers.clear()  # of its own, which write to stderr
+        logger.handlers.clear()  # Lightning's own handlers write to stderr
         logger.propagate = True
         logger.setLevel(logging.WARNING)
     for name in "callbacks.model_summary", "profilers":
