@@ -25,7 +25,7 @@ from benchmarks.loop import MOST_CHARACTERS
 from benchmarks.rows import Row, table, write_json
 from benchmarks.shapes import BLOCKS, SHAPES
 from lstm_lm.config import Cell
-from lstm_lm.machine import cores as count_cores
+from lstm_lm.machine import cpu_cores
 from lstm_lm.process import printing, run_program
 
 TRAIN = Path(__file__).parents[1] / "scripts/train.py"
@@ -139,7 +139,7 @@ def parse() -> argparse.Namespace:
     if arguments.what in SHAPES_OF and arguments.shapes is None:
         arguments.shapes = ["small"] if arguments.quick else SHAPES_OF[arguments.what]
     if arguments.what != "sweep" and arguments.threads is None:
-        few, many = 1, count_cores()
+        few, many = 1, cpu_cores()
         arguments.threads = [few] if arguments.what == "loop" else sorted({few, many})
         if arguments.device == "cuda":
             arguments.threads = [many]
@@ -155,8 +155,8 @@ def positive(text: str) -> int:
 
 def threads(text: str) -> int:
     number = positive(text)
-    if number > count_cores():
-        raise argparse.ArgumentTypeError(f"{number} is more than the {count_cores()} cores here")
+    if number > cpu_cores():
+        raise argparse.ArgumentTypeError(f"{number} is more than the {cpu_cores()} cores here")
     return number
 
 

@@ -12,9 +12,9 @@ from benchmarks.rows import count
 from lstm_lm.config import Accelerator
 from lstm_lm.errors import SettingsError
 from lstm_lm.machine import (
-    bfloat16_of,
+    bfloat16_support,
     choose_device,
-    cores,
+    cpu_cores,
     cpu_features,
     device_name,
     keep_freed_memory,
@@ -57,7 +57,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "used_by_pytorch": torch.backends.cpu.get_cpu_capability(),
         "onednn_limit": onednn_limit(),
         "kernels_for": os.environ.get(MARCH),
-        "cores": cores(),
+        "cores": cpu_cores(),
         "cores_in_total": os.cpu_count(),
         "torch": torch.__version__,
     }
@@ -85,7 +85,7 @@ def native(precisions: Sequence[str], device: str) -> list[str]:
     Raises:
         SettingsError: if none is left.
     """
-    bfloat16 = bfloat16_of(device)
+    bfloat16 = bfloat16_support(device)
     if "bf16-mixed" not in precisions or bfloat16.is_native:
         return list(precisions)
     left = [precision for precision in precisions if precision != "bf16-mixed"]

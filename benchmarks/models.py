@@ -12,7 +12,7 @@ from benchmarks.naive import NaiveModel
 from benchmarks.shapes import Shape
 from lstm_lm.config import BACKENDS, Backend, Cell, CoreName, ModelConfig
 from lstm_lm.errors import SettingsError
-from lstm_lm.model.fused.kernels import refuse_impossible
+from lstm_lm.model.fused.kernels import check_backend
 from lstm_lm.model.language_model import LanguageModel
 
 BUILTIN, SCRATCH, NAIVE = "builtin", "scratch", "naive"
@@ -53,7 +53,7 @@ def possible_backends(device: torch.device) -> list[Backend]:
     possible = []
     for backend in BACKENDS:
         try:
-            refuse_impossible(backend, device)
+            check_backend(backend, device)
             possible.append(backend)
         except SettingsError as error:
             log.warning("fused %s is left out: %s", backend, error)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lstm_lm.files import write_whole
+from lstm_lm.files import write_atomically
 
 
 @dataclass
@@ -57,4 +57,6 @@ def write_json(machine: dict[str, Any], rows: Sequence[Row], file: Path) -> None
     for row in plain:
         if row["milliseconds"] is None:
             del row["milliseconds"]
-    write_whole(file, (json.dumps({"machine": machine, "rows": plain}, indent=1) + "\n").encode())
+    write_atomically(
+        file, (json.dumps({"machine": machine, "rows": plain}, indent=1) + "\n").encode()
+    )

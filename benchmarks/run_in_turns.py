@@ -25,7 +25,7 @@ from lstm_lm.command_line.instantiate import typed_entries
 from lstm_lm.config import RunConfig
 from lstm_lm.data.batches import Batch, TrainingBatches
 from lstm_lm.errors import RunFailed, Stopped
-from lstm_lm.experiment import known_before, prepare
+from lstm_lm.experiment import initial_summary, prepare
 from lstm_lm.model.core import State
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.run_folder import RunFolder
@@ -80,14 +80,14 @@ class InTurns(TrainingBatches):
 
 
 def train_in_turns(config: RunConfig, folder: RunFolder, rounds: Rounds[str], chunk: int) -> None:
-    with StopSignals() as signals, folder.held(), redirect_stderr(Terminal()):
+    with StopSignals() as signals, folder.locked(), redirect_stderr(Terminal()):
         session = prepare(config, folder, signals, typed_entries(config))
         ids, data = session.splits.training.ids.to(session.device), config.data
         batches = TrainingBatches(ids, data.batch_size, data.num_steps, data.order, config.seed)
         bare = BareLoop(copy.deepcopy(session.module.model), config, batches)
         turns = InTurns(config, ids, bare, rounds, chunk)
         session.data.train_dataloader = lambda: turns  # type: ignore[method-assign]
-        folder.create(config, session.splits.vocabulary, known_before(session, None))
+        folder.create(config, session.splits.vocabulary, initial_summary(session, None))
         try:
             session.run()
         except Stopped:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from benchmarks.interleaved import Busyness, Effort, Rounds, Spread
 from benchmarks.rows import Row
-from lstm_lm.machine import cores
+from lstm_lm.machine import cpu_cores
 
 # The chapter's shape, on the built-in text; hardly any validation and final figures.
 SMALL_MODEL = [
@@ -69,7 +69,7 @@ def measure(
     measured: dict[Way, list[Measured]] = {way: [] for way in ways}
     # No repeats: a sample takes half a minute, so a second one is hardly ever undisturbed, either.
     effort = Effort(rounds, seconds=0, repeats=0)
-    for way in Rounds(ways, effort, cores(), busyness):
+    for way in Rounds(ways, effort, cpu_cores(), busyness):
         measured[way].append(run_sweep(train, way, jobs, steps))
     first = precisions[0]
     pairs = [(Way(SIDE_BY_SIDE, p), Way(IN_TURN, p)) for p in precisions]
@@ -96,7 +96,7 @@ def run_sweep(train: Path, way: Way, jobs: int, steps: int) -> Measured:
         summaries = [
             json.loads(path.read_text()) for path in Path(folder).glob("sweep/*/summary.json")
         ]
-    at_once = 1 if way.order == IN_TURN else min(jobs, cores())
+    at_once = 1 if way.order == IN_TURN else min(jobs, cpu_cores())
     tokens = sum(summary["tokens"] for summary in summaries)
     speeds = [summary["tokens_per_second"] for summary in summaries]
     return Measured(tokens / seconds, at_once * statistics.harmonic_mean(speeds))
@@ -109,7 +109,7 @@ def compare(measured: dict[Way, list[Measured]], one: Way, other: Way, counted: 
     return Row(
         what=f"{one.order} {one.precision} / {other.order} {other.precision}, {included}",
         shape="hidden 256, 35 steps, batch 32",
-        threads=cores(),  # in total, the same for both
+        threads=cpu_cores(),  # in total, the same for both
         device="cpu",
         dtype=one.precision,
         ratio=ratio.median,

@@ -18,9 +18,9 @@ from lstm_lm import files
 from lstm_lm.command_line.settings import register, run_config
 from lstm_lm.config import RunConfig
 from lstm_lm.data import token_cache
-from lstm_lm.machine import bfloat16_of
+from lstm_lm.machine import bfloat16_support
 from lstm_lm.saved.checkpoint_file import load_checkpoint
-from lstm_lm.saved.run_folder import KNOWN_FROM_THE_START, RunFolder
+from lstm_lm.saved.run_folder import REQUIRED_KEYS, RunFolder
 from lstm_lm.sweep import job_process
 
 # Before Triton is imported: where there is no GPU its kernels are interpreted.
@@ -78,7 +78,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     # By nothing else than what the machine has: where it has bfloat16, no test of it is skipped.
-    absent = {"gpu": not torch.cuda.is_available(), "bf16": not bfloat16_of("cpu").is_native}
+    absent = {"gpu": not torch.cuda.is_available(), "bf16": not bfloat16_support("cpu").is_native}
     reasons = {"gpu": "needs a GPU", "bf16": "needs bfloat16 instructions"}
     for item in items:
         for name, is_absent in absent.items():
@@ -160,7 +160,7 @@ def make_run():
             OmegaConf.update(config, name, value)
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
         steps = 10 * len(validation)
-        figures = dict.fromkeys(KNOWN_FROM_THE_START) | {
+        figures = dict.fromkeys(REQUIRED_KEYS) | {
             "status": status,
             "epochs": len(validation),
             "steps": steps,

@@ -28,7 +28,7 @@ from lstm_lm.errors import SettingsError
 from lstm_lm.evaluation import evaluate
 from lstm_lm.experiment import train
 from lstm_lm.model.language_model import LanguageModel
-from lstm_lm.saved.fingerprint import what_is_trained
+from lstm_lm.saved.fingerprint import trained_settings
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 in_any_folder = settings(
@@ -191,7 +191,7 @@ def test_every_token_but_the_first_is_scored_whatever_the_text(text, reset_every
     assert score.loss == pytest.approx(math.log(len(vocabulary)), rel=1e-6)
 
 
-KEYS = [*what_is_trained(RunConfig()), "resume", "init_from", "data.path"]
+KEYS = [*trained_settings(RunConfig()), "resume", "init_from", "data.path"]
 KEYS += ["device.precision", "model.backend"]
 KEYS += [
     "hydra.run.dir",

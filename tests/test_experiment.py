@@ -20,7 +20,7 @@ from lstm_lm.generation import generate
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.saved.fingerprint import fingerprint
 from lstm_lm.saved.load_model import restore
-from lstm_lm.training import samples, session
+from lstm_lm.training import callbacks, session
 from lstm_lm.training.module import LanguageModelModule
 
 
@@ -238,7 +238,7 @@ def test_samples_are_written_without_dropout(small_run, tmp_path, monkeypatch):
         modes.append(model.training)
         return generate(model, *arguments, **settings)
 
-    monkeypatch.setattr(samples, "generate", spy)
+    monkeypatch.setattr(callbacks, "generate", spy)
     train(small_run("model.dropout=0.5"), tmp_path / "run")
     assert modes == [False, False]
 

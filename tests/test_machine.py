@@ -11,12 +11,12 @@ from lstm_lm import machine
 from lstm_lm.errors import SettingsError
 from lstm_lm.machine import (
     Bfloat16,
-    bfloat16_of,
-    cores,
+    bfloat16_support,
+    cpu_cores,
     cpu_features,
     cpu_quota,
     limit_threads,
-    precision_here,
+    resolve_precision,
 )
 
 PAGES_OF_TEN_STEPS = """
@@ -70,7 +70,7 @@ def test_pytorch_multiplies_slowly_on_amd_s_avx512_alone(
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     monkeypatch.setattr(machine, "cpu_info", lambda key: vendor)
     monkeypatch.setattr(machine, "onednn_limit", lambda: limit)
-    assert machine.multiplies_slowly() is is_slow
+    assert machine.leaves_avx512_unused() is is_slow
 
 
 needs_cpuinfo = pytest.mark.skipif(not machine.CPUINFO.exists(), reason="is about Linux")
@@ -87,7 +87,7 @@ def no_limit(monkeypatch):
 def test_bfloat16_is_native_where_linux_names_an_instruction_for_it(no_limit):
     words = set(machine.CPUINFO.read_text().split())
     named = words & ({"avx512_bf16", "amx_bf16"} if platform.machine() == "x86_64" else {"bf16"})
-    assert bfloat16_of("cpu").is_native == bool(named)
+    assert bfloat16_support("cpu").is_native == bool(named)
 
 
 @needs_cpuinfo
@@ -113,7 +113,7 @@ def test_the_reason_names_the_instruction(
 ):
     monkeypatch.setattr(platform, "machine", lambda: processor)
     monkeypatch.setattr(machine, "cpu_features", lambda: features)
-    bfloat16 = bfloat16_of("cpu")
+    bfloat16 = bfloat16_support("cpu")
     assert bfloat16.is_native == is_native and reason in bfloat16.reason
 
 
@@ -134,7 +134,7 @@ def test_instructions_that_onednn_must_not_use_do_not_count(
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(machine, "cpu_features", lambda: {"avx512_bf16"})
     monkeypatch.setenv(name, value)
-    bfloat16 = bfloat16_of("cpu")
+    bfloat16 = bfloat16_support("cpu")
     assert bfloat16.is_native == is_native
     assert (
         is_native
@@ -144,17 +144,19 @@ def test_instructions_that_onednn_must_not_use_do_not_count(
 
 def test_auto_is_the_fastest_precision_that_is_native(monkeypatch):
     for is_native, chosen in (True, "bf16-mixed"), (False, "32-true"):
-        monkeypatch.setattr(machine, "bfloat16_of", lambda *_, n=is_native: Bfloat16(n, "it is so"))
-        assert precision_here("auto", "cpu") == (chosen, f"precision {chosen}, as it is so")
+        monkeypatch.setattr(
+            machine, "bfloat16_support", lambda *_, n=is_native: Bfloat16(n, "it is so")
+        )
+        assert resolve_precision("auto", "cpu") == (chosen, f"precision {chosen}, as it is so")
         for typed in "32-true", "64-true":
-            assert precision_here(typed, "cpu") == (typed, None)
+            assert resolve_precision(typed, "cpu") == (typed, None)
     with pytest.raises(SettingsError, match="as it is so: choose device.precision=32-true, or"):
-        precision_here("bf16-mixed", "cpu")
+        resolve_precision("bf16-mixed", "cpu")
 
 
 @pytest.mark.gpu
 def test_a_gpu_answers_the_same_from_a_process_of_its_own():
-    assert bfloat16_of("cuda", apart=True) == bfloat16_of("cuda")
+    assert bfloat16_support("cuda", apart=True) == bfloat16_support("cuda")
 
 
 def write_files(root: Path, files: dict[str, str]) -> None:
@@ -198,11 +200,11 @@ def test_a_quota_counts_as_its_whole_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
     for quota, number in (float("inf"), 4), (9.0, 4), (2.9, 2), (0.3, 1):
         monkeypatch.setattr(machine, "cpu_quota", lambda q=quota: q)
-        assert cores() == number
+        assert cpu_cores() == number
 
 
 def test_threads_follow_the_quota_unless_the_user_says_how_many(monkeypatch):
-    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "cpu_cores", lambda: 2)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     try:
         for before, after in (3, 2), (1, 1):

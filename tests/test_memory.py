@@ -11,7 +11,7 @@ import pytest
 
 from lstm_lm.errors import RunFailed, SettingsError
 from lstm_lm.experiment import train
-from lstm_lm.machine import in_units, memory
+from lstm_lm.machine import format_bytes, memory
 from lstm_lm.model import language_model
 from lstm_lm.saved.load_model import restore
 from lstm_lm.training.module import LanguageModelModule
@@ -56,8 +56,8 @@ def test_a_limit_of_the_shell_counts():
 
 def test_sizes_are_shown_in_units():
     sizes = {0: "0 bytes", 1023: "1,023 bytes", 1024: "1 KiB", 900 * 2**30: "900 GiB"}
-    assert {number: in_units(number) for number in sizes} == sizes
-    assert in_units(2.0**70) == "1.074e+09 TiB"
+    assert {number: format_bytes(number) for number in sizes} == sizes
+    assert format_bytes(2.0**70) == "1.074e+09 TiB"
 
 
 READ_WITH_LITTLE_MEMORY = """

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from lightning import Callback
 
-from lstm_lm import experiment, run, runs
+from lstm_lm import api, experiment, runs
 from lstm_lm.errors import RunFailed, SettingsError, Stopped
 from lstm_lm.experiment import train
-from lstm_lm.files import is_locked, locked, waiting_for, write_whole
+from lstm_lm.files import is_locked, locked, wait_for_lock, write_atomically
 from lstm_lm.resume import resume
 from lstm_lm.saved.run_folder import RunFolder
 
@@ -73,13 +73,13 @@ def test_a_disk_that_cannot_rename_is_one_clear_line(refused, file_system_refuse
 
 @pytest.mark.parametrize("name", ["é" * 127, "x" * 255, "語" * 85])
 def test_a_file_may_have_the_longest_name_that_there_is(name, tmp_path):
-    write_whole(tmp_path / name, b"content")
+    write_atomically(tmp_path / name, b"content")
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
 def test_without_locks_it_is_said_once_that_nobody_can_know(file_system_refuses, tmp_path, caplog):
     file_system_refuses("flock:ENOTSUP")
-    with locked(tmp_path / "one") as is_ours, waiting_for(tmp_path / "two", "waits"):
+    with locked(tmp_path / "one") as is_ours, wait_for_lock(tmp_path / "two", "waits"):
         assert is_ours and is_locked(tmp_path / "one") is None
     assert [record.message for record in caplog.records] == [
         "warning: this file system has no locks: make sure that no other process trains there"
@@ -144,7 +144,7 @@ def test_nor_is_a_sweep_or_anything_below_such_a_folder(
     code, _, errors = type_command("train.py", *SMALL, f"data.path={text_file}")
     assert (code, errors.count("\n")) == (2, 1) and "is not UTF-8" in errors
     with pytest.raises(SettingsError, match="is not UTF-8"):
-        run.train(tiny_run(), "run")
+        api.train(tiny_run(), "run")
     assert not os.listdir()
 
 

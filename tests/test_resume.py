@@ -87,9 +87,9 @@ def before_best_is_copied(patch, step):
         current["step"] = trainer.global_step
         original_save(self, trainer, module)
 
-    current, original, original_save = {}, checkpoint.replace_by_copy, RunCheckpoint.save
+    current, original, original_save = {}, checkpoint.copy_atomically, RunCheckpoint.save
     patch.setattr(RunCheckpoint, "save", save)
-    patch.setattr(checkpoint, "replace_by_copy", copy)
+    patch.setattr(checkpoint, "copy_atomically", copy)
 
 
 def in_validation(patch, step):
@@ -132,7 +132,7 @@ def by_a_signal_in_validation(patch, step):
     patch.setattr(LanguageModelModule, "validation_step", validation_step)
 
 
-PLACES = {
+OUTPUT_ARGUMENTS = {
     "mid-epoch": (before_the_step, 20),
     "in the last epoch": (before_the_step, 37),
     "before anything was saved": (before_the_step, 2),
@@ -153,7 +153,7 @@ PLACES = {
 
 
 def cut_off(config, folder, place):
-    where, step = PLACES[place]
+    where, step = OUTPUT_ARGUMENTS[place]
     with pytest.MonkeyPatch.context() as patch:
         where(patch, step)
         with pytest.raises((Cut, Stopped)):
@@ -188,7 +188,7 @@ EVERYTHING = (
 )
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", OUTPUT_ARGUMENTS)
 def test_an_lstm_goes_on_exactly_wherever_it_was_cut_off(
     place, tiny_run, tmp_path, assert_same_end
 ):
@@ -227,7 +227,7 @@ FACTORS = {
     "optimizer.schedule": ["constant", "linear", "cosine"],
     "training.log_every": [1, 4, 50],
     "checkpoint.every_steps": ["null", 3],
-    "place": list(PLACES),
+    "place": list(OUTPUT_ARGUMENTS),
 }
 
 

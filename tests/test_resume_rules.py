@@ -294,8 +294,8 @@ def test_a_save_that_fails_leaves_two_different_checkpoints(tiny_run, tmp_path, 
             raise OSError(28, "No space left on device", str(path))
         flush(path)
 
-    flush = files.flush_to_disk
-    monkeypatch.setattr("lstm_lm.saved.checkpoint_file.flush_to_disk", no_space)
+    flush = files.fsync_path
+    monkeypatch.setattr("lstm_lm.saved.checkpoint_file.fsync_path", no_space)
     with pytest.raises(RunFailed, match="cannot continue: No space left on device"):
         train(tiny_run("checkpoint.every_steps=5"), folder)
     steps = [
@@ -572,7 +572,7 @@ def test_the_second_control_c_counts_whatever_came_between():
         send(signal.SIGTERM)
         send(signal.SIGINT)
         send(signal.SIGHUP)
-        with signals.while_saving():
+        with signals.deferred():
             send(signal.SIGINT)
         send(signal.SIGINT)
         raise AssertionError("not reached")
@@ -581,9 +581,9 @@ def test_the_second_control_c_counts_whatever_came_between():
 
 def test_where_nothing_is_half_done_a_signal_counts_at_once():
     with StopSignals() as signals:
-        with pytest.raises(Stopped), signals.at_once():
+        with pytest.raises(Stopped), signals.interruptible():
             send(signal.SIGTERM)
-        with pytest.raises(Stopped), signals.at_once():  # it has come already
+        with pytest.raises(Stopped), signals.interruptible():  # it has come already
             raise AssertionError("not reached")
 
 
@@ -592,7 +592,7 @@ def test_a_run_that_nohup_has_started_goes_on_without_its_terminal(monkeypatch):
     try:
         with StopSignals() as signals:
             send(signal.SIGHUP)
-            signals.heed()
+            signals.raise_if_stopped()
     finally:
         signal.signal(signal.SIGHUP, before)
 

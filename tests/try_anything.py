@@ -384,13 +384,13 @@ def run_here(command: Sequence[str]) -> int:
     """A program in this process; its exit code."""
     from lightning.pytorch.utilities import rank_zero_only
 
-    from lstm_lm.process import forget_what_is_no_number
+    from lstm_lm.process import drop_malformed_rank_variables
 
     for number in signal.SIGINT, signal.SIGTERM:
         signal.signal(
             number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
         )
-    forget_what_is_no_number()  # and then what Lightning does when it is imported
+    drop_malformed_rank_variables()  # and then what Lightning does when it is imported
     rank_zero_only.rank = next(  # type: ignore[attr-defined]
         (
             int(os.environ[name])

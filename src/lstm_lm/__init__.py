@@ -31,7 +31,7 @@ never import each other.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from lstm_lm.process import forget_what_is_no_number
+from lstm_lm.process import drop_malformed_rank_variables
 
 if TYPE_CHECKING:
     from lstm_lm.api import Run, load_run, train
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from lstm_lm.report.report import runs
     from lstm_lm.training.module import LanguageModelModule
 
-forget_what_is_no_number()  # before Lightning is imported
+drop_malformed_rank_variables()  # before Lightning is imported
 
 __all__ = [
     "LanguageModelModule",
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 # Imported on first use, because PyTorch and Lightning take seconds.
-HOMES = {
+MODULES = {
     "LanguageModelModule": "lstm_lm.training.module",
     "Run": "lstm_lm.api",
     "TextDataModule": "lstm_lm.data.data_module",
@@ -65,9 +65,9 @@ HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in HOMES:
+    if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(HOMES[name]), name)
+    return getattr(import_module(MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

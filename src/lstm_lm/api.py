@@ -22,7 +22,7 @@ from lstm_lm.config import (
     DeviceConfig,
     Level,
     RunConfig,
-    checked_again,
+    validated_copy,
 )
 from lstm_lm.data.text import spell, tokenize_prompt
 from lstm_lm.errors import SettingsError, Stopped
@@ -39,7 +39,7 @@ E = TypeVar("E", bound=StrEnum)
 
 # PyTorch's random state belongs to the process, and a run draws from it.
 TRAINING = threading.RLock()
-FOLDERS_OF_SEVERAL: list[Path] = []  # of the runs trained here by several processes
+MULTI_PROCESS_RUNS: list[Path] = []  # of the runs trained here by several processes
 
 log = logging.getLogger(__name__)
 
@@ -158,13 +158,13 @@ class Run(TrainedModel):
         Raises:
             SettingsError, RunFailed, KeyboardInterrupt: as :func:`train` does.
         """
-        from lstm_lm.command_line.compose import compose_changes
+        from lstm_lm.command_line.compose import compose_resume
         from lstm_lm.resume import resume
 
         folder = RunFolder(self.folder)
-        changes = compose_changes(overrides, folder.read_config())
+        changes = compose_resume(overrides, folder.read_config())
         device = folder.read_config(changes).device
-        with training_alone(self.folder, device):
+        with exclusive_training(self.folder, device):
             resume(self.folder, changes)
             return load_run(self.folder, device=device.accelerator)
 
@@ -194,13 +194,13 @@ def train(config: RunConfig, output: str | Path | None = None) -> Run:
         raise SettingsError(
             f"train starts a new run: use lstm_lm.load_run({there!r}).resume() to resume one"
         )
-    config = checked_again(config)
+    config = validated_copy(config)
     if config.trainer.get("fast_dev_run"):
         raise SettingsError(
             "trainer.fast_dev_run saves no run: use scripts/train.py debug=fast, or "
             "lightning.Trainer(fast_dev_run=True).fit(module, data)"
         )
-    with training_alone(folder, config.device):
+    with exclusive_training(folder, config.device):
         train_in(config, folder)
         return load_run(folder, device=config.device.accelerator)  # it draws random numbers, too
 
@@ -236,14 +236,14 @@ def load_run(
 
 
 @contextlib.contextmanager
-def training_alone(folder: Path, device: DeviceConfig) -> Iterator[None]:
+def exclusive_training(folder: Path, device: DeviceConfig) -> Iterator[None]:
     """Context manager: one run at a time; after Ctrl-C raise KeyboardInterrupt, with all saved."""
     from lstm_lm.training.process_group import rank_of
 
     with TRAINING:
         if device.ranks > 1:
-            refuse_more_processes(device)
-            FOLDERS_OF_SEVERAL.append(folder)
+            check_single_launch(device)
+            MULTI_PROCESS_RUNS.append(folder)
         try:
             yield
             if rank_of(device) > 0:
@@ -259,7 +259,7 @@ def training_alone(folder: Path, device: DeviceConfig) -> Iterator[None]:
             ) from error
 
 
-def refuse_more_processes(device: DeviceConfig) -> None:
+def check_single_launch(device: DeviceConfig) -> None:
     """Raise SettingsError unless this is a program's first run with several processes.
 
     Each process runs the whole program again and joins the first run in it.
@@ -269,9 +269,9 @@ def refuse_more_processes(device: DeviceConfig) -> None:
             f"device.devices={device.devices} starts this program again for each process, which "
             "a notebook cannot: write a script, or use device.devices=1"
         )
-    if FOLDERS_OF_SEVERAL:
+    if MULTI_PROCESS_RUNS:
         raise SettingsError(
-            f"several processes have trained {FOLDERS_OF_SEVERAL[0]} in this program already: "
+            f"several processes have trained {MULTI_PROCESS_RUNS[0]} in this program already: "
             "train another run in another program, or use device.devices=1"
         )
 

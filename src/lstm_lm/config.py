@@ -19,7 +19,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lstm_lm.errors import SettingsError
-from lstm_lm.lightning_parts import TARGET, refuse_impossible
+from lstm_lm.lightning_parts import TARGET, check_trainer_arguments
 
 T = TypeVar("T")
 
@@ -243,7 +243,7 @@ class ModelConfig:
             num_layers=self.num_layers,
             embedding_size=self.embedding_size,
         )
-        require_share("model", dropout=self.dropout)
+        require_fraction("model", dropout=self.dropout)
         # Run folders of other cores have torch.
         is_of_any_core = self.backend in (Backend.auto, Backend.torch)
         if not is_of_any_core and self.core is not CoreName.fused:
@@ -324,7 +324,7 @@ class OptimizerConfig:
             weight_decay=self.weight_decay,
             warmup_steps=self.warmup_steps,
         )
-        require_share("optimizer", momentum=self.momentum)
+        require_fraction("optimizer", momentum=self.momentum)
         if self.momentum and self.name is not OptimizerName.sgd:
             raise SettingsError(f"optimizer.momentum needs optimizer.name=sgd, not {self.name}")
 
@@ -450,7 +450,7 @@ class RunConfig:
         self.trainer = {name: value for name, value in given.items() if value is not None}
         require_targets("logger", self.logger)
         require_targets("callbacks", self.callbacks)
-        refuse_impossible(self.trainer)
+        check_trainer_arguments(self.trainer)
         if not 0 <= self.seed < 2**32:
             raise SettingsError(f"seed must be from 0 to 2**32 - 1, not {self.seed}")
         rows, ranks = self.data.batch_size, self.device.ranks
@@ -516,7 +516,7 @@ def flatten(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def checked_again(config: RunConfig) -> RunConfig:
+def validated_copy(config: RunConfig) -> RunConfig:
     """A checked copy of the config as a RunConfig; fields may have been assigned since creation.
 
     Raises:
@@ -628,7 +628,7 @@ def require_not_negative(group: str, **settings: float) -> None:
             raise SettingsError(f"{group}.{name} must be finite and >= 0, not {value}")
 
 
-def require_share(group: str, **settings: float) -> None:
+def require_fraction(group: str, **settings: float) -> None:
     for name, value in settings.items():
         if not 0 <= value < 1:
             raise SettingsError(f"{group}.{name} must be at least 0 and below 1, not {value}")

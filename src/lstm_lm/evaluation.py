@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lstm_lm.config import TextName
 from lstm_lm.data.batches import as_rows, evaluation_steps
-from lstm_lm.data.corpora import decode, does_not_fit, read_file
+from lstm_lm.data.corpora import decode, out_of_memory_error, read_file
 from lstm_lm.data.generated import Floor
 from lstm_lm.data.splits import Split, read_splits
 from lstm_lm.data.tokenized import Tokenized
@@ -184,7 +184,7 @@ def split_of_text(run: TrainedModel, text: str, name: str = "the text") -> Split
             f"{name} contains {text[error.start]!r}, which is no character"
         ) from error
     except MemoryError as error:
-        raise does_not_fit(name, text) from error
+        raise out_of_memory_error(name, text) from error
 
 
 @torch.inference_mode()

@@ -16,25 +16,25 @@ from lstm_lm.command_line.instantiate import build_callbacks, build_loggers, typ
 from lstm_lm.config import CoreName, DeviceConfig, OptimizerName, RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import Splits
-from lstm_lm.data.vocabulary import Vocabulary, say_unknown
+from lstm_lm.data.vocabulary import Vocabulary, describe_unknown
 from lstm_lm.errors import SettingsError
 from lstm_lm.generation import encode_prompts
-from lstm_lm.machine import choose_device, cores, device_name, limit_threads
-from lstm_lm.model.auto_settings import settle
-from lstm_lm.model.fused.kernels import refuse_impossible
-from lstm_lm.model.language_model import count_parameters, refuse_too_large
+from lstm_lm.machine import choose_device, cpu_cores, device_name, limit_threads
+from lstm_lm.model.auto_settings import resolve_auto
+from lstm_lm.model.fused.kernels import check_backend
+from lstm_lm.model.language_model import check_model_size, count_parameters
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.fingerprint import fingerprint
-from lstm_lm.saved.load_model import TrainedModel, run_to_start_from, weights_sha256
-from lstm_lm.saved.run_folder import RunFolder, Status, refuse_odd_name
+from lstm_lm.saved.load_model import TrainedModel, load_init_run, weights_sha256
+from lstm_lm.saved.run_folder import RunFolder, Status, check_folder_name
 from lstm_lm.training.failures import first_line
-from lstm_lm.training.loggers import with_known_ids
+from lstm_lm.training.loggers import with_saved_ids
 from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.process_group import as_rank, local_rank_of, rank_of
 from lstm_lm.training.session import Session
 from lstm_lm.training.trainer import build_trainer
 
-MUCH = 0.1  # unknown tokens, as a share of a text; WikiText-2 in words has 0.06
+UNKNOWN_WARNING_SHARE = 0.1  # unknown tokens, as a share of a text; WikiText-2 in words has 0.06
 
 log = logging.getLogger(__name__)
 
@@ -57,35 +57,35 @@ def train(config: RunConfig, output: Path) -> dict[str, Any]:
 
 
 def train_into(config: RunConfig, output: Path) -> dict[str, Any]:
-    refuse_odd_name(output)
+    check_folder_name(output)
     limit_threads()
-    share_threads(config.device)
+    divide_threads(config.device)
     rank = rank_of(config.device)
     with as_rank(rank), StopSignals() as signals:
-        with signals.at_once():  # it may compile
-            config, why = settle(config, device_of(config).type)
+        with signals.interruptible():  # it may compile
+            config, why = resolve_auto(config, device_of(config).type)
         if why is not None:
             log.info("%s", why)
-        source = source_of(config)
+        source = load_init_from(config)
         vocabulary = None if source is None else source.vocabulary
         folder = RunFolder(output, is_ours=rank == 0)
         session = prepare(config, folder, signals, typed_entries(config), vocabulary, source=source)
         started_from = None if source is None else weights_sha256(source)
-        signals.heed()
-        with folder.held():
-            summary = known_before(session, started_from)
+        signals.raise_if_stopped()
+        with folder.locked():
+            summary = initial_summary(session, started_from)
             folder.create(config, session.splits.vocabulary, summary)
-            announce(session)
+            log_start(session)
             session.run()
         return folder.values
 
 
-def source_of(config: RunConfig) -> TrainedModel | None:
+def load_init_from(config: RunConfig) -> TrainedModel | None:
     """The run that ``init_from`` names, if any.
 
     Call this before the seed is set, as building the model draws random numbers.
     """
-    return None if config.init_from is None else run_to_start_from(config)
+    return None if config.init_from is None else load_init_run(config)
 
 
 def prepare(
@@ -112,8 +112,8 @@ def prepare(
     """
     started = time.monotonic()
     device = device_of(config)
-    with signals.at_once():  # it may compile
-        refuse_impossible(config.model.backend, device)
+    with signals.interruptible():  # it may compile
+        check_backend(config.model.backend, device)
     seed_everything(config.seed, verbose=False)
     data = TextDataModule.from_config(config, vocabulary, text_sha256)
     data.train_dataloader()  # is the text long enough?
@@ -125,7 +125,7 @@ def prepare(
                 f"init_from: the weights in {source.folder} have changed since this run was started"
             )
         module.model.load_state_dict(source.model.state_dict())
-    with_ids = dataclasses.replace(config, logger=with_known_ids(config.logger, folder.path))
+    with_ids = dataclasses.replace(config, logger=with_saved_ids(config.logger, folder.path))
     loggers = build_loggers(with_ids, folder.path, typed)
     callbacks = build_callbacks(config, folder.path, typed)
     build_trainer(config, device, loggers, callbacks, folder)  # checks its arguments
@@ -139,7 +139,7 @@ def build_module(
 ) -> LanguageModelModule:
     """The module on its device; raise SettingsError if it does not fit into memory."""
     copies = 2 if config.optimizer.name is OptimizerName.sgd else 4  # weight, gradient, moments
-    refuse_too_large(config, vocabulary_size, copies if device.type == "cpu" else 1)
+    check_model_size(config, vocabulary_size, copies if device.type == "cpu" else 1)
     try:
         module = LanguageModelModule.from_config(config, vocabulary_size=vocabulary_size)
         module.to(device)
@@ -153,13 +153,13 @@ def device_of(config: RunConfig) -> torch.device:
     return choose_device(on.accelerator, on.devices, local_rank_of(on))
 
 
-def share_threads(config: DeviceConfig) -> None:
+def divide_threads(config: DeviceConfig) -> None:
     """Divide a computer's cores among its ranks, unless OMP_NUM_THREADS has done so."""
     if config.devices > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, cores() // config.devices))
+        torch.set_num_threads(max(1, cpu_cores() // config.devices))
 
 
-def known_before(session: Session, started_from: str | None) -> dict[str, Any]:
+def initial_summary(session: Session, started_from: str | None) -> dict[str, Any]:
     """Summary of a run before its first step."""
     config, splits = session.config, session.splits
     return {
@@ -182,7 +182,7 @@ def known_before(session: Session, started_from: str | None) -> dict[str, Any]:
     }
 
 
-def announce(
+def log_start(
     session: Session,
     checkpoint: dict[str, Any] | None = None,
     summary: dict[str, Any] | None = None,
@@ -197,7 +197,7 @@ def announce(
     log.info("run     %s", session.folder.path)
     if summary is not None:
         step = 0 if checkpoint is None else checkpoint["global_step"]
-        announce_resume(session.device, step, summary)
+        log_resume(session.device, step, summary)
     if config.init_from is not None:
         log.info("        started from the best weights of %s", config.init_from)
     log.info(
@@ -206,7 +206,7 @@ def announce(
         *(f"{len(part.ids):,}" for part in (splits.training, splits.validation, splits.test)),
         f"{len(splits.vocabulary):,}",
     )
-    announce_unknown(splits, has_source=config.init_from is not None)
+    warn_unknown_tokens(splits, has_source=config.init_from is not None)
     if splits.text_note:
         log.info("        %s", splits.text_note)
     if splits.test_is_validation:
@@ -223,7 +223,7 @@ def announce(
         log.info("ranks   %d processes, each with %d rows of a batch", ranks, rows)
 
 
-def announce_resume(device: torch.device, step: int, summary: dict[str, Any]) -> None:
+def log_resume(device: torch.device, step: int, summary: dict[str, Any]) -> None:
     log.info("        resumes after step %s", f"{step:,}")
     if step < summary["steps"]:
         log.info("        %s steps were done, but not all saved", f"{summary['steps']:,}")
@@ -238,10 +238,10 @@ def announce_resume(device: torch.device, step: int, summary: dict[str, Any]) ->
         )
 
 
-def announce_unknown(splits: Splits, has_source: bool) -> None:
-    if not (unknown := say_unknown(splits.unknown)):
+def warn_unknown_tokens(splits: Splits, has_source: bool) -> None:
+    if not (unknown := describe_unknown(splits.unknown)):
         return
-    if max(splits.unknown.values()) <= MUCH:
+    if max(splits.unknown.values()) <= UNKNOWN_WARNING_SHARE:
         log.info("        %s is not in the vocabulary", unknown)
         return
     remedy = "data.vocabulary_from=whole_text data.minimum_count=1 lists every token"

@@ -50,7 +50,7 @@ KINDS = {
 
 
 @contextlib.contextmanager
-def whole_or_absent(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Context manager: a temporary name to write to, flushed to disk and renamed at the end.
 
     The folder must exist. If the block raises, the old file stays and the new one is removed.
@@ -62,32 +62,32 @@ def whole_or_absent(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        flush_to_disk(temporary)
-        with where_possible():
+        fsync_path(temporary)
+        with ignore_unsupported():
             os.chmod(temporary, 0o666 & ~current_umask())  # mkstemp gives its owner access only
         os.replace(temporary, path)
-        with where_possible():
-            flush_to_disk(path.parent)  # the folder contains the new name
+        with ignore_unsupported():
+            fsync_path(path.parent)  # the folder contains the new name
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file atomically. Text becomes UTF-8; surrogates, from file names, become escapes."""
     if isinstance(content, str):
         content = content.encode(errors=ESCAPE)
-    with whole_or_absent(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(content)
 
 
-def replace_by_copy(path: Path, original: Path) -> None:
-    with whole_or_absent(path) as temporary:
+def copy_atomically(path: Path, original: Path) -> None:
+    with atomic_file(path) as temporary:
         shutil.copyfile(original, temporary)
 
 
-def replace_by_link(path: Path, original: Path) -> None:
+def link_atomically(path: Path, original: Path) -> None:
     """Make ``path`` a hard link to ``original``; for files that are replaced, never changed."""
-    with whole_or_absent(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.unlink()
         try:
             os.link(original, temporary)
@@ -102,7 +102,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def where_possible() -> Iterator[None]:
+def ignore_unsupported() -> Iterator[None]:
     """Context manager: ignore operations that this file system lacks; raise other errors."""
     try:
         yield
@@ -111,7 +111,7 @@ def where_possible() -> Iterator[None]:
             raise
 
 
-def flush_to_disk(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -136,7 +136,7 @@ def locked(path: Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def waiting_for(path: Path, meanwhile: str) -> Iterator[None]:
+def wait_for_lock(path: Path, meanwhile: str) -> Iterator[None]:
     """Context manager: wait for the lock, and hold it until the block ends.
 
     Args:
@@ -200,14 +200,14 @@ def read_regular(path: Path, may_be_pipe: bool = False) -> bytes:
     Raises:
         OSError: if it cannot be read: ENXIO if it is no file, ENOMEM if it is too large.
     """
-    from lstm_lm.machine import in_units, memory  # imports torch, too slow for --help
+    from lstm_lm.machine import format_bytes, memory  # imports torch, too slow for --help
 
     found = os.stat(path)
     kind = stat.S_IFMT(found.st_mode)
     if kind in KINDS and not (may_be_pipe and kind == stat.S_IFIFO):
         raise OSError(errno.ENXIO, f"it is {KINDS[kind]}, not a file", str(path))
     size, there_is = found.st_size, memory()
-    what = f"its {in_units(size)} do" if size else "it does"
+    what = f"its {format_bytes(size)} do" if size else "it does"
     reason = f"{what} not fit into the memory that is left"
     try:
         if kind == stat.S_IFIFO:
@@ -215,8 +215,8 @@ def read_regular(path: Path, may_be_pipe: bool = False) -> bytes:
         if COPIES * size <= there_is:
             return path.read_bytes()
         reason = (
-            f"reading its {in_units(size)} needs {in_units(COPIES * size)} of memory, but there "
-            f"are only {in_units(there_is)}"
+            f"reading its {format_bytes(size)} needs {format_bytes(COPIES * size)} of memory, but "
+            f"there are only {format_bytes(there_is)}"
         )
     except MemoryError:
         pass

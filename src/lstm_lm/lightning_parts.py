@@ -60,7 +60,7 @@ TARGET = "_target_"  # the key of a logger's or callback's class in the settings
 # Modules that may be imported even if only a run folder, perhaps a stranger's, names them.
 TRUSTED = "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.", "lstm_lm.training."
 # Lightning's callbacks that only watch a run, and those that end it like a budget.
-WATCHING = {
+OBSERVING_CALLBACKS = {
     "DeviceStatsMonitor",
     "LearningRateMonitor",
     "ModelCheckpoint",
@@ -70,7 +70,7 @@ WATCHING = {
     "ThroughputMonitor",
     "TQDMProgressBar",
 }
-ENDING = {"EarlyStopping", "Timer"}
+STOPPING_CALLBACKS = {"EarlyStopping", "Timer"}
 # The module that each of Lightning's loggers imports, and the package to install for it.
 PACKAGES = {
     "CometLogger": ("comet_ml", "comet-ml"),
@@ -96,12 +96,12 @@ def names() -> tuple[str, ...]:
     raise SettingsError(f"{source} has no Trainer: another version of Lightning is needed")
 
 
-def passed_on() -> list[str]:
+def allowed_trainer_arguments() -> list[str]:
     """The arguments that a user can set."""
     return [name for name in names() if name not in GOVERNED and name not in REFUSED]
 
 
-def refuse_impossible(given: dict[str, Any]) -> None:
+def check_trainer_arguments(given: dict[str, Any]) -> None:
     """Raise SettingsError if one of these arguments cannot be set."""
     for name in given:
         if name in GOVERNED:
@@ -133,7 +133,7 @@ def is_one_of(names: set[str], entry: dict[str, Any]) -> bool:
     return name in names and f"{package}.".startswith("lightning.pytorch.callbacks.")
 
 
-def refuse_missing_packages(name: str, entry: dict[str, Any], on_cpu: bool) -> None:
+def check_packages(name: str, entry: dict[str, Any], on_cpu: bool) -> None:
     """Raise SettingsError if a logger or callback needs a package that is not installed.
 
     Args:

@@ -66,7 +66,7 @@ class Bfloat16(NamedTuple):
     reason: str  # a clause that says why it is or is not native
 
 
-def bfloat16_of(device: str, apart: bool = False) -> Bfloat16:
+def bfloat16_support(device: str, apart: bool = False) -> Bfloat16:
     """Support for bfloat16 on ``cpu`` or ``cuda``; where it is not native, it is slow or fails.
 
     Args:
@@ -74,7 +74,7 @@ def bfloat16_of(device: str, apart: bool = False) -> Bfloat16:
     """
     if device == "cuda":
         if apart:
-            is_native = answer_of_gpu()
+            is_native = gpu_has_bfloat16()
         else:
             is_native = torch.cuda.is_bf16_supported(including_emulation=False)
         return Bfloat16(is_native, f"this GPU has {'' if is_native else 'no '}bfloat16 units")
@@ -90,7 +90,7 @@ def bfloat16_of(device: str, apart: bool = False) -> Bfloat16:
 
 
 @cache
-def answer_of_gpu() -> bool:
+def gpu_has_bfloat16() -> bool:
     """True if the GPU has bfloat16 units, as a separate process finds.
 
     Raises:
@@ -130,7 +130,7 @@ def processor_name() -> str:
     return cpu_info("model name") or platform.processor() or platform.machine()
 
 
-def multiplies_slowly() -> bool:
+def leaves_avx512_unused() -> bool:
     """True if PyTorch's float32 products leave AVX-512 unused: MKL uses it only on Intel's CPUs."""
     has_avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     by_mkl = torch.backends.mkl.is_available() and cpu_info("vendor_id") == "AuthenticAMD"
@@ -147,18 +147,18 @@ def cpu_info(key: str) -> str:
     return next((value.strip() for name, _, value in named if name.strip() == key), "")
 
 
-def precision_here(precision: str, device: str, apart: bool = False) -> tuple[str, str | None]:
+def resolve_precision(precision: str, device: str, apart: bool = False) -> tuple[str, str | None]:
     """The precision to train in and, for ``auto``, a line that says why it was chosen.
 
     Args:
-        device, apart: as in :func:`bfloat16_of`.
+        device, apart: as in :func:`bfloat16_support`.
 
     Raises:
         SettingsError: if the precision is not native to the device.
     """
     if precision not in (AUTO, "bf16-mixed"):
         return precision, None
-    bfloat16 = bfloat16_of(device, apart)
+    bfloat16 = bfloat16_support(device, apart)
     if precision == AUTO:
         chosen = "bf16-mixed" if bfloat16.is_native else "32-true"
         return chosen, f"precision {chosen}, as {bfloat16.reason}"
@@ -170,7 +170,7 @@ def precision_here(precision: str, device: str, apart: bool = False) -> tuple[st
     return precision, None
 
 
-def cores() -> int:
+def cpu_cores() -> int:
     """Number of cores that this process may use, by its affinity and a container's quota."""
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
@@ -202,8 +202,8 @@ def quota_of(group: Path, is_second: bool) -> float:
 
 def limit_threads() -> None:
     """Limit PyTorch's threads to the number of cores, unless the user set OMP_NUM_THREADS."""
-    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > cores():
-        torch.set_num_threads(cores())
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > cpu_cores():
+        torch.set_num_threads(cpu_cores())
 
 
 def keep_freed_memory() -> None:
@@ -235,7 +235,7 @@ def limit_of(group: Path, is_second: bool) -> float:
         return math.inf
 
 
-def in_units(size: float) -> str:
+def format_bytes(size: float) -> str:
     """A number of bytes as text: ``900 GiB``."""
     power = min(4, int(math.log2(max(size, 1)) / 10))
     return f"{size / 2 ** (10 * power):,.4g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"

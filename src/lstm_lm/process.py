@@ -44,7 +44,7 @@ NUMBERS = (
 log = logging.getLogger(__name__)
 
 
-def when_parent_is_gone(act: Callable[[], None]) -> None:
+def on_parent_exit(act: Callable[[], None]) -> None:
     """Call ``act`` in a thread of its own once the parent process is gone."""
 
     def wait() -> None:
@@ -76,7 +76,7 @@ def slow_imports() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
-def forget_what_is_no_number() -> None:
+def drop_malformed_rank_variables() -> None:
     for name in NUMBERS:
         value = os.environ.get(name, "0")
         if not value.isdecimal():
@@ -85,12 +85,12 @@ def forget_what_is_no_number() -> None:
                 log.warning("warning: %s=%s in the environment is no number: ignored", name, value)
 
 
-def environment_alone() -> dict[str, str]:
+def environment_without_ranks() -> dict[str, str]:
     """The environment without the variables of ranks, for an independent process."""
     return {name: value for name, value in os.environ.items() if name not in NUMBERS}
 
 
-def refuse_defaults_of_environment() -> None:
+def check_environment() -> None:
     """Raise SettingsError if Lightning would take arguments from the environment, unrecorded."""
     for name in sorted(os.environ):
         if name.startswith("PL_TRAINER_"):
@@ -114,15 +114,15 @@ def run_program(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         code = 130
     except SettingsError as error:
-        code = complain(error, 2)
+        code = print_error(error, 2)
     except RunFailed as error:
-        code = complain(error, 1)
+        code = print_error(error, 1)
     except BrokenPipeError:
         code = 0
     except OSError as error:
         lacks_name = error.filename is None  # it was printing
-        code = complain(f"cannot write: {error.strerror}" if lacks_name else error, 1)
-    give_up_what_is_lost()
+        code = print_error(f"cannot write: {error.strerror}" if lacks_name else error, 1)
+    discard_lost_output()
     sys.exit(code or 0)
 
 
@@ -134,8 +134,8 @@ def printing() -> Iterator[None]:
         sys.stdout.flush()
     except OSError as error:
         if not isinstance(error, BrokenPipeError):
-            complain(f"cannot print: {error.strerror}", 0, "warning")
-        give_up_what_is_lost()
+            print_error(f"cannot print: {error.strerror}", 0, "warning")
+        discard_lost_output()
 
 
 def prepare_streams() -> None:
@@ -153,7 +153,7 @@ def prepare_streams() -> None:
             stream.reconfigure(errors=ESCAPE)
 
 
-def give_up_what_is_lost() -> None:
+def discard_lost_output() -> None:
     """Discard output that cannot be printed; otherwise Python reports it at exit."""
     for stream in sys.stdout, sys.stderr:
         try:
@@ -162,7 +162,7 @@ def give_up_what_is_lost() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def complain(error: object, code: int, kind: str = "error") -> int:
+def print_error(error: object, code: int, kind: str = "error") -> int:
     """Print what is wrong, if that is possible; return the exit code."""
     with contextlib.suppress(OSError):
         print(f"{kind}: {error}", file=sys.stderr)
@@ -170,7 +170,7 @@ def complain(error: object, code: int, kind: str = "error") -> int:
 
 
 class StopSignals:
-    """Context manager: signals are deferred until :meth:`heed` raises :class:`Stopped`."""
+    """Context manager: signals wait until :meth:`raise_if_stopped` raises :class:`Stopped`."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -182,7 +182,7 @@ class StopSignals:
         self.before: dict[int, Any] = {}
 
     @property
-    def to_heed(self) -> int | None:
+    def pending(self) -> int | None:
         return self.agreed if self.shared else self.received
 
     def __enter__(self) -> "StopSignals":
@@ -215,15 +215,15 @@ class StopSignals:
         again = "; again to stop at once" if number == signal.SIGINT else ""
         log.info("%s: stopping after this step%s", signal.Signals(number).name, again)
 
-    def heed(self) -> None:
+    def raise_if_stopped(self) -> None:
         """Raise :class:`Stopped` if a signal has arrived."""
-        if self.to_heed is not None:
-            raise Stopped(self.to_heed)
+        if self.pending is not None:
+            raise Stopped(self.pending)
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
+    def interruptible(self) -> Iterator[None]:
         """Context manager: signals stop long work at once, if it leaves nothing half done."""
-        self.heed()
+        self.raise_if_stopped()
         self.waiting = False
         try:
             yield
@@ -231,7 +231,7 @@ class StopSignals:
             self.waiting = True
 
     @contextmanager
-    def while_saving(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """Context manager: signals are deferred, even a second Ctrl-C."""
         self.saving = True
         try:

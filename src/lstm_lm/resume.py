@@ -9,13 +9,13 @@ import torch
 from lstm_lm.command_line.instantiate import typed_entries
 from lstm_lm.config import RunConfig, Schedule, settings_of
 from lstm_lm.errors import DamagedFile, SettingsError
-from lstm_lm.experiment import announce, prepare, source_of, train
-from lstm_lm.machine import cores, precision_here
+from lstm_lm.experiment import load_init_from, log_start, prepare, train
+from lstm_lm.machine import cpu_cores, resolve_precision
 from lstm_lm.model.auto_settings import without_auto
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.checkpoint_file import load_newest
-from lstm_lm.saved.fingerprint import fingerprint, what_is_trained
-from lstm_lm.saved.run_folder import RunFolder, Status, refuse_odd_name, with_absolute_paths
+from lstm_lm.saved.fingerprint import fingerprint, trained_settings
+from lstm_lm.saved.run_folder import RunFolder, Status, check_folder_name, with_absolute_paths
 from lstm_lm.training.process_group import as_rank, rank_of
 from lstm_lm.training.resumed_folder import ResumedFolder
 
@@ -34,18 +34,18 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
             nothing is changed then.
         RunFailed, Stopped: as :func:`lstm_lm.experiment.train` does.
     """
-    refuse_odd_name(output)
+    check_folder_name(output)
     folder, changes = RunFolder(output), without_auto(changes)
     # Before the lock, which would create a folder for a mistyped name.
     rank = rank_of(folder.read_config(changes).device)
     folder.is_ours = rank == 0
-    with as_rank(rank), StopSignals() as signals, folder.held():
+    with as_rank(rank), StopSignals() as signals, folder.locked():
         before, config = folder.read_config(), folder.read_config(changes)
         summary = folder.read_summary()
-        refuse_first_version(folder, summary)
-        refuse_another_run(folder, before, config, summary)
+        check_version(folder, summary)
+        check_same_run(folder, before, config, summary)
         path, checkpoint = newest_checkpoint(folder, summary)
-        set_threads_as_before(summary["threads"])
+        restore_threads(summary["threads"])
         session = prepare(
             config,
             folder,
@@ -53,20 +53,20 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
             typed_entries(config, changes),
             folder.read_vocabulary(summary["vocabulary_sha256"]),
             summary["text_sha256"],
-            None if checkpoint is not None else source_of(config),
+            None if checkpoint is not None else load_init_from(config),
             summary["started_from"],
         )
         if checkpoint is not None:
-            if nothing_to_do(before, config, checkpoint, summary):
-                log.info("%s", why_nothing_to_do(output, summary))
-                folder.write_where_the_text_is(config)
+            if is_run_complete(before, config, checkpoint, summary):
+                log.info("%s", completion_message(output, summary))
+                folder.save_text_path(config)
                 return summary
-            refuse_another_schedule(before, config, checkpoint)
-        precision_here(config.device.precision, session.device.type)  # refuses one it lacks
-        signals.heed()
+            check_schedule(before, config, checkpoint)
+        resolve_precision(config.device.precision, session.device.type)  # refuses one it lacks
+        signals.raise_if_stopped()
         resumed = ResumedFolder(folder, before, path, checkpoint, summary)
         folder.values = dict(summary)
-        announce(session, checkpoint, summary)
+        log_start(session, checkpoint, summary)
         session.run(resumed)
     return folder.values
 
@@ -76,25 +76,25 @@ def newest_checkpoint(
 ) -> tuple[Path | None, dict[str, Any] | None]:
     """The checkpoint to resume from and its content; None if the run has not saved yet."""
     if not (folder.last.exists() or folder.previous.exists()):
-        refuse_lost_checkpoints(folder, summary)
+        check_checkpoints_exist(folder, summary)
         return None, None
     path, checkpoint = load_newest(folder.last, folder.previous)
-    refuse_another_checkpoint(path, checkpoint, summary)
+    check_checkpoint(path, checkpoint, summary)
     return path, checkpoint
 
 
-def set_threads_as_before(threads: int) -> None:
+def restore_threads(threads: int) -> None:
     """Use as many threads as before, because another number changes the rounding of sums."""
     torch.set_num_threads(threads)
-    if threads > cores():
+    if threads > cpu_cores():
         log.warning(
             "warning: this run uses %d threads as before, but there are only %d cores",
             threads,
-            cores(),
+            cpu_cores(),
         )
 
 
-def why_nothing_to_do(output: Path, summary: dict[str, Any]) -> str:
+def completion_message(output: Path, summary: dict[str, Any]) -> str:
     if summary.get("stopped_early"):
         hint = "A callback, such as EarlyStopping, has ended it."
     else:
@@ -103,14 +103,14 @@ def why_nothing_to_do(output: Path, summary: dict[str, Any]) -> str:
     return f"{output} is complete, with {done}: nothing to do. {hint}"
 
 
-def train_or_go_on(config: RunConfig, output: Path) -> dict[str, Any]:
+def resume_or_train(config: RunConfig, output: Path) -> dict[str, Any]:
     """Train a run, or resume it if the folder has it already."""
-    if not RunFolder(output).holds_a_run():
+    if not RunFolder(output).has_run():
         return train(config, output)
     return resume(output, settings_of(with_absolute_paths(config)))
 
 
-def refuse_first_version(folder: RunFolder, summary: dict[str, Any]) -> None:
+def check_version(folder: RunFolder, summary: dict[str, Any]) -> None:
     """Raise SettingsError if the run is older than Lightning's checkpoints in this project."""
     if "lstm_lm" not in (summary["versions"] or {}):
         raise SettingsError(
@@ -119,7 +119,7 @@ def refuse_first_version(folder: RunFolder, summary: dict[str, Any]) -> None:
         )
 
 
-def refuse_another_run(
+def check_same_run(
     folder: RunFolder, before: RunConfig, config: RunConfig, summary: dict[str, Any]
 ) -> None:
     """Raise SettingsError, with the settings at fault, if the changes make it another run."""
@@ -129,7 +129,7 @@ def refuse_another_run(
             f"{folder.config} does not have the settings that this run was started with: it was "
             "edited, or written by another version of lstm_lm"
         )
-    old, new = (what_is_trained(c) | {"init_from": c.init_from} for c in (before, config))
+    old, new = (trained_settings(c) | {"init_from": c.init_from} for c in (before, config))
     changed = [
         f"{name} from {old.get(name, 'unset')} to {new.get(name, 'unset')}"
         for name in {**old, **new}
@@ -150,9 +150,7 @@ def refuse_another_run(
         )
 
 
-def refuse_another_checkpoint(
-    path: Path, checkpoint: dict[str, Any], summary: dict[str, Any]
-) -> None:
+def check_checkpoint(path: Path, checkpoint: dict[str, Any], summary: dict[str, Any]) -> None:
     """Raise DamagedFile if the checkpoint does not belong to this run."""
     try:
         fingerprint_there = checkpoint["callbacks"]["RunCheckpoint"]["fingerprint"]
@@ -162,7 +160,7 @@ def refuse_another_checkpoint(
         raise DamagedFile(f"{path} is a checkpoint of another run")
 
 
-def refuse_lost_checkpoints(folder: RunFolder, summary: dict[str, Any]) -> None:
+def check_checkpoints_exist(folder: RunFolder, summary: dict[str, Any]) -> None:
     """Raise DamagedFile if a run that had saved its state has lost its checkpoints."""
     if summary["status"] == Status.completed or folder.best.exists():
         raise DamagedFile(
@@ -171,7 +169,7 @@ def refuse_lost_checkpoints(folder: RunFolder, summary: dict[str, Any]) -> None:
         )
 
 
-def nothing_to_do(
+def is_run_complete(
     before: RunConfig, config: RunConfig, checkpoint: dict[str, Any], summary: dict[str, Any]
 ) -> bool:
     """True if all steps and metrics that are asked for exist already."""
@@ -192,9 +190,7 @@ def nothing_to_do(
     return is_used_up or is_ended
 
 
-def refuse_another_schedule(
-    before: RunConfig, config: RunConfig, checkpoint: dict[str, Any]
-) -> None:
+def check_schedule(before: RunConfig, config: RunConfig, checkpoint: dict[str, Any]) -> None:
     """Raise SettingsError if a new budget would change the learning rates of steps already done."""
     old, new = ((c.training.epochs, c.training.steps, c.training.minutes) for c in (before, config))
     schedule = config.optimizer.schedule

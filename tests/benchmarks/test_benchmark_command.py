@@ -40,7 +40,7 @@ def test_cores_in_both_precisions(type_command):
 
 def test_a_precision_that_the_machine_has_not_is_left_out(type_command, monkeypatch, caplog):
     monkeypatch.setattr(sweep, "run_sweep", lambda *_: sweep.Measured(whole=3.0, training=4.0))
-    monkeypatch.setattr(device, "bfloat16_of", lambda _: Bfloat16(False, "it is an old one"))
+    monkeypatch.setattr(device, "bfloat16_support", lambda _: Bfloat16(False, "it is an old one"))
     code, output, errors = type_command(BENCHMARKS, "sweep", "--quick")
     assert code == 0 and "in turn 32-true" in output and "bf16-mixed" not in output
     assert "bf16-mixed is left out, as it is an old one\n" in errors + caplog.text

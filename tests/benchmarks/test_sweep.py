@@ -16,7 +16,7 @@ for job, speed in enumerate((100.0, 300.0)):
 
 
 def test_jobs_in_turn_take_as_long_as_all_of_them_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "cores", lambda: 2)
+    monkeypatch.setattr(sweep, "cpu_cores", lambda: 2)
     (tmp_path / "train.py").write_text(TRAIN)
     for order, together in (IN_TURN, 150.0), (SIDE_BY_SIDE, 300.0):
         measured = sweep.run_sweep(tmp_path / "train.py", Way(order, "32-true"), jobs=2, steps=5)

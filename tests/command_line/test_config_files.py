@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from lstm_lm.config import DataConfig, RunConfig, SamplesConfig, from_plain, settings_of
-from lstm_lm.saved.run_folder import RunFolder, as_yaml, config_of
+from lstm_lm.saved.run_folder import RunFolder, as_yaml, config_from_settings
 
 SMALL = [
     "data.max_tokens=3000",
@@ -48,7 +48,9 @@ def test_any_text_is_read_back_as_it_was_written(tmp_path_factory, text):
     read = folder.read_config()
     assert (read.samples.prompts, read.logger) == ([text], config.logger)
     assert read.data.root == str(Path(f"/a{text}b"))
-    assert config_of(json.loads(json.dumps(settings_of(config)))) == config  # as in sweep.json
+    assert (
+        config_from_settings(json.loads(json.dumps(settings_of(config)))) == config
+    )  # as in sweep.json
     assert from_plain(SamplesConfig, {"prompts": [text]}, "samples") == config.samples
     changed = folder.read_config({"samples.prompts": [text, text]})
     assert changed.samples.prompts == [text, text]

@@ -10,7 +10,7 @@ from lstm_lm.command_line.instantiate import build_callbacks, build_loggers, typ
 from lstm_lm.config import settings_of
 from lstm_lm.errors import SettingsError
 from lstm_lm.lightning_parts import PACKAGES
-from lstm_lm.saved.run_folder import TENSORBOARD, RunFolder, config_of
+from lstm_lm.saved.run_folder import TENSORBOARD, RunFolder, config_from_settings
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -58,7 +58,7 @@ def test_a_schedule_has_epochs_for_keys_again(compose, tmp_path):
     typed = "+callbacks.gradient_accumulation_schedule.scheduling={6:3}"
     config = compose("callbacks=gradient_accumulation_schedule", typed)
     RunFolder(tmp_path).write_config(config)
-    recorded = config_of(json.loads(json.dumps(settings_of(config))))
+    recorded = config_from_settings(json.loads(json.dumps(settings_of(config))))
     assert recorded == RunFolder(tmp_path).read_config() == config
     (callback,) = build_callbacks(recorded, FOLDER, [])
     assert callback.scheduling == {0: 1, 4: 2, 6: 3}
@@ -184,7 +184,7 @@ def test_a_users_own_callback_needs_a_file_and_no_code_here(tmp_path, type_comma
     )
     assert (code, errors) == (0, "")
     composed = OmegaConf.create(output)
-    config = config_of({"callbacks": OmegaConf.to_container(composed.callbacks)})
+    config = config_from_settings({"callbacks": OmegaConf.to_container(composed.callbacks)})
     greeter, _ = build_callbacks(config, FOLDER, typed_entries(config))
     assert (greeter.words, greeter.when.hour) == (["good", "morning"], 9)
 

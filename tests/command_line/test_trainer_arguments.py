@@ -7,14 +7,20 @@ from lightning import Trainer
 
 from lstm_lm.config import RunConfig, settings_of
 from lstm_lm.errors import SettingsError
-from lstm_lm.lightning_parts import GOVERNED, REFUSED, WITHOUT_EFFECT, names, passed_on
-from lstm_lm.saved.run_folder import RunFolder, config_of
+from lstm_lm.lightning_parts import (
+    GOVERNED,
+    REFUSED,
+    WITHOUT_EFFECT,
+    allowed_trainer_arguments,
+    names,
+)
+from lstm_lm.saved.run_folder import RunFolder, config_from_settings
 
 
 def test_the_names_are_those_of_lightnings_trainer():
     assert list(names()) == list(inspect.signature(Trainer).parameters)
     assert {*GOVERNED, *REFUSED, *WITHOUT_EFFECT} <= set(names())
-    assert WITHOUT_EFFECT <= set(passed_on())
+    assert WITHOUT_EFFECT <= set(allowed_trainer_arguments())
 
 
 def test_nothing_is_there_that_was_not_given(compose):
@@ -93,7 +99,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(setting, reason, type_command,
 
 def test_what_is_given_survives_a_sweeps_record(compose):
     config = compose("trainer.limit_train_batches=3", "trainer.enable_progress_bar=false")
-    assert config_of(settings_of(config)) == config
+    assert config_from_settings(settings_of(config)) == config
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from lstm_lm.command_line.instantiate import typed_entries
-from lstm_lm.command_line.settings import as_setting, register, typed_settings
+from lstm_lm.command_line.settings import explicit_settings, quoted_setting, register
 from lstm_lm.config import RunConfig, settings_of
 from lstm_lm.saved.run_folder import TENSORBOARD, RunFolder
 
@@ -25,7 +25,7 @@ def typed():
 
     def typed_of(*overrides):
         with hydra.initialize_config_dir(CONF, version_base="1.3"):
-            return typed_settings(list(overrides), settings_of(RunConfig()))
+            return explicit_settings(list(overrides), settings_of(RunConfig()))
 
     return typed_of
 
@@ -133,7 +133,7 @@ def test_a_typed_refusal_is_one_line_before_anything_is_changed(type_command, tm
 @example("\\${x}\\\\'\\")
 @settings(derandomize=True, deadline=None)
 def test_a_folder_of_any_name_is_read_back_as_it_is_to_be_typed(name):
-    (word,) = shlex.split(as_setting("resume", name))
+    (word,) = shlex.split(quoted_setting("resume", name))
     read = OverridesParser.create().parse_override(word)
     config = OmegaConf.structured(RunConfig)
     OmegaConf.update(config, read.key_or_group, read.value())

@@ -8,7 +8,7 @@ from lstm_lm.data.batches import (
     EvaluationBatches,
     TrainingBatches,
     consecutive,
-    rows_of_rank,
+    rank_rows,
     shuffled,
 )
 from lstm_lm.errors import SettingsError
@@ -155,5 +155,5 @@ def assert_same_batches(kept, plain):
 
 @pytest.mark.parametrize(("total", "count"), [(32, 2), (5, 3), (2, 4)])
 def test_each_row_is_of_one_rank(total, count):
-    rows = [range(total)[rows_of_rank(total, rank, count)] for rank in range(count)]
+    rows = [range(total)[rank_rows(total, rank, count)] for rank in range(count)]
     assert [row for some in rows for row in some] == list(range(total))

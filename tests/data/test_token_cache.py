@@ -17,7 +17,7 @@ TEXT = "Ties, ties; and\nsome words <eos> wörds more:\n\nsome\tmore words\n" * 
 
 @pytest.fixture(autouse=True)
 def every_text_is_large(monkeypatch):
-    monkeypatch.setattr(token_cache, "WORTH_KEEPING", 1)
+    monkeypatch.setattr(token_cache, "MIN_CACHED_CHARACTERS", 1)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_splits_are_the_same_with_what_was_kept(level, cleaning, source, root, m
     first, second = read_splits(config), read_splits(config)
     other_settings = replace(config, minimum_count=1, max_tokens=150)
     with_kept = read_splits(other_settings)
-    monkeypatch.setattr(token_cache, "WORTH_KEEPING", 10**9)
+    monkeypatch.setattr(token_cache, "MIN_CACHED_CHARACTERS", 10**9)
     for settings, found in [(config, first), (config, second), (other_settings, with_kept)]:
         plain = read_splits(settings)
         assert found.vocabulary.tokens == plain.vocabulary.tokens
@@ -109,7 +109,7 @@ def test_another_text_or_cleaning_is_not_mistaken_for_it(root):
 
 def test_characters_and_small_texts_are_not_kept(root, monkeypatch):
     read_or_tokenize(TEXT, Level.character, Cleaning.none, root)
-    monkeypatch.setattr(token_cache, "WORTH_KEEPING", len(TEXT) + 1)
+    monkeypatch.setattr(token_cache, "MIN_CACHED_CHARACTERS", len(TEXT) + 1)
     in_words(root)
     assert kept(root) == []
 

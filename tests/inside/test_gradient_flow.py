@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from lstm_lm.config import Cell, CoreName, ModelConfig
 from lstm_lm.data.generated import Floor
 from lstm_lm.data.splits import Split
-from lstm_lm.inside.gradient_flow import gradient_flow, places_to_flow_from
+from lstm_lm.inside.gradient_flow import gradient_flow, gradient_flow_windows
 from lstm_lm.model.core import detach
 from lstm_lm.model.language_model import LanguageModel
 
@@ -93,25 +93,25 @@ def split_of(size, remembered=None, begins_every=40):
 
 
 def test_places_are_spread_over_the_text():
-    inputs, targets = places_to_flow_from(split_of(1000))
+    inputs, targets = gradient_flow_windows(split_of(1000))
     assert inputs.shape == (100, 16)
     assert targets[0] == 100 and targets[-1] == 999
     assert torch.equal(inputs[-1], targets - 1) and torch.equal(inputs[0], targets - 100)
 
 
 def test_places_are_where_a_generated_text_needs_memory():
-    _, targets = places_to_flow_from(split_of(1000, [50, 200, 300]))
+    _, targets = gradient_flow_windows(split_of(1000, [50, 200, 300]))
     assert targets.tolist() == [200, 300]
-    _, targets = places_to_flow_from(split_of(1000, [50]))  # too early for a hundred steps
+    _, targets = gradient_flow_windows(split_of(1000, [50]))  # too early for a hundred steps
     assert len(targets) == 16
 
 
 def test_what_is_remembered_lies_within_the_steps_back():
-    inputs, targets = places_to_flow_from(split_of(2000, [450, 950, 1450], begins_every=500))
+    inputs, targets = gradient_flow_windows(split_of(2000, [450, 950, 1450], begins_every=500))
     assert targets.tolist() == [450, 950, 1450]
     assert inputs[0].tolist() == [0, 500, 1000]  # where the strings begin
 
 
 def test_a_short_text_gives_fewer_steps():
-    inputs, targets = places_to_flow_from(split_of(3))
+    inputs, targets = gradient_flow_windows(split_of(3))
     assert inputs.tolist() == [[0], [1]] and targets.tolist() == [2]

@@ -2,12 +2,12 @@ import torch
 
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.inside.readable import (
-    as_read,
     features,
     inside_brackets,
     inside_quotes,
     position_in_line,
     position_in_word,
+    readable_tokens,
     readable_units,
 )
 
@@ -61,4 +61,4 @@ def test_a_unit_is_named_once():
 
 
 def test_lines_end_and_what_is_unknown_can_be_seen():
-    assert as_read(Vocabulary(["<unk>", "<eos>", "a"]), [0, 1, 2]) == ["\ufffd", "\n", "a"]
+    assert readable_tokens(Vocabulary(["<unk>", "<eos>", "a"]), [0, 1, 2]) == ["\ufffd", "\n", "a"]

@@ -19,7 +19,7 @@ from lstm_lm.experiment import train
 from lstm_lm.machine import Bfloat16
 from lstm_lm.model.fused import kernels
 from lstm_lm.model.fused.kernels import backend_here, kernels_of
-from lstm_lm.resume import resume, train_or_go_on
+from lstm_lm.resume import resume, resume_or_train
 from lstm_lm.saved.load_model import restore
 from lstm_lm.saved.run_folder import RunFolder
 
@@ -47,7 +47,7 @@ def bfloat16(monkeypatch):
 
     def is_native(answer):
         told = Bfloat16(answer, "it is known")
-        monkeypatch.setattr(machine, "bfloat16_of", lambda device, apart=False: told)
+        monkeypatch.setattr(machine, "bfloat16_support", lambda device, apart=False: told)
 
     return is_native
 
@@ -97,10 +97,10 @@ def test_a_precision_that_is_not_native_is_refused_before_anything_is_written(
 def test_auto_on_resume_is_what_the_run_has(bfloat16, small_run, tmp_path):
     bfloat16(False)
     config = small_run("device.precision=auto", *SHORT)
-    train_or_go_on(config, tmp_path)
+    resume_or_train(config, tmp_path)
     bfloat16(True)
     config.training.steps = 3
-    assert train_or_go_on(config, tmp_path)["steps"] == 3
+    assert resume_or_train(config, tmp_path)["steps"] == 3
     assert precisions(tmp_path) == ("32-true", "32-true")
     resume(tmp_path, {"device.precision": "64-true", "training.steps": 4})
     resume(tmp_path, {"device.precision": "auto", "model.backend": "auto", "training.steps": 5})

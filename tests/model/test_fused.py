@@ -14,7 +14,7 @@ from lstm_lm.model import products
 from lstm_lm.model.core import HiddenState, LSTMState
 from lstm_lm.model.fused.cores import FusedGRU, FusedLSTM, FusedRNN
 from lstm_lm.model.fused.cpp_build import compiler
-from lstm_lm.model.fused.kernels import backend_here, refuse_impossible
+from lstm_lm.model.fused.kernels import backend_here, check_backend
 from lstm_lm.model.language_model import LanguageModel
 
 CELLS = {
@@ -302,7 +302,7 @@ def test_without_onednn_the_results_are_the_same(cell, monkeypatch):
 
 def test_compiled_kernels_are_refused_on_a_gpu():
     with pytest.raises(SettingsError, match="model.backend=cpp runs on a CPU only, not on cuda"):
-        refuse_impossible(Backend.cpp, torch.device("cuda"))
+        check_backend(Backend.cpp, torch.device("cuda"))
 
 
 @pytest.mark.skipif(shutil.which(compiler()) is None, reason="needs a C++ compiler")

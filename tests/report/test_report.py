@@ -12,7 +12,7 @@ import yaml
 from lstm_lm.errors import SettingsError
 from lstm_lm.report.report import write_report
 from lstm_lm.report.summary import print_summary
-from lstm_lm.saved.fingerprint import what_is_trained
+from lstm_lm.saved.fingerprint import trained_settings
 from lstm_lm.saved.results import read_results
 from lstm_lm.saved.run_folder import RunFolder
 
@@ -213,7 +213,7 @@ def test_what_changes_nothing_is_only_in_the_table_for_programs(make_run, tmp_pa
 def test_all_that_is_trained_can_set_runs_apart(make_run, tmp_path):
     run = make_run(tmp_path / "a", best=2.0)
     results = read_results([run])
-    assert set(what_is_trained(RunFolder(run).read_config())) < set(results[0].settings)
+    assert set(trained_settings(RunFolder(run).read_config())) < set(results[0].settings)
 
 
 def test_a_table_that_is_not_at_a_terminal_is_whole(sweep, capsys, monkeypatch):

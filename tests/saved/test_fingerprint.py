@@ -4,8 +4,8 @@ import pytest
 
 from lstm_lm.config import DataConfig, ModelConfig, RunConfig
 from lstm_lm.errors import SettingsError
-from lstm_lm.resume import refuse_another_run
-from lstm_lm.saved.fingerprint import fingerprint, what_is_trained
+from lstm_lm.resume import check_same_run
+from lstm_lm.saved.fingerprint import fingerprint, trained_settings
 from lstm_lm.saved.run_folder import RunFolder
 
 
@@ -32,7 +32,7 @@ def test_without_any_it_is_as_it_always_was():
     ],
 )
 def test_what_only_watches_makes_no_other_run(same, compose):
-    assert what_is_trained(compose(same)) == what_is_trained(compose())
+    assert trained_settings(compose(same)) == trained_settings(compose())
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,6 @@ def test_a_resumed_run_names_what_would_make_it_another(compose, tmp_path):
         ("callbacks=weight_averaging", "callbacks.weight_averaging.decay from unset to 0.999"),
     ):
         with pytest.raises(SettingsError, match=named):
-            refuse_another_run(folder, before, compose(typed), summary)
+            check_same_run(folder, before, compose(typed), summary)
     extended = compose("trainer.accumulate_grad_batches=2", "callbacks=early_stopping")
-    refuse_another_run(folder, before, extended, summary)
+    check_same_run(folder, before, extended, summary)

@@ -7,9 +7,9 @@ from lstm_lm import machine
 from lstm_lm.errors import SettingsError
 from lstm_lm.experiment import train
 from lstm_lm.machine import Bfloat16
-from lstm_lm.saved.run_folder import config_of
+from lstm_lm.saved.run_folder import config_from_settings
 from lstm_lm.saved.sweep_folder import SweepFolder
-from lstm_lm.sweep.plan import fingerprints, known_sweep, plan, settle_all
+from lstm_lm.sweep.plan import fingerprints, load_sweep, plan, resolve_auto_all
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def plan_sweep(tiny_run, tmp_path):
 
     def plan_grid(*jobs, threads=1, gpus=()):
         overrides = [job.split() for job in jobs]
-        known = known_sweep(folder).jobs
-        configs = settle_all([tiny_run(*job) for job in overrides], gpus, known)
+        known = load_sweep(folder).jobs
+        configs = resolve_auto_all([tiny_run(*job) for job in overrides], gpus, known)
         sweep, wanted = plan(folder, configs, fingerprints(configs), overrides, threads)
         folder.write(sweep)
         return sweep, wanted
@@ -87,11 +87,11 @@ def has_bfloat16(monkeypatch):
     """Say which devices compute bfloat16 natively."""
 
     def only(*devices):
-        def bfloat16_of(device, apart):
+        def bfloat16_support(device, apart):
             assert apart or device == "cpu"
             return Bfloat16(device in devices, "that is known")
 
-        monkeypatch.setattr(machine, "bfloat16_of", bfloat16_of)
+        monkeypatch.setattr(machine, "bfloat16_support", bfloat16_support)
 
     return only
 
@@ -157,7 +157,7 @@ def test_a_lost_record_knows_its_jobs_whose_settings_were_auto(plan_sweep, has_b
     settings = "device.precision=auto model.core=fused"
     _, (job,) = plan_sweep(settings)
     assert job.settings["model.backend"] in ("cpp", "torch")
-    train(config_of(job.settings | {"training.steps": 2}), tmp_path / "sweep" / job.name)
+    train(config_from_settings(job.settings | {"training.steps": 2}), tmp_path / "sweep" / job.name)
     SweepFolder(tmp_path / "sweep").file.unlink()
     _, (again,) = plan_sweep(settings)
     assert (again.number, again.status) == (job.number, "completed")
@@ -168,7 +168,7 @@ def test_a_lost_record_is_made_again_from_the_folders_of_its_runs(content, plan_
     _, (job, _) = plan_sweep("seed=1", "seed=2")
     folder = SweepFolder(tmp_path / "sweep")
     (tmp_path / "sweep/003_seed5").mkdir()  # which never came to be a run
-    config = config_of(job.settings | {"training.steps": 2})
+    config = config_from_settings(job.settings | {"training.steps": 2})
     train(config, tmp_path / "sweep" / job.name)
     folder.file.unlink() if content is None else folder.file.write_text(content)
     _, jobs = plan_sweep("seed=2", "seed=1")
@@ -193,7 +193,7 @@ def test_a_run_that_starts_from_another_has_the_fingerprint_that_it_is_planned_w
 ):
     train(tiny_run(), tmp_path / "source")
     settings = tiny_run(f"init_from={tmp_path}/source", "seed=3"), tiny_run("seed=3")
-    configs = settle_all(settings, [])
+    configs = resolve_auto_all(settings, [])
     planned, other = fingerprints(configs)
     assert planned == train(configs[0], tmp_path / "run")["fingerprint"]
     assert planned != other
@@ -218,8 +218,8 @@ def test_callbacks_and_the_trainers_arguments_make_jobs_apart(plan_sweep):
 def test_a_job_is_begun_with_all_that_was_recorded(plan_sweep):
     name = "gradient_accumulation_schedule"
     _, (job, _) = plan_sweep(f"callbacks={name} logger=[csv,tensorboard]", "seed=9")
-    assert config_of(job.settings).callbacks[name]["scheduling"] == {"0": 1, "4": 2}
-    assert list(config_of(job.settings).logger) == ["csv", "tensorboard"]
+    assert config_from_settings(job.settings).callbacks[name]["scheduling"] == {"0": 1, "4": 2}
+    assert list(config_from_settings(job.settings).logger) == ["csv", "tensorboard"]
 
 
 def test_auto_is_kept_for_the_same_callbacks_alone(plan_sweep, has_bfloat16):

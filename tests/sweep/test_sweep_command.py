@@ -127,7 +127,7 @@ def test_a_sweep_that_is_done_can_be_widened_and_made_longer(sweep_command, tmp_
 def test_a_second_sweep_in_the_same_folder_is_refused(sweep_command, tmp_path):
     from lstm_lm.saved.sweep_folder import SweepFolder
 
-    with SweepFolder(tmp_path / "sweep").held():
+    with SweepFolder(tmp_path / "sweep").locked():
         code, _, errors = sweep_command("seed=1,2")
     assert (code, errors) == (2, "error: another process is running this sweep: sweep\n")
 

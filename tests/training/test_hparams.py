@@ -12,7 +12,7 @@ from lstm_lm.errors import Diverged, Stopped
 from lstm_lm.experiment import train
 from lstm_lm.resume import resume
 from lstm_lm.saved.event_files import read_events
-from lstm_lm.saved.fingerprint import what_is_trained
+from lstm_lm.saved.fingerprint import trained_settings
 from lstm_lm.training.module import LanguageModelModule
 
 START, END = metadata.SESSION_START_INFO_TAG, metadata.SESSION_END_INFO_TAG
@@ -63,7 +63,7 @@ def test_a_row_has_all_that_is_trained_and_the_device(tiny_run, tmp_path):
     events = read(tmp_path)
     settings = start_of(events).hparams
     device = flatten({"device": dataclasses.asdict(config.device)})
-    assert set(settings) == {*what_is_trained(config), *device, "model.backend"}
+    assert set(settings) == {*trained_settings(config), *device, "model.backend"}
     assert settings["model.dropout"].number_value == 0.25
     assert settings["model.hidden_size"].number_value == 16
     assert settings["model.second_bias"].string_value == "True"

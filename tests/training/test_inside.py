@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lstm_lm.errors import Diverged
 from lstm_lm.evaluation import split_of_run
 from lstm_lm.experiment import train
-from lstm_lm.inside.gradient_flow import gradient_flow, places_to_flow_from
+from lstm_lm.inside.gradient_flow import gradient_flow, gradient_flow_windows
 from lstm_lm.inside.trace import trace
 from lstm_lm.resume import resume
 from lstm_lm.saved.checkpoint_file import load_checkpoint
@@ -79,7 +79,7 @@ def test_the_last_look_is_of_the_final_weights(tiny_run, tmp_path):
         if limit <= 0.5 + 1e-9
     )
     assert below == int((gate < 0.5).sum())
-    flow = gradient_flow(run.model, *places_to_flow_from(validation))
+    flow = gradient_flow(run.model, *gradient_flow_windows(validation))
     for name, norms in flow.items():
         points = events.Scalars(f"gradient_flow/end {name}")
         assert [point.step for point in points] == list(range(len(norms)))

@@ -16,7 +16,7 @@ from lstm_lm.experiment import train
 from lstm_lm.resume import resume
 from lstm_lm.saved.checkpoint_file import load_checkpoint, save_checkpoint
 from lstm_lm.training.module import LanguageModelModule, as_batch
-from lstm_lm.training.trainer import leave_out_empty_hooks
+from lstm_lm.training.trainer import disable_empty_hooks
 
 STOPS_AT_ONCE = (
     "callbacks=early_stopping",
@@ -93,7 +93,7 @@ def test_a_strangers_config_does_not_say_where_to_write(tiny_run, tmp_path):
 def test_hooks_that_a_callback_was_given_are_called(data, tmp_path):
     seen = []
     callback = LambdaCallback(on_train_batch_end=lambda *_: seen.append(1))
-    leave_out_empty_hooks([callback])
+    disable_empty_hooks([callback])
     assert callback.on_before_backward is None
     trainer = trainer_in(tmp_path, callbacks=[callback], max_steps=3)
     trainer.fit(small_module(data), data)

@@ -19,10 +19,10 @@ from torch.testing import assert_close
 from lstm_lm.config import DeviceConfig
 from lstm_lm.errors import SettingsError
 from lstm_lm.experiment import train
-from lstm_lm.process import forget_what_is_no_number
+from lstm_lm.process import drop_malformed_rank_variables
 from lstm_lm.resume import resume
 from lstm_lm.saved.checkpoint_file import load_checkpoint
-from lstm_lm.training.process_group import environment_of, local_rank_of, rank_of
+from lstm_lm.training.process_group import cluster_environment, local_rank_of, rank_of
 
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
 SMALL = [
@@ -257,7 +257,7 @@ def test_slurm_says_which_rank_a_process_is(monkeypatch):
     for name, value in slurm.items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
     config = DeviceConfig(devices=4, nodes=2)
-    environment = environment_of(config)
+    environment = cluster_environment(config)
     assert isinstance(environment, SLURMEnvironment) and not environment.auto_requeue
     assert rank_of(config) == 5
     assert rank_of(DeviceConfig()) == 0  # a run of its own in each task
@@ -265,7 +265,7 @@ def test_slurm_says_which_rank_a_process_is(monkeypatch):
         rank_of(DeviceConfig(devices=2))
     monkeypatch.setenv("SLURM_PROCID", "fifth")
     monkeypatch.delenv("SLURM_NODEID")
-    forget_what_is_no_number()
+    drop_malformed_rank_variables()
     with pytest.raises(SettingsError, match="=8 says .* without SLURM_PROCID, SLURM_NODEID"):
         rank_of(config)
 
@@ -293,7 +293,7 @@ def test_one_process_among_those_of_a_scheduler_trains_alone(
     for name, value in variables(SCHEDULERS[scheduler]).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(rank_zero_only, "rank", 3)  # as Lightning reads it when it is imported
-    forget_what_is_no_number()
+    drop_malformed_rank_variables()
     assert train(tiny_run("training.epochs=1"), tmp_path / "run")["status"] == "completed"
     assert list(tmp_path.glob("run/events.out.tfevents.*"))
     assert resume(tmp_path / "run", {"training.epochs": 2})["epochs"] == 2
@@ -316,7 +316,7 @@ def test_processes_of_which_some_are_missing_are_refused(tiny_run, tmp_path, mon
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.delenv("LOCAL_RANK")
-    assert isinstance(environment_of(DeviceConfig(nodes=2)), KubeflowEnvironment)
+    assert isinstance(cluster_environment(DeviceConfig(nodes=2)), KubeflowEnvironment)
     assert (rank_of(DeviceConfig(nodes=2)), local_rank_of(DeviceConfig(nodes=2))) == (1, 0)
 
 
@@ -331,7 +331,7 @@ def test_what_is_no_number_is_left_out(monkeypatch, caplog):
     monkeypatch.setenv("RANK", "first")
     monkeypatch.setenv("LOCAL_RANK", "")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    forget_what_is_no_number()
+    drop_malformed_rank_variables()
     assert "RANK=first in the environment is no number" in caplog.text
     assert "RANK" not in os.environ and "LOCAL_RANK" not in os.environ
     assert os.environ["WORLD_SIZE"] == "2"

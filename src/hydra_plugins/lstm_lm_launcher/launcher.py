@@ -20,15 +20,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lstm_lm import process
 from lstm_lm.command_line.settings import (
     ONE_RUN,
-    as_setting,
+    check_main_config,
+    check_no_sweep,
     outcome,
-    refuse_other_files,
-    refuse_sweep,
+    quoted_setting,
     run_config,
 )
 from lstm_lm.config import RunConfig, require_not_negative, require_positive
 from lstm_lm.errors import SettingsError
-from lstm_lm.process import refuse_defaults_of_environment
+from lstm_lm.process import check_environment
 
 log = logging.getLogger("lstm_lm.launcher")  # scripts/train.py shows the logs of lstm_lm
 
@@ -49,7 +49,7 @@ ConfigStore.instance().store(
 class LocalLauncher(Launcher):
     # Set by a sweeper that searches.
     searched: Sequence[str] = ()  # settings in all folder names, even if they do not differ
-    more_to_come = False  # True: more jobs follow this call, so the report can wait
+    has_more_jobs = False  # True: more jobs follow this call, so the report can wait
 
     def __init__(self, jobs: int | None, jobs_per_gpu: int, retries: int) -> None:
         self.jobs, self.jobs_per_gpu, self.retries = jobs, jobs_per_gpu, retries
@@ -78,12 +78,12 @@ class LocalLauncher(Launcher):
             configs,
             job_overrides,
             sweep_dir,
-            to_go_on=command_to_go_on(sweep_dir),
+            resume_command=resume_command_of(sweep_dir),
             jobs_at_once=self.jobs,
             jobs_per_gpu=self.jobs_per_gpu,
             retries=self.retries,
             searched=self.searched,
-            more_to_come=self.more_to_come,
+            has_more_jobs=self.has_more_jobs,
         )
         outcome.all_completed &= None not in losses
         return [
@@ -114,12 +114,12 @@ class LocalLauncher(Launcher):
                 "hydra.sweeper.max_batch_size would check only some jobs before the first one "
                 "starts: leave it out; hydra.launcher.jobs sets how many run at once"
             )
-        refuse_other_files(self.config.hydra)
-        refuse_defaults_of_environment()
+        check_main_config(self.config.hydra)
+        check_environment()
 
     def compose(self, overrides: Sequence[str]) -> RunConfig:
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        refuse_sweep(composed.hydra.sweeper, overrides)
+        check_no_sweep(composed.hydra.sweeper, overrides)
         with open_dict(composed):
             del composed["hydra"]
         OmegaConf.set_struct(composed, True)
@@ -134,6 +134,7 @@ class LocalLauncher(Launcher):
         return config
 
 
-def command_to_go_on(sweep_dir: Path) -> str:
+def resume_command_of(sweep_dir: Path) -> str:
     typed = [word for word in sys.argv[1:] if not word.startswith("hydra.sweep.dir=")]
-    return f"{process.train_command} {shlex.join(typed)} {as_setting('hydra.sweep.dir', sweep_dir)}"
+    folder = quoted_setting("hydra.sweep.dir", sweep_dir)
+    return f"{process.train_command} {shlex.join(typed)} {folder}"

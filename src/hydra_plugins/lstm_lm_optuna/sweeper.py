@@ -76,18 +76,18 @@ class OptunaSweeper(Sweeper):
         batch = [trial for trial in known if not trial.state.is_finished()]
         asked, wanted = len(known), max(len(known), self.settings.trials)
         if ended:  # only the failed ones run again
-            self.launch(ended, typed, more_to_come=len(ended) < wanted)
+            self.launch(ended, typed, has_more_jobs=len(ended) < wanted)
         while batch or asked < wanted:
             while asked < wanted and (not batch or asked % self.settings.at_once):
                 batch.append(self.study.ask())
                 asked += 1
-            self.launch(batch, typed, more_to_come=asked < wanted)
+            self.launch(batch, typed, has_more_jobs=asked < wanted)
             batch = []
 
-    def launch(self, batch: list[Any], typed: dict[str, str], more_to_come: bool) -> None:
+    def launch(self, batch: list[Any], typed: dict[str, str], has_more_jobs: bool) -> None:
         log.info("search  trials %s", ", ".join(str(trial.number) for trial in batch))
         drawn = [{key: f"{key}={value}" for key, value in t.params.items()} for t in batch]
-        self.launcher.searched, self.launcher.more_to_come = list(drawn[0]), more_to_come
+        self.launcher.searched, self.launcher.has_more_jobs = list(drawn[0]), has_more_jobs
         jobs = [list((typed | of_trial).values()) for of_trial in drawn]
         try:
             results = self.launcher.launch(jobs, initial_job_idx=batch[0].number)

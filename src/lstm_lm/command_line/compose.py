@@ -21,11 +21,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from lstm_lm.command_line.settings import (
-    explain,
-    refuse_unknown_settings,
+    check_settings_exist,
+    explain_typed,
+    explicit_settings,
     register,
     run_config,
-    typed_settings,
 )
 from lstm_lm.config import ComposedConfig, RunConfig, settings_of
 from lstm_lm.errors import SettingsError
@@ -50,7 +50,7 @@ def compose(overrides: Sequence[str] = ()) -> ComposedConfig:
         return ComposedConfig(**vars(run_config(config, overrides)), output=folder)
 
 
-def compose_changes(overrides: Sequence[str], before: RunConfig) -> dict[str, Any]:
+def compose_resume(overrides: Sequence[str], before: RunConfig) -> dict[str, Any]:
     """The changed settings of a resume, by their dotted names, without defaults.
 
     Args:
@@ -62,8 +62,8 @@ def compose_changes(overrides: Sequence[str], before: RunConfig) -> dict[str, An
     with composed(overrides) as (config, folder):
         if config.resume is not None or folder is not None:
             raise SettingsError("a run resumes in its folder: leave out resume and hydra.run.dir")
-        refuse_unknown_settings(config)
-        return typed_settings(overrides, settings_of(before))
+        check_settings_exist(config)
+        return explicit_settings(overrides, settings_of(before))
 
 
 @contextlib.contextmanager
@@ -88,7 +88,7 @@ def composed(overrides: Sequence[str]) -> Iterator[tuple[DictConfig, str | None]
     except SettingsError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise SettingsError(explain(error)) from error
+        raise SettingsError(explain_typed(error)) from error
 
 
 @contextlib.contextmanager

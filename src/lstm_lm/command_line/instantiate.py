@@ -27,11 +27,19 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger
 from lstm_lm.command_line.settings import nearest
 from lstm_lm.config import Accelerator, RunConfig, as_text, flatten
 from lstm_lm.errors import SettingsError
-from lstm_lm.lightning_parts import TARGET, is_trusted, refuse_missing_packages
+from lstm_lm.lightning_parts import TARGET, check_packages, is_trusted
 from lstm_lm.training.metrics import METRICS
 
 # Arguments that set where data is written or sent to; a stranger must not decide that.
-PLACES = {"artifact_location", "dir", "dirpath", "log_dir", "root_dir", "save_dir", "tracking_uri"}
+OUTPUT_ARGUMENTS = {
+    "artifact_location",
+    "dir",
+    "dirpath",
+    "log_dir",
+    "root_dir",
+    "save_dir",
+    "tracking_uri",
+}
 # Their decisions are not in a checkpoint.
 INEXACT = StochasticWeightAveraging, LearningRateFinder, BatchSizeFinder
 
@@ -85,7 +93,7 @@ def build_callbacks(config: RunConfig, folder: Path, typed: Collection[str]) -> 
     callbacks = []
     for key, entry in config.callbacks.items():
         name = f"callbacks.{key}"
-        refuse_missing_packages(name, entry, on_cpu=not has_gpu)
+        check_packages(name, entry, on_cpu=not has_gpu)
         callback = build(name, entry, Callback, typed)
         if isinstance(callback, OnExceptionCheckpoint):
             raise SettingsError(
@@ -93,23 +101,23 @@ def build_callbacks(config: RunConfig, folder: Path, typed: Collection[str]) -> 
                 "leave it out, because a run saves by itself; see checkpoint.every_minutes"
             )
         if isinstance(callback, ModelCheckpoint):
-            keep_apart(name, callback, folder)
+            separate_checkpoints(name, callback, folder)
         if isinstance(callback, INEXACT):
             log.warning("warning: with %s a resumed run does not end with the same bits", name)
         if isinstance(callback, (EarlyStopping, ModelCheckpoint)):
-            refuse_unknown_metric(name, callback.monitor, config.callbacks)
+            check_metric(name, callback.monitor, config.callbacks)
         callbacks.append(callback)
     return callbacks
 
 
-def refuse_unknown_metric(name: str, metric: str | None, entries: dict[str, Any]) -> None:
+def check_metric(name: str, metric: str | None, entries: dict[str, Any]) -> None:
     """Raise SettingsError now, not after an epoch, if a callback monitors an unknown metric."""
     all_known = all(is_trusted(entry) for entry in entries.values())  # others may log their own
     if metric is not None and all_known and metric not in METRICS:
         raise SettingsError(f"{name}.monitor={metric} is not a metric: {nearest(metric, METRICS)}")
 
 
-def keep_apart(name: str, callback: ModelCheckpoint, folder: Path) -> None:
+def separate_checkpoints(name: str, callback: ModelCheckpoint, folder: Path) -> None:
     """Keep a user's checkpoints apart from the run's own, from which it resumes.
 
     Raises:
@@ -137,14 +145,16 @@ def build(
             f"({entry[TARGET]}), or calls it in an unusual way: if you trust it, type "
             f"{group}={choice} again"
         )
-    if not is_typed and (given := PLACES & {key for key, value in entry.items() if value}):
+    if not is_typed and (
+        given := OUTPUT_ARGUMENTS & {key for key, value in entry.items() if value}
+    ):
         group, _, choice = name.partition(".")
         raise SettingsError(
             f"{name}.{min(given)} in the run's config.yaml sets where data is written or sent to: "
             f"if you trust it, type {group}={choice} with it again"
         )
-    refuse_missing_packages(name, entry, on_cpu=False)
-    arguments = with_numbers({key: value for key, value in entry.items() if key != TARGET})
+    check_packages(name, entry, on_cpu=False)
+    arguments = with_integer_keys({key: value for key, value in entry.items() if key != TARGET})
     try:
         found = find(entry[TARGET])
         is_right = isinstance(found, type) and issubclass(found, kind)
@@ -179,13 +189,14 @@ def takes(function: Any, argument: str) -> bool:
     return callable(function) and argument in inspect.signature(function).parameters
 
 
-def with_numbers(value: Any) -> Any:
+def with_integer_keys(value: Any) -> Any:
     """The value with integer keys restored; settings keep them as text."""
     if isinstance(value, dict):
         return {
-            int(key) if key.isdecimal() else key: with_numbers(item) for key, item in value.items()
+            int(key) if key.isdecimal() else key: with_integer_keys(item)
+            for key, item in value.items()
         }
-    return [with_numbers(item) for item in value] if isinstance(value, list) else value
+    return [with_integer_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def reason(error: BaseException) -> str:

@@ -28,9 +28,9 @@ from lstm_lm.config import (
     settings_of,
 )
 from lstm_lm.errors import SettingsError
-from lstm_lm.lightning_parts import names, passed_on, refuse_missing_packages
+from lstm_lm.lightning_parts import allowed_trainer_arguments, check_packages, names
 
-LIGHTNINGS = "logger", "callbacks"  # groups with entries of Lightning's
+LIGHTNING_GROUPS = "logger", "callbacks"  # groups with entries of Lightning's
 # Settings of the previous version, and what to do instead.
 REMOVED = {
     "data.reserved_tokens": "leave it out, because no text ever contained such tokens",
@@ -38,7 +38,7 @@ REMOVED = {
     "optimizer.plateau_patience": "choose optimizer.schedule=linear or cosine",
 }
 MAIN, ONLY_TYPED = "train", "only_what_is_typed"  # names of configs
-GROUPS = "data", "device", *LIGHTNINGS, "sweep", "experiment", "debug"
+GROUPS = "data", "device", *LIGHTNING_GROUPS, "sweep", "experiment", "debug"
 
 ONE_RUN = (
     "resume= resumes one run: leave out -m; to resume a sweep, type its command again with "
@@ -64,7 +64,7 @@ def register() -> None:
     nothing_chosen = [{group: None} for group in GROUPS]
     only_typed = OmegaConf.create({"defaults": ["_self_", *nothing_chosen]})
     for name in setting_names():
-        OmegaConf.update(only_typed, name, {} if name in LIGHTNINGS else MISSING)
+        OmegaConf.update(only_typed, name, {} if name in LIGHTNING_GROUPS else MISSING)
     store.store(ONLY_TYPED, only_typed)
 
 
@@ -87,12 +87,12 @@ def run_config(
     Raises:
         SettingsError: if a setting does not exist or is out of range.
     """
-    refuse_unknown_settings(composed)
+    check_settings_exist(composed)
     for key in OmegaConf.missing_keys(composed):
         if not key.startswith("trainer."):
             raise SettingsError(f"{key} has no value: ??? is not one")
     if config_name != MAIN:
-        typed = typed_settings(overrides, flat(composed))
+        typed = explicit_settings(overrides, flat(composed))
         if typed.get("data.text", TextName.file) != TextName.file:
             composed.data.path = None  # the file's path belongs to another text
         for key, value in typed.items():
@@ -103,21 +103,21 @@ def run_config(
         folder = RunFolder(Path(composed.init_from))
         # The source's backend was chosen for its machine.
         source = settings_of(folder.read_config({"model.backend": Backend.auto}).model, "model.")
-        said = typed_settings(overrides, flat(composed) | source, config_name)
+        said = explicit_settings(overrides, flat(composed) | source, config_name)
         of_model = {key: value for key, value in said.items() if key.startswith("model.")}
         composed.model = OmegaConf.structured(folder.read_config(of_model).model)
     values = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     values["trainer"] = {n: value for n, value in values["trainer"].items() if value != MISSING}
     config = OmegaConf.merge(OmegaConf.structured(RunConfig), as_text(values))
     checked = cast(RunConfig, OmegaConf.to_object(config))
-    for group in LIGHTNINGS:
+    for group in LIGHTNING_GROUPS:
         for name, entry in getattr(checked, group).items():
             on_cpu = checked.device.accelerator is Accelerator.cpu
-            refuse_missing_packages(f"{group}.{name}", entry, on_cpu)
+            check_packages(f"{group}.{name}", entry, on_cpu)
     return checked
 
 
-def typed_settings(
+def explicit_settings(
     overrides: Sequence[str], known: Mapping[str, Any], config_name: str = MAIN
 ) -> dict[str, Any]:
     """The typed settings alone, groups included, without any default.
@@ -128,7 +128,7 @@ def typed_settings(
         known: all settings by their dotted names; typed values may refer to them.
         config_name: another main file than the usual one; its settings count as typed, too.
     """
-    name = ONLY_TYPED if config_name == MAIN else only_said_in(config_name)
+    name = ONLY_TYPED if config_name == MAIN else register_explicit_config(config_name)
     composed = hydra.compose(name, list(overrides), return_hydra_config=True)
     chosen = composed.hydra.runtime.choices
     with open_dict(composed):
@@ -139,14 +139,14 @@ def typed_settings(
         if unresolved.get(key) == MISSING:
             change(composed, key, value)
     typed = {key: value for key, value in flat(composed).items() if key in is_typed}
-    for group in LIGHTNINGS:
+    for group in LIGHTNING_GROUPS:
         if group not in chosen or chosen[group] is not None:  # Hydra records no list of choices
             typed = {k: value for k, value in typed.items() if not k.startswith(f"{group}.")}
             typed[group] = plain(group, OmegaConf.to_container(composed[group], resolve=True))
     return typed
 
 
-def only_said_in(config_name: str, base: Sequence[str] = (ONLY_TYPED,)) -> str:
+def register_explicit_config(config_name: str, base: Sequence[str] = (ONLY_TYPED,)) -> str:
     """Register a config with only what a main file and its bases set, not ours; return its name."""
     sources = GlobalHydra.instance().config_loader().get_sources()
     source = next(source for source in sources if source.is_config(config_name))
@@ -158,13 +158,13 @@ def only_said_in(config_name: str, base: Sequence[str] = (ONLY_TYPED,)) -> str:
         file = entry.lstrip("/") if isinstance(entry, str) else "a group's/file"
         is_main = "/" not in file and any(source.is_config(file) for source in sources)
         if file.removesuffix(".yaml") not in (MAIN, "schema"):
-            defaults.append(only_said_in(file, ()) if is_main else entry)
+            defaults.append(register_explicit_config(file, ()) if is_main else entry)
     name = f"said_in_{Path(config_name).stem}"
     ConfigStore.instance().store(name, {"defaults": defaults, **content})
     return name
 
 
-def refuse_other_files(hydra_config: Any) -> None:
+def check_main_config(hydra_config: Any) -> None:
     """Raise SettingsError if the file named by ``-cn`` lacks the settings of a run."""
     if "data" not in hydra_config.runtime.choices:
         raise SettingsError(
@@ -173,15 +173,15 @@ def refuse_other_files(hydra_config: Any) -> None:
         )
 
 
-def refuse_unknown_settings(composed: DictConfig) -> None:
+def check_settings_exist(composed: DictConfig) -> None:
     """Raise SettingsError for an unknown setting; Hydra accepts any as ``+key=value``."""
     known = set(setting_names())
     for key in flat(composed):
-        if key not in known and key.split(".")[0] not in LIGHTNINGS:
-            raise no_such_setting(key)
+        if key not in known and key.split(".")[0] not in LIGHTNING_GROUPS:
+            raise unknown_setting_error(key)
 
 
-def no_such_setting(key: str) -> SettingsError:
+def unknown_setting_error(key: str) -> SettingsError:
     if key in setting_names():
         return SettingsError(
             f"the file that -cn names has no {key}: its defaults must begin with {MAIN}"
@@ -189,13 +189,13 @@ def no_such_setting(key: str) -> SettingsError:
     if key in REMOVED:
         return SettingsError(f"{key} is no longer a setting: {REMOVED[key]}")
     group, _, entry = key.partition(".")
-    if group in LIGHTNINGS and "." not in entry:
+    if group in LIGHTNING_GROUPS and "." not in entry:
         return SettingsError(f"there is no {key} yet: choose it with {group}={entry}")
-    if group in LIGHTNINGS:
+    if group in LIGHTNING_GROUPS:
         return SettingsError(
             f"there is no setting {key}; +{key}=… passes it to the class, if that accepts it"
         )
-    of_trainer = [f"trainer.{name}" for name in passed_on()]
+    of_trainer = [f"trainer.{name}" for name in allowed_trainer_arguments()]
     others = [name for name in setting_names() if not name.startswith("trainer.")]
     right = of_trainer if key.startswith("trainer.") else [*others, *of_trainer]
     return SettingsError(f"there is no setting {key}; {nearest(key, right)}")
@@ -221,7 +221,7 @@ def flat(group: DictConfig) -> dict[str, Any]:
     return flatten(cast(dict[str, Any], OmegaConf.to_container(group, resolve=True)))
 
 
-def as_setting(key: str, value: object) -> str:
+def quoted_setting(key: str, value: object) -> str:
     """``key=value`` as typed: quoted for the shell and for Hydra, so that the value is text."""
     text = str(value)
     is_plain = re.fullmatch(r"[\w./+-]+", text, re.ASCII)
@@ -232,11 +232,11 @@ def as_setting(key: str, value: object) -> str:
     return shlex.quote(f"{key}='{escaped}'")
 
 
-def explain(error: Exception) -> str:
+def explain_typed(error: Exception) -> str:
     """One line for an error of Hydra's, on the command line and in :func:`lstm_lm.compose`."""
     cause = error.__cause__ or error.__context__  # the latter for an error in a file
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-        return str(no_such_setting(str(cause.full_key)))
+        return str(unknown_setting_error(str(cause.full_key)))
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return f"there is no {group}={choice}; {nearest(choice, list(error.options))}"
@@ -259,7 +259,7 @@ def explain(error: Exception) -> str:
     return f"{key[1]}: {first_line}"
 
 
-def refuse_sweep(sweeper: Any, overrides: Sequence[str]) -> None:
+def check_no_sweep(sweeper: Any, overrides: Sequence[str]) -> None:
     """Raise SettingsError if a job is a sweep itself; only its first job would run.
 
     Args:

@@ -35,7 +35,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     from lstm_lm.evaluation import split_of_file, split_of_run
-    from lstm_lm.files import write_whole  # imports torch; --help must not
+    from lstm_lm.files import write_atomically  # imports torch; --help must not
     from lstm_lm.inside.page import build_page
     from lstm_lm.machine import limit_threads
     from lstm_lm.saved.load_model import restore
@@ -60,7 +60,7 @@ def main() -> None:
         raise SettingsError(f"the text has {len(split.ids):,} tokens: --skip leaves too few")
     output = arguments.output or arguments.run / "inside.html"
     try:
-        write_whole(output, build_page(run, ", ".join(title), ids))
+        write_atomically(output, build_page(run, ", ".join(title), ids))
     except OSError as error:
         raise SettingsError(f"cannot write {output}: {error.strerror}") from error
     print(f"page   {output}")

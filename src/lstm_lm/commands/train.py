@@ -25,21 +25,21 @@ from lstm_lm import process
 from lstm_lm.command_line.compose import conf_folder, register_resolver
 from lstm_lm.command_line.settings import (
     ONE_RUN,
-    as_setting,
-    explain,
+    check_main_config,
+    check_no_sweep,
+    check_settings_exist,
+    explain_typed,
+    explicit_settings,
     outcome,
-    refuse_other_files,
-    refuse_sweep,
-    refuse_unknown_settings,
+    quoted_setting,
     register,
     run_config,
-    typed_settings,
 )
 from lstm_lm.config import settings_of
-from lstm_lm.data.vocabulary import say_unknown
+from lstm_lm.data.vocabulary import describe_unknown
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
 from lstm_lm.files import is_locked
-from lstm_lm.process import STOPPING, complain, printing, run_program, slow_imports
+from lstm_lm.process import STOPPING, print_error, printing, run_program, slow_imports
 
 
 class JobFailed(Exception):
@@ -64,40 +64,40 @@ def train_composed(composed: DictConfig) -> float | None:
     except Stopped:
         for number in STOPPING:  # all is saved, and this process ends
             signal.signal(number, signal.SIG_IGN)
-        say_how_to_go_on(output)
+        print_resume_command(output)
         raise
     except USERS_ERRORS as error:
         code = refuse(error)
         if isinstance(error, RunFailed) and not isinstance(error, Diverged):
-            say_how_to_go_on(output, has_failed=True)
+            print_resume_command(output, has_failed=True)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise JobFailed from error  # another launcher continues with the next job
         raise SystemExit(code) from error
     finally:
-        remove_while_empty(output)  # Hydra has created it, needed or not
+        remove_empty_folders(output)  # Hydra has created it, needed or not
 
 
 def train_or_resume(composed: DictConfig, output: Path) -> dict[str, Any]:
-    refuse_other_files(HydraConfig.get())
+    check_main_config(HydraConfig.get())
     of_sweep = HydraConfig.get().mode is RunMode.MULTIRUN  # and another launcher than ours
     goes_on = composed.resume is not None and check_resume(composed.resume, output)
     typed = cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task))  # unresolved
     config_name = str(HydraConfig.get().job.config_name)
     with slow_imports():  # here, because --help needs no torch
         from lstm_lm.experiment import train
-        from lstm_lm.resume import resume, train_or_go_on
+        from lstm_lm.resume import resume, resume_or_train
         from lstm_lm.saved.run_folder import RunFolder
 
     if goes_on:
-        refuse_unknown_settings(composed)
+        check_settings_exist(composed)
         before = settings_of(RunFolder(output).read_config())
-        changes = typed_settings(typed, before, config_name)
+        changes = explicit_settings(typed, before, config_name)
         changes.pop("resume", None)
         return resume(output, changes)
     if of_sweep:
-        refuse_sweep(HydraConfig.get().sweeper, typed)
+        check_no_sweep(HydraConfig.get().sweeper, typed)
     config = run_config(composed, typed, config_name)
-    return train_or_go_on(config, output) if of_sweep else train(config, output)
+    return resume_or_train(config, output) if of_sweep else train(config, output)
 
 
 def check_resume(resume: str, output: Path) -> bool:
@@ -119,7 +119,7 @@ def refuse(error: Exception) -> int:
     from_hydra = isinstance(error, HydraException)  # some of them are OSErrors, too
     is_plain = isinstance(error, (SettingsError, RunFailed, OSError)) and not from_hydra
     code = 1 if is_plain and not isinstance(error, SettingsError) else 2
-    return complain(error if is_plain else explain(error), code)
+    return print_error(error if is_plain else explain_typed(error), code)
 
 
 def report(summary: dict[str, Any], output: Path) -> None:
@@ -139,7 +139,7 @@ def report(summary: dict[str, Any], output: Path) -> None:
         print(f"{name:12}{summary[f'{key}/perplexity']:>12.4f}{shown:>20}  {weights}")
     if summary["test_is_validation"]:
         print("The validation text doubles as test text.")
-    if unknown := say_unknown(summary):
+    if unknown := describe_unknown(summary):
         print(f"Not in the vocabulary, and counted as <unk>: {unknown}.")
     if summary["text_note"]:
         print(summary["text_note"])
@@ -154,7 +154,7 @@ def report(summary: dict[str, Any], output: Path) -> None:
     print()
 
 
-def forget_if_unused(sweep_dir: Path | None) -> None:
+def remove_unused_sweep_folder(sweep_dir: Path | None) -> None:
     """Remove the files of a sweep that never started."""
     with contextlib.suppress(OSError):
         if sweep_dir is not None and not (sweep_dir / "sweep.json").exists():
@@ -164,10 +164,10 @@ def forget_if_unused(sweep_dir: Path | None) -> None:
                 (sweep_dir / ".optuna.lock").unlink(missing_ok=True)
             if is_locked(sweep_dir / ".lock") is False:
                 (sweep_dir / ".lock").unlink(missing_ok=True)
-            remove_while_empty(sweep_dir)
+            remove_empty_folders(sweep_dir)
 
 
-def remove_while_empty(folder: Path) -> None:
+def remove_empty_folders(folder: Path) -> None:
     """Remove an empty folder and, below the current one, the parents that it leaves empty."""
     with contextlib.suppress(OSError):
         folder.rmdir()
@@ -176,9 +176,9 @@ def remove_while_empty(folder: Path) -> None:
                 parent.rmdir()
 
 
-def say_how_to_go_on(output: Path, has_failed: bool = False) -> None:
+def print_resume_command(output: Path, has_failed: bool = False) -> None:
     resumed = any(word.startswith("resume=") for word in sys.argv)  # perhaps with a longer budget
-    typed = shlex.join(sys.argv[1:]) if resumed else as_setting("resume", output)
+    typed = shlex.join(sys.argv[1:]) if resumed else quoted_setting("resume", output)
     with printing():
         if (output / "config.yaml").exists():
             print(f"to resume    {process.train_command} {typed}")
@@ -224,9 +224,9 @@ def main() -> int:
     except OSError as error:
         if error.filename is None:
             raise  # from what Hydra prints
-        return complain(f"cannot write to {error.filename}: {error.strerror}", 2)
+        return print_error(f"cannot write to {error.filename}: {error.strerror}", 2)
     finally:
-        forget_if_unused(outcome.sweep_dir)
+        remove_unused_sweep_folder(outcome.sweep_dir)
         with printing():  # flushes the log lines
             pass
     return 0 if outcome.all_completed else 1

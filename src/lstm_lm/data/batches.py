@@ -139,7 +139,7 @@ class EvaluationBatches:
         world_size: int = 1,
     ) -> None:
         rows = min(rows, len(ids) - 1)
-        share = rows_of_rank(rows, rank, world_size) if rows >= world_size else EVERY
+        share = rank_rows(rows, rank, world_size) if rows >= world_size else EVERY
         self.inputs, self.targets = (every[:, share] for every in as_rows(ids, rows))
         self.num_steps = evaluation_steps(-(-rows // world_size), vocabulary_size)
 
@@ -153,7 +153,7 @@ class EvaluationBatches:
             yield Batch(inputs.long(), targets.long(), continues=number > 0)
 
 
-def rows_of_rank(total: int, rank: int, world_size: int) -> slice:
+def rank_rows(total: int, rank: int, world_size: int) -> slice:
     """The rows that a rank computes; can be none if there are fewer rows than ranks."""
     return slice(rank * total // world_size, (rank + 1) * total // world_size)
 

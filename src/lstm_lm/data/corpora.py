@@ -27,7 +27,7 @@ from lstm_lm.data.generated import Floor, generate_text
 from lstm_lm.data.held_out import sizes
 from lstm_lm.errors import SettingsError
 from lstm_lm.files import read_regular
-from lstm_lm.machine import in_units, memory
+from lstm_lm.machine import format_bytes, memory
 
 TIME_MACHINE = KnownFile(
     "timemachine.txt",
@@ -75,7 +75,7 @@ MARKS = {  # longer ones first: that of UTF-32 LE begins with that of UTF-16 LE
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 # With redirected input these may be a regular file now, but not in the next run.
-GONE_AFTERWARDS = "/dev/stdin", "/dev/fd/", "/proc/"
+TRANSIENT_PATHS = "/dev/stdin", "/dev/fd/", "/proc/"
 REMEDIES = {
     errno.ENXIO: "save the text as a file first",
     errno.ENOMEM: "use a part of it, for example the output of head -c 1G",
@@ -157,7 +157,7 @@ def own_file(path: str, known_sha256: str | None) -> Corpus:
 
     Runs of version 0.2.0 and before trained on the mark, too; their checksum covers all bytes.
     """
-    if any(link.startswith(GONE_AFTERWARDS) for link in with_links(path)):
+    if any(link.startswith(TRANSIENT_PATHS) for link in follow_links(path)):
         raise SettingsError(f"{path} is another text in the next run: {REMEDIES[errno.ENXIO]}")
     content = read_file(path)
     has_mark = content.startswith(codecs.BOM_UTF8)
@@ -166,7 +166,7 @@ def own_file(path: str, known_sha256: str | None) -> Corpus:
     return one_piece(content, path)
 
 
-def with_links(path: str) -> Iterator[str]:
+def follow_links(path: str) -> Iterator[str]:
     """The path, and the target of each symbolic link on the way."""
     for _ in range(40):  # Linux follows no more
         path = os.path.abspath(os.path.expanduser(path))
@@ -227,11 +227,11 @@ def decode(content: bytes, name: str) -> str:
             f"{name} is not UTF-8: {found}; convert it, for example with iconv {source}-t UTF-8"
         ) from error
     except MemoryError as error:
-        raise does_not_fit(name, content) from error
+        raise out_of_memory_error(name, content) from error
 
 
-def does_not_fit(name: str, content: Sized) -> SettingsError:
-    size, there_is = in_units(len(content)), in_units(memory())
+def out_of_memory_error(name: str, content: Sized) -> SettingsError:
+    size, there_is = format_bytes(len(content)), format_bytes(memory())
     return SettingsError(
         f"{name} has {size}, too much to tokenize in {there_is} of memory: {REMEDIES[errno.ENOMEM]}"
     )

@@ -8,7 +8,7 @@ from lightning import LightningDataModule, Trainer
 from torch import Tensor
 
 from lstm_lm.config import DataConfig, RunConfig, TextName, from_plain
-from lstm_lm.data.batches import Batch, EvaluationBatches, TrainingBatches, rows_of_rank
+from lstm_lm.data.batches import Batch, EvaluationBatches, TrainingBatches, rank_rows
 from lstm_lm.data.corpora import find_corpus
 from lstm_lm.data.splits import Split, Splits, read_splits
 from lstm_lm.data.vocabulary import Vocabulary
@@ -103,8 +103,8 @@ class TextDataModule(LightningDataModule):
             config.num_steps,
             config.order,
             self.seed,
-            rows_of_rank(config.batch_size, rank, world_size),
-            lambda: (0, 0) if self.trainer is None else position_in(self.trainer),
+            rank_rows(config.batch_size, rank, world_size),
+            lambda: (0, 0) if self.trainer is None else epoch_and_batch(self.trainer),
         )
 
     def val_dataloader(self) -> EvaluationBatches:
@@ -148,7 +148,7 @@ class TextDataModule(LightningDataModule):
         return ids if self.trainer is None else ids.to(self.trainer.strategy.root_device)
 
 
-def position_in(trainer: Trainer) -> tuple[int, int]:
+def epoch_and_batch(trainer: Trainer) -> tuple[int, int]:
     """The trainer's current epoch, and how many of its batches are done.
 
     Lightning restores its counters only after it has requested the loader.

@@ -9,7 +9,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from lstm_lm.errors import SettingsError
-from lstm_lm.files import cache_folder, read_regular, write_whole
+from lstm_lm.files import cache_folder, read_regular, write_atomically
 
 # Some mirrors refuse clients that do not look like a browser.
 USER_AGENT = "Mozilla/5.0 (compatible; lstm_lm)"
@@ -95,7 +95,7 @@ def download(address: str) -> bytes:
 def keep(content: bytes, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content)
+        write_atomically(path, content)
     except OSError as error:
         raise SettingsError(
             f"cannot write {path}: {error.strerror}; choose another data.root"

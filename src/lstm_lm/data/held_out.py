@@ -37,13 +37,13 @@ def sizes(tokens: int, config: DataConfig) -> Sizes:
             f"data.test_size={config.test_size:g}: {' or '.join(ways)}"
         )
     if validation < 2:
-        raise nothing_to_predict("validation", config.validation_size, tokens, longer)
+        raise too_small_error("validation", config.validation_size, tokens, longer)
     if test == 1:
-        raise nothing_to_predict("test", config.test_size, tokens, longer, " or 0")
+        raise too_small_error("test", config.test_size, tokens, longer, " or 0")
     return Sizes(training, validation, test)
 
 
-def nothing_to_predict(
+def too_small_error(
     part: str, size: float, tokens: int, longer: str, none: str = ""
 ) -> SettingsError:
     """The error for a split of one token, which has no next token to predict."""

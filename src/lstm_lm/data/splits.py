@@ -9,7 +9,7 @@ from jaxtyping import Integer
 from torch import Tensor
 
 from lstm_lm.config import DataConfig, Level, VocabularySource
-from lstm_lm.data.corpora import MOVED, Corpus, does_not_fit, find_corpus
+from lstm_lm.data.corpora import MOVED, Corpus, find_corpus, out_of_memory_error
 from lstm_lm.data.download import data_root
 from lstm_lm.data.generated import Floor
 from lstm_lm.data.held_out import sizes
@@ -91,7 +91,7 @@ def read_splits(
     try:
         return split(corpus, config, vocabulary, name)
     except MemoryError as error:
-        raise does_not_fit(name, corpus.training) from error
+        raise out_of_memory_error(name, corpus.training) from error
 
 
 def split(corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None, name: str) -> Splits:

@@ -24,11 +24,11 @@ import numpy as np
 from lstm_lm.config import Cleaning, Level
 from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.errors import SettingsError
-from lstm_lm.files import cache_folder, whole_or_absent
+from lstm_lm.files import atomic_file, cache_folder
 
 # Characters. Tokenizing WikiText-2 into words takes 0.3 s, reading them back 0.02 s. Smaller texts
 # would save less than 0.05 s. Single characters are numbered about as fast as they are read.
-WORTH_KEEPING = 2_000_000
+MIN_CACHED_CHARACTERS = 2_000_000
 
 
 def read_or_tokenize(text: str, level: Level, cleaning: Cleaning, root: Path) -> Tokenized:
@@ -38,7 +38,7 @@ def read_or_tokenize(text: str, level: Level, cleaning: Cleaning, root: Path) ->
         root: the data folder. If it is not writable, the user's cache folder is used. Nothing is
             ever written beside the user's own text.
     """
-    if level is not Level.word or len(text) < WORTH_KEEPING:
+    if level is not Level.word or len(text) < MIN_CACHED_CHARACTERS:
         return Tokenized.of(text, level, cleaning)
     name = f"{hashlib.sha256(text.encode()).hexdigest()}.{level}.{cleaning}"
     files = [folder / "tokens" / name for folder in folders(root)]
@@ -90,7 +90,7 @@ def write(file: Path, tokens: Tokenized) -> None:
     numbers = tokens.numbers.astype(tokens.numbers.dtype.newbyteorder("<"), copy=False)
     header = {"rules": rules(), "distinct": tokens.distinct, "type": numbers.dtype.str}
     content = json.dumps(header).encode() + b"\n" + numbers.tobytes()
-    with whole_or_absent(file) as temporary, open(temporary, "wb") as stream:
+    with atomic_file(file) as temporary, open(temporary, "wb") as stream:
         stream.writelines([checksum(content), content])
 
 

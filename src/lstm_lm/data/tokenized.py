@@ -59,8 +59,8 @@ class Tokenized:
             spelled = [token.replace(END_OF_LINE, "\n") for token in self.distinct]
             blanks = self.blanks_between_words()
         lengths = [(len(token), len(token.encode())) for token in spelled]
-        in_characters, in_bytes = self.counts() @ np.array(lengths, np.int64).reshape(-1, 2)
-        return int(in_characters) + blanks, int(in_bytes) + blanks
+        in_characters, encode_activity = self.counts() @ np.array(lengths, np.int64).reshape(-1, 2)
+        return int(in_characters) + blanks, int(encode_activity) + blanks
 
     def blanks_between_words(self) -> int:
         """Number of blanks: one between two words, none beside the end of a line."""

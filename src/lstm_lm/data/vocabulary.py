@@ -9,7 +9,7 @@ from lstm_lm.errors import SettingsError
 UNKNOWN = "<unk>"
 
 
-def say_unknown(shares: Mapping[str, Any]) -> str:
+def describe_unknown(shares: Mapping[str, Any]) -> str:
     """Shares of unknown tokens as text: ``83 % of the validation text, …``; empty if none.
 
     Args:

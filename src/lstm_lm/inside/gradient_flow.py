@@ -61,7 +61,7 @@ def gradient_flow(
     return dict(zip(zeros, back, strict=True))
 
 
-def places_to_flow_from(split: Split) -> tuple[Int[Tensor, "time batch"], Int[Tensor, " batch"]]:
+def gradient_flow_windows(split: Split) -> tuple[Int[Tensor, "time batch"], Int[Tensor, " batch"]]:
     """Stretches of a text, evenly spread, and the id after each.
 
     In a generated text the ids after them must be remembered, if it has any such ids. The

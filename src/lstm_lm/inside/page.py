@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lstm_lm.config import Level
 from lstm_lm.data.batches import evaluation_steps
-from lstm_lm.inside.readable import as_read, readable_units
+from lstm_lm.inside.readable import readable_tokens, readable_units
 from lstm_lm.inside.trace import trace
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.saved.load_model import TrainedModel
@@ -29,15 +29,16 @@ def build_page(run: TrainedModel, title: str, ids: Int[Tensor, " time"]) -> str:
     device = next(run.model.parameters()).device
     seen = trace(run.model, run.config.model.cell, ids.to(device).unsqueeze(1))
     activities = [layer.activity[:, 0].float().cpu() for layer in seen.layers]
-    tokens = as_read(run.vocabulary, ids.tolist())
+    tokens = readable_tokens(run.vocabulary, ids.tolist())
     guesses, bits = expected(run.model, seen.outputs[:, 0], ids)
-    names = as_read(run.vocabulary, range(len(run.vocabulary)))
+    names = readable_tokens(run.vocabulary, range(len(run.vocabulary)))
     content = {
         "title": title,
         "words": run.config.data.level is Level.word,
         "tokens": tokens,
         "layers": [
-            {"units": activity.shape[1], "activity": in_bytes(activity)} for activity in activities
+            {"units": activity.shape[1], "activity": encode_activity(activity)}
+            for activity in activities
         ],
         "units": [
             {"layer": unit.layer, "unit": unit.unit, "title": unit.title}
@@ -72,7 +73,7 @@ def expected(
     return guesses, [number / math.log(2) for number in nats[:-1]]
 
 
-def in_bytes(activity: Float[Tensor, "time hidden"]) -> str:
+def encode_activity(activity: Float[Tensor, "time hidden"]) -> str:
     """Activity from -1 to 1 as bytes from -127 to 127, in base64; one row of units per token."""
     scaled = (activity.clamp(-1, 1) * 127).round().to(torch.int8)
     return base64.b64encode(scaled.contiguous().numpy().tobytes()).decode()

@@ -38,7 +38,7 @@ class Readable(NamedTuple):
         return f"layer {self.layer + 1} unit {self.unit + 1}: {self.what}{strength}"
 
 
-def as_read(vocabulary: Vocabulary, ids: Iterable[int]) -> list[str]:
+def readable_tokens(vocabulary: Vocabulary, ids: Iterable[int]) -> list[str]:
     """Tokens as a reader sees them: line breaks for ends of lines, � for unknown tokens."""
     return [SHOWN_AS.get(token, token) for token in vocabulary.decode(ids)]
 

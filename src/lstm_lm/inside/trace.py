@@ -49,7 +49,7 @@ def trace_layer(
         return LayerTrace({}, "output", outputs, outputs.tanh())
     if cell is Cell.rnn:
         return LayerTrace({}, "hidden state", outputs, outputs)
-    blocks = before_gates(core, inputs, outputs).chunk(4 if cell is Cell.lstm else 3, dim=-1)
+    blocks = gate_preactivations(core, inputs, outputs).chunk(4 if cell is Cell.lstm else 3, dim=-1)
     if cell is Cell.gru:
         # Both gates are the same wherever the reset gate is applied.
         gates = {"reset gate": blocks[0].sigmoid(), "update gate": blocks[1].sigmoid()}
@@ -64,7 +64,7 @@ def trace_layer(
     return LayerTrace(gates, "cell", states, states.tanh())
 
 
-def before_gates(
+def gate_preactivations(
     core: nn.Module, inputs: Float[Tensor, "time batch input"], outputs: Units
 ) -> Float[Tensor, "time batch gates"]:
     """Pre-activations of the gates, from the inputs and the previous hidden states."""

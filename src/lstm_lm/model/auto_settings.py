@@ -8,13 +8,15 @@ import dataclasses
 from typing import Any
 
 from lstm_lm.config import AUTO, Backend, CoreName, RunConfig
-from lstm_lm.machine import precision_here
+from lstm_lm.machine import resolve_precision
 from lstm_lm.model.fused.kernels import backend_here
 
 NAMES = "device.precision", "model.backend"
 
 
-def settle(config: RunConfig, device: str, apart: bool = False) -> tuple[RunConfig, str | None]:
+def resolve_auto(
+    config: RunConfig, device: str, apart: bool = False
+) -> tuple[RunConfig, str | None]:
     """The config without ``auto``, and for an ``auto`` precision a line that says why this one.
 
     Args:
@@ -24,12 +26,12 @@ def settle(config: RunConfig, device: str, apart: bool = False) -> tuple[RunConf
     Raises:
         SettingsError: if the requested precision is not native to the device.
     """
-    precision, why = precision_here(config.device.precision, device, apart)
+    precision, why = resolve_precision(config.device.precision, device, apart)
     on = dataclasses.replace(config.device, precision=precision)
-    return dataclasses.replace(with_backend(config, device), device=on), why
+    return dataclasses.replace(resolve_backend(config, device), device=on), why
 
 
-def with_backend(config: RunConfig, device: str) -> RunConfig:
+def resolve_backend(config: RunConfig, device: str) -> RunConfig:
     if config.model.backend is not Backend.auto:
         return config
     is_fused = (

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lstm_lm.config import Cell, CoreName, Initialization, ModelConfig, RunConfig
 from lstm_lm.errors import SettingsError
-from lstm_lm.machine import in_units, memory
+from lstm_lm.machine import format_bytes, memory
 from lstm_lm.model.builtin import BuiltinGRU, BuiltinLSTM, BuiltinRNN
 from lstm_lm.model.core import State
 from lstm_lm.model.fused.cores import FusedGRU, FusedLSTM, FusedRNN
@@ -107,7 +107,7 @@ def count_parameters(model: nn.Module) -> int:
 MATRICES = {Cell.lstm: 4, Cell.gru: 3, Cell.rnn: 1, Cell.transformer: 1}  # of each layer, at least
 
 
-def refuse_too_large(config: RunConfig, vocabulary_size: int, copies: int = 1) -> None:
+def check_model_size(config: RunConfig, vocabulary_size: int, copies: int = 1) -> None:
     """
     Args:
         copies: of each weight, with what else is kept of it.
@@ -125,6 +125,6 @@ def refuse_too_large(config: RunConfig, vocabulary_size: int, copies: int = 1) -
     if needed > there_is:
         raise SettingsError(
             f"the model does not fit into memory: with a vocabulary of {vocabulary_size:,} it "
-            f"needs {in_units(needed)}, but there are only {in_units(there_is)}: choose a smaller "
-            "model.hidden_size, model.num_layers or model.embedding_size"
+            f"needs {format_bytes(needed)}, but there are only {format_bytes(there_is)}: choose a "
+            "smaller model.hidden_size, model.num_layers or model.embedding_size"
         )

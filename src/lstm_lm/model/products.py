@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from lstm_lm.machine import multiplies_slowly
+from lstm_lm.machine import leaves_avx512_unused
 
 Multiply = Callable[[Tensor, Tensor], Tensor]  # values @ weight.T
 
@@ -111,7 +111,7 @@ def onednn_multiplies(weight: Tensor) -> bool:
 
 @cache
 def takes_onednn() -> bool:
-    return multiplies_slowly() and onednn_answers()
+    return leaves_avx512_unused() and onednn_answers()
 
 
 @cache

@@ -21,7 +21,7 @@ from typing import Any
 
 from lstm_lm import process
 from lstm_lm.errors import SettingsError
-from lstm_lm.files import write_whole
+from lstm_lm.files import write_atomically
 from lstm_lm.lightning_parts import is_trusted
 from lstm_lm.report.differences import common_settings, differing, differing_texts
 from lstm_lm.report.summary import columns, explanation, reasons, write_csv
@@ -112,7 +112,7 @@ def write_best(best: Result, results: list[Result], folder: Path) -> str:
             del entries[name]
             comments.append(f"Without its {group}.{name}, whose class is not Lightning's own.")
     content = "".join(f"# {line}\n" for line in comments) + DEFAULTS + as_yaml(config)
-    write_whole(folder / BEST, content)
+    write_atomically(folder / BEST, content)
     return command
 
 
@@ -155,7 +155,7 @@ def write_markdown(report: Report, folders: list[Path]) -> None:
         f"The best run's settings again:\n\n```sh\n{report.command}\n```" if report.command else "",
         *(f"![{title}]({picture.name})" for title, picture in report.pictures.items()),
     ]
-    write_whole(report.output / "summary.md", "\n\n".join(filter(None, parts)) + "\n")
+    write_atomically(report.output / "summary.md", "\n\n".join(filter(None, parts)) + "\n")
 
 
 def runs(folder: str | Path = "outputs") -> list[dict[str, Any]]:

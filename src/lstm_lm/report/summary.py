@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lstm_lm.files import write_whole
+from lstm_lm.files import write_atomically
 from lstm_lm.report.differences import (
     as_text,
     differing,
@@ -158,7 +158,7 @@ def write_csv(results: list[Result], file: Path) -> None:
     writer = csv.DictWriter(content, list(names), lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
-    write_whole(file, content.getvalue())
+    write_atomically(file, content.getvalue())
 
 
 def relative(path: Path, folder: Path) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from lstm_lm.errors import DamagedFile, SettingsError
-from lstm_lm.files import flush_to_disk, read_regular, replace_by_link, whole_or_absent
+from lstm_lm.files import atomic_file, fsync_path, link_atomically, read_regular
 
 MARK = b"\nsha256 "
 
@@ -28,13 +28,13 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any], previous: Path | Non
     archive = io.BytesIO()
     torch.save(checkpoint, archive)
     content = archive.getbuffer()
-    with whole_or_absent(path) as temporary:
+    with atomic_file(path) as temporary:
         with open(temporary, "wb") as stream:
             stream.write(content)
             stream.write(seal(content))
-        flush_to_disk(temporary)
+        fsync_path(temporary)
         if previous is not None and path.exists():  # not before the new one is complete
-            replace_by_link(previous, path)
+            link_atomically(previous, path)
 
 
 def seal(content: bytes | memoryview) -> bytes:

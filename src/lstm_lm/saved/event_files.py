@@ -24,7 +24,7 @@ from tensorboard.summary.writer.record_writer import masked_crc32c  # type: igno
 from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.errors import DamagedFile
-from lstm_lm.files import flush_to_disk, read_regular
+from lstm_lm.files import fsync_path, read_regular
 
 PATTERN = "events.out.tfevents.*"
 
@@ -120,7 +120,7 @@ def flushed_sizes(folder: Path, writer: SummaryWriter | None) -> dict[str, int]:
         writer.flush()
     files = sorted(event_files(folder))
     for file in files:
-        flush_to_disk(file)
+        fsync_path(file)
     return {file.name: file.stat().st_size for file in files}
 
 

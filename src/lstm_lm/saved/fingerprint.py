@@ -5,7 +5,12 @@ import json
 from typing import Any
 
 from lstm_lm.config import Effect, RunConfig, effect_of, flatten, settings_of
-from lstm_lm.lightning_parts import ENDING, WATCHING, WITHOUT_EFFECT, is_one_of
+from lstm_lm.lightning_parts import (
+    OBSERVING_CALLBACKS,
+    STOPPING_CALLBACKS,
+    WITHOUT_EFFECT,
+    is_one_of,
+)
 
 # Former settings at their defaults: runs that had them keep their fingerprint.
 ONCE_SETTINGS = {
@@ -22,22 +27,22 @@ def fingerprint(config: RunConfig, text_sha256: str, started_from: str | None = 
     Args:
         started_from: checksum of the initial weights, if they come from another run.
     """
-    trained = what_is_trained(config) | ONCE_SETTINGS
+    trained = trained_settings(config) | ONCE_SETTINGS
     content = json.dumps([trained, text_sha256, started_from], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def what_is_trained(config: RunConfig) -> dict[str, Any]:
+def trained_settings(config: RunConfig) -> dict[str, Any]:
     """The settings that belong to the fingerprint, by their dotted names."""
-    return trained_of(settings_of(config))
+    return select_trained(settings_of(config))
 
 
-def trained_of(settings: dict[str, Any]) -> dict[str, Any]:
+def select_trained(settings: dict[str, Any]) -> dict[str, Any]:
     """The part of ``settings`` that belongs to the fingerprint, by dotted names."""
     callbacks = {
         name: entry
         for name, entry in settings.get("callbacks", {}).items()
-        if not is_one_of(WATCHING | ENDING, entry)
+        if not is_one_of(OBSERVING_CALLBACKS | STOPPING_CALLBACKS, entry)
     }
     trainer = {n: v for n, v in settings.get("trainer", {}).items() if n not in WITHOUT_EFFECT}
     flat = flatten(settings | {"callbacks": callbacks, "trainer": trainer})

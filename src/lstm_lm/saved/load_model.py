@@ -11,8 +11,8 @@ import torch
 from lstm_lm.config import Backend, CoreName, RunConfig
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
-from lstm_lm.model.fused.kernels import backend_here, refuse_impossible
-from lstm_lm.model.language_model import LanguageModel, refuse_too_large
+from lstm_lm.model.fused.kernels import backend_here, check_backend
+from lstm_lm.model.language_model import LanguageModel, check_model_size
 from lstm_lm.saved.checkpoint_file import load_checkpoint, load_newest
 from lstm_lm.saved.run_folder import RunFolder
 
@@ -65,14 +65,14 @@ def restore(
         raise SettingsError(f"{path} has no {checkpoint} checkpoint: {instead}")
     summary = folder.read_summary()
     vocabulary = folder.read_vocabulary(summary["vocabulary_sha256"])
-    refuse_too_large(config, len(vocabulary))
+    check_model_size(config, len(vocabulary))
     model = LanguageModel(config.model, len(vocabulary))
     if config.device.precision == "64-true":
         model = model.double()
     if file == folder.last:
-        put_weights(model, *load_newest(folder.last, folder.previous))
+        load_weights(model, *load_newest(folder.last, folder.previous))
     else:
-        put_weights(model, file, load_checkpoint(file))
+        load_weights(model, file, load_checkpoint(file))
     return TrainedModel(path, config, vocabulary, model.eval().to(device), summary)
 
 
@@ -81,14 +81,14 @@ def usable_backend(config: RunConfig, device: torch.device) -> Backend:
     if config.model.core is CoreName.fused and config.model.backend is Backend.auto:
         return backend_here(device.type)
     try:
-        refuse_impossible(config.model.backend, device)
+        check_backend(config.model.backend, device)
     except SettingsError as error:
         log.warning("warning: %s. Using model.backend=torch instead", error)
         return Backend.torch
     return config.model.backend
 
 
-def put_weights(model: LanguageModel, path: Path, checkpoint: dict[str, Any]) -> None:
+def load_weights(model: LanguageModel, path: Path, checkpoint: dict[str, Any]) -> None:
     """Load a checkpoint's weights into a model; the rest of the checkpoint is ignored.
 
     Raises:
@@ -104,7 +104,7 @@ def put_weights(model: LanguageModel, path: Path, checkpoint: dict[str, Any]) ->
         ) from error
 
 
-def run_to_start_from(config: RunConfig) -> TrainedModel:
+def load_init_run(config: RunConfig) -> TrainedModel:
     """Load the run that ``init_from`` names, with the core of ``config``.
 
     Building the model draws random numbers, so call this before seeding.
@@ -113,7 +113,7 @@ def run_to_start_from(config: RunConfig) -> TrainedModel:
         SettingsError: if its weights do not fit the model or tokens of ``config``.
     """
     folder = RunFolder(Path(str(config.init_from)))
-    if folder.holds_a_run() and not folder.best.exists():
+    if folder.has_run() and not folder.best.exists():
         raise SettingsError(f"init_from: {folder.path} has no best weights: it was not validated")
     # Only its weights are used, so no backend need be compiled.
     source = restore(folder.path, core=config.model.core, backend=Backend.torch)

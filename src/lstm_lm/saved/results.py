@@ -137,7 +137,7 @@ def below(folder: Path, others: list[Path]) -> Iterator[Result]:
         subfolders[:] = sorted(sub for sub in subfolders if not sub.startswith("."))
         run = RunFolder(path)
         if run.config.name in files:
-            if run.holds_a_run():
+            if run.has_run():
                 subfolders.clear()
                 yield read_run(run)
                 continue
@@ -170,7 +170,7 @@ def read_jobs(folder: SweepFolder) -> list[Job]:
 
 
 def read_job(folder: RunFolder, job: Job) -> Result:
-    result = read_run(folder) if folder.holds_a_run() else Result(folder.path, error=job.error)
+    result = read_run(folder) if folder.has_run() else Result(folder.path, error=job.error)
     result.settings = result.settings or shown(job.settings)
     result.status = job.status
     if job.status == Status.failed:

@@ -36,7 +36,14 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from lstm_lm.config import Backend, RunConfig, change, settings_of
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import DamagedFile, SettingsError
-from lstm_lm.files import is_locked, locked, read_json, read_regular, remove_unfinished, write_whole
+from lstm_lm.files import (
+    is_locked,
+    locked,
+    read_json,
+    read_regular,
+    remove_unfinished,
+    write_atomically,
+)
 
 # The logger of runs from before it was a setting; equals conf/logger/tensorboard.yaml.
 TENSORBOARD = {
@@ -50,7 +57,7 @@ TENSORBOARD = {
 # Every run's settings have these keys; another program's config is unlikely to have them all.
 OUR_KEYS = {"checkpoint", "data", "device", "model", "optimizer", "samples", "seed", "training"}
 # A summary must have these keys from the start of a run.
-KNOWN_FROM_THE_START = {
+REQUIRED_KEYS = {
     "status",
     "fingerprint",
     "started_from",
@@ -102,7 +109,7 @@ class RunFolder:
         self.lock = path / ".lock"
         self.values: dict[str, Any] = {}
 
-    def holds_a_run(self) -> bool:
+    def has_run(self) -> bool:
         """True if the folder has a run, even a damaged one; another program's config is none.
 
         Raises:
@@ -116,7 +123,7 @@ class RunFolder:
             raise SettingsError(f"cannot read {self.path}: {error.strerror}") from error
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Context manager: lock the folder against other processes; create it if needed.
 
         Raises:
@@ -147,7 +154,7 @@ class RunFolder:
         Raises:
             SettingsError: if the folder has a run already, or cannot be written.
         """
-        if self.is_ours and self.holds_a_run():
+        if self.is_ours and self.has_run():
             raise SettingsError(
                 f"{self.path} has a run already: choose another hydra.run.dir, or resume the run "
                 f"with resume={self.path}"
@@ -164,7 +171,7 @@ class RunFolder:
             )
         try:
             if self.is_ours:
-                write_whole(self.vocabulary, vocabulary_json(vocabulary))
+                write_atomically(self.vocabulary, vocabulary_json(vocabulary))
             self.record(vocabulary_sha256=vocabulary_sha256(vocabulary), **summary)
             if self.is_ours:
                 self.write_config(config)
@@ -172,16 +179,16 @@ class RunFolder:
             raise SettingsError(f"cannot write to {self.path}: {error.strerror}") from error
 
     def write_config(self, config: RunConfig) -> None:
-        write_whole(self.config, as_yaml(config).encode())
+        write_atomically(self.config, as_yaml(config).encode())
 
-    def write_missing(self, config: RunConfig, vocabulary: Vocabulary) -> None:
+    def restore_missing_files(self, config: RunConfig, vocabulary: Vocabulary) -> None:
         """Write the vocabulary and config again if they were removed while the run trained."""
         if self.is_ours and not self.vocabulary.exists():
-            write_whole(self.vocabulary, vocabulary_json(vocabulary))
+            write_atomically(self.vocabulary, vocabulary_json(vocabulary))
         if self.is_ours and not self.config.exists():
             self.write_config(config)
 
-    def write_where_the_text_is(self, config: RunConfig) -> None:
+    def save_text_path(self, config: RunConfig) -> None:
         """Save the new path of a moved text, and no other setting of ``config``.
 
         Raises:
@@ -206,7 +213,7 @@ class RunFolder:
             for name, value in self.values.items()
         }
         content = json.dumps(finite, indent=2, allow_nan=False) + "\n"
-        write_whole(self.summary, content.encode())
+        write_atomically(self.summary, content.encode())
 
     def read_summary(self) -> dict[str, Any]:
         """The summary; a run that ended in a crash counts as interrupted, not as running.
@@ -216,7 +223,7 @@ class RunFolder:
         """
         try:
             summary = read_json(self.summary)
-            missing = KNOWN_FROM_THE_START - summary.keys()
+            missing = REQUIRED_KEYS - summary.keys()
         except OSError as error:
             raise DamagedFile(f"{self.summary} cannot be read: {error.strerror}") from error
         except (ValueError, AttributeError) as error:
@@ -258,20 +265,20 @@ class RunFolder:
         Raises:
             SettingsError: if the file is damaged, or a change is out of range.
         """
-        if not self.holds_a_run():
+        if not self.has_run():
             raise SettingsError(
                 f"{self.path} is not a run's folder: it has no {self.config.name} of a run"
             )
         try:
             loaded: Any = OmegaConf.load(io.BytesIO(read_regular(self.config)))
             # An interpolation could pass a secret of this machine's user on to a logger.
-            if looks_up(OmegaConf.to_container(loaded)):
+            if has_interpolation(OmegaConf.to_container(loaded)):
                 raise ValueError("it contains an interpolation, ${…}: for plain text write \\${…}")
             if "logger" not in loaded:
-                translate_first_version(loaded)
+                convert_old_settings(loaded)
             loaded.get("data", {}).pop("reserved_tokens", None)  # a setting of earlier versions
             saved = OmegaConf.merge(OmegaConf.structured(RunConfig), loaded)
-            saved = in_omegaconf(settings_of(OmegaConf.to_object(saved)))
+            saved = to_omegaconf(settings_of(OmegaConf.to_object(saved)))
         except OSError as error:
             raise DamagedFile(f"{self.config} cannot be read: {error.strerror}") from error
         except Exception as error:  # whichever it is, the file is not what was written
@@ -293,7 +300,7 @@ def has_our_keys(file: Path) -> bool:
     return isinstance(settings, DictConfig) and OUR_KEYS <= settings.keys()
 
 
-def refuse_odd_name(folder: Path) -> None:
+def check_folder_name(folder: Path) -> None:
     """Raise SettingsError if the path is not UTF-8, since TensorBoard could not write there."""
     if "\0" in str(folder):
         raise SettingsError(f"no folder can have the name {str(folder)!r}: choose another")
@@ -306,7 +313,7 @@ def refuse_odd_name(folder: Path) -> None:
         ) from error
 
 
-def translate_first_version(settings: Any) -> None:
+def convert_old_settings(settings: Any) -> None:
     """Convert settings of lstm_lm 0.1.0 in place, so that its models can still be used."""
     settings.logger = TENSORBOARD
     optimizer = settings.get("optimizer", {})
@@ -318,24 +325,24 @@ def translate_first_version(settings: Any) -> None:
 
 def as_yaml(config: RunConfig) -> str:
     settings = dataclasses.replace(with_absolute_paths(config), resume=None)
-    return OmegaConf.to_yaml(in_omegaconf(settings_of(settings)))
+    return OmegaConf.to_yaml(to_omegaconf(settings_of(settings)))
 
 
-def looks_up(value: Any) -> bool:
+def has_interpolation(value: Any) -> bool:
     """True if ``${`` occurs anywhere, except as text: after an odd number of backslashes."""
     if isinstance(value, dict):
-        return any(looks_up(item) for pair in value.items() for item in pair)
+        return any(has_interpolation(item) for pair in value.items() for item in pair)
     if isinstance(value, list):
-        return any(looks_up(item) for item in value)
+        return any(has_interpolation(item) for item in value)
     return isinstance(value, str) and re.search(r"(?<!\\)(\\\\)*\$\{", value) is not None
 
 
-def config_of(settings: dict[str, Any]) -> RunConfig:
+def config_from_settings(settings: dict[str, Any]) -> RunConfig:
     """The config that has all settings as given, by their dotted names."""
-    return cast(RunConfig, OmegaConf.to_object(in_omegaconf(settings)))
+    return cast(RunConfig, OmegaConf.to_object(to_omegaconf(settings)))
 
 
-def in_omegaconf(settings: dict[str, Any]) -> DictConfig:
+def to_omegaconf(settings: dict[str, Any]) -> DictConfig:
     config = OmegaConf.structured(RunConfig)
     for key, value in settings.items():
         change(config, key, value)

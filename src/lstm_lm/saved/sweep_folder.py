@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from lstm_lm.errors import DamagedFile, SettingsError
-from lstm_lm.files import is_locked, locked, read_json, remove_unfinished, write_whole
-from lstm_lm.lightning_parts import ENDING, is_one_of
+from lstm_lm.files import is_locked, locked, read_json, remove_unfinished, write_atomically
+from lstm_lm.lightning_parts import STOPPING_CALLBACKS, is_one_of
 from lstm_lm.saved.run_folder import RunFolder, Status
 
 
@@ -56,11 +56,11 @@ class SweepFolder:
     def run_folder(self, job: Job) -> RunFolder:
         return RunFolder(self.path / job.name)
 
-    def holds_a_sweep(self) -> bool:
+    def has_sweep(self) -> bool:
         return self.file.is_file()
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Context manager: lock the sweep against other processes.
 
         Raises:
@@ -79,7 +79,7 @@ class SweepFolder:
 
     def write(self, sweep: Sweep) -> None:
         content = json.dumps(dataclasses.asdict(sweep), indent=1, allow_nan=False) + "\n"
-        write_whole(self.file, content.encode())
+        write_atomically(self.file, content.encode())
 
     def read(self) -> Sweep:
         """The sweep; each job has the status from its run folder.
@@ -104,7 +104,7 @@ class SweepFolder:
     def status(self, job: Job) -> Status:
         folder = self.run_folder(job)
         try:
-            found = Status(folder.read_summary()["status"] if folder.holds_a_run() else "waiting")
+            found = Status(folder.read_summary()["status"] if folder.has_run() else "waiting")
         except DamagedFile:
             found = Status.waiting
         if found in (Status.waiting, Status.interrupted):
@@ -119,5 +119,5 @@ class SweepFolder:
 def identity(fingerprint: str, settings: dict[str, Any]) -> str:
     device = {name: settings[name] for name in sorted(settings) if name.startswith("device.")}
     callbacks = settings.get("callbacks", {}).items()
-    ending = {name: entry for name, entry in callbacks if is_one_of(ENDING, entry)}
+    ending = {name: entry for name, entry in callbacks if is_one_of(STOPPING_CALLBACKS, entry)}
     return json.dumps([fingerprint, device, settings["model.backend"], ending])

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from lstm_lm.errors import DamagedFile
 from lstm_lm.files import read_json
-from lstm_lm.process import environment_alone
+from lstm_lm.process import environment_without_ranks
 from lstm_lm.saved.run_folder import Status
 from lstm_lm.saved.sweep_folder import Job, SweepFolder
 from lstm_lm.sweep.gpu_slots import release
@@ -22,7 +22,7 @@ COMMAND = (
     "lstm_lm.commands.sweep_job",
 )  # -P: no modules of the current folder
 BAD_SETTINGS = 2  # exit code
-LAST_WORDS = 4096  # bytes at the end of a log that are searched for the error
+LOG_TAIL = 4096  # bytes at the end of a log that are searched for the error
 
 
 class CpuSlots(NamedTuple):
@@ -58,7 +58,7 @@ class JobProcess:
         self.started = time.monotonic()
         self.share_at_start: float | None = None
         self.is_stopping = False
-        environment = environment_alone() | {
+        environment = environment_without_ranks() | {
             "OMP_NUM_THREADS": str(job.threads),
             "MKL_NUM_THREADS": str(job.threads),
             "CUDA_VISIBLE_DEVICES": ",".join(gpus),
@@ -128,18 +128,18 @@ class JobProcess:
             return Status.failed, f"ended by {name}{hint}"
         with contextlib.suppress(DamagedFile):
             if self.run_folder.read_summary()["status"] == Status.diverged:
-                return Status.diverged, self.last_words()
-        return Status.failed, self.last_words()
+                return Status.diverged, self.last_log_line()
+        return Status.failed, self.last_log_line()
 
     @property
-    def is_worth_a_retry(self) -> bool:
+    def should_retry(self) -> bool:
         """True if it failed for a reason that may be temporary."""
         return self.job.status == Status.failed and self.process.returncode != BAD_SETTINGS
 
-    def last_words(self) -> str:
+    def last_log_line(self) -> str:
         try:
             with open(self.run_folder.log, "rb") as log:
-                log.seek(max(self.log_start, os.path.getsize(self.run_folder.log) - LAST_WORDS))
+                log.seek(max(self.log_start, os.path.getsize(self.run_folder.log) - LOG_TAIL))
                 lines = log.read().decode(errors="replace").split("\n")
         except OSError as error:
             lines = [f"{self.run_folder.log} cannot be read: {error.strerror}"]

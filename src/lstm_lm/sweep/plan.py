@@ -14,9 +14,9 @@ from lstm_lm.data.splits import Splits, read_splits
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.generation import encode_prompts
-from lstm_lm.model.auto_settings import NAMES, settle, with_backend
-from lstm_lm.saved.fingerprint import fingerprint, trained_of
-from lstm_lm.saved.run_folder import RunFolder, Status, config_of, with_absolute_paths
+from lstm_lm.model.auto_settings import NAMES, resolve_auto, resolve_backend
+from lstm_lm.saved.fingerprint import fingerprint, select_trained
+from lstm_lm.saved.run_folder import RunFolder, Status, config_from_settings, with_absolute_paths
 from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder, identity
 from lstm_lm.sweep.gpu_slots import uses_gpu
 from lstm_lm.sweep.job_names import differing, job_name
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 NOT_OF_SPLITS = "batch_size", "num_steps", "order", "evaluation_rows", "reset_every"
 
 
-class Texts:
+class SplitsCache:
     """Reads each text only once for the jobs that train on it."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Texts:
         return self.splits[key]
 
 
-def settle_all(
+def resolve_auto_all(
     configs: Sequence[RunConfig], gpus: Sequence[str], jobs: Sequence[Job] = ()
 ) -> list[RunConfig]:
     """The configs with ``auto`` resolved for the device of each.
@@ -59,16 +59,16 @@ def settle_all(
     settled, whys, seen = [], [], dict[str, dict[str, Any]]()  # the settings behind each config
     for config in configs:
         typed = settings_of(with_absolute_paths(config))
-        job = next((job for job in jobs if is_but_for_auto(job, typed)), None)
+        job = next((job for job in jobs if matches_except_auto(job, typed)), None)
         device = "cuda" if uses_gpu(config.device.accelerator, gpus) else "cpu"
         if job is not None:
-            config = config_of(typed | {name: job.settings[name] for name in NAMES})
+            config = config_from_settings(typed | {name: job.settings[name] for name in NAMES})
         is_kept = job is not None and config.device.precision != AUTO  # even if it is not native
         if not is_kept and (device == "cpu" or gpus):
-            config, why = settle(config, device, apart=True)
+            config, why = resolve_auto(config, device, apart=True)
             whys.append(why)
-        config = with_backend(config, device)
-        refuse_same(seen.setdefault(str(config), typed), typed)
+        config = resolve_backend(config, device)
+        check_settings_equal(seen.setdefault(str(config), typed), typed)
         settled.append(config)
     for why in dict.fromkeys(whys):
         if why is not None:
@@ -76,20 +76,20 @@ def settle_all(
     return settled
 
 
-def is_but_for_auto(job: Job, typed: dict[str, Any]) -> bool:
+def matches_except_auto(job: Job, typed: dict[str, Any]) -> bool:
     """True if the settings equal those of a job, except for ``auto`` that the job has resolved."""
     chosen = {name: job.settings.get(name, AUTO) for name in NAMES}
     is_open = [name for name in NAMES if typed[name] == AUTO and chosen[name] != AUTO]
 
     def of_job(settings: dict[str, Any]) -> dict[str, Any]:
         named = {"init_from", *NAMES, *(name for name in typed if name.startswith("device."))}
-        known = trained_of(settings) | {name: settings.get(name) for name in named}
+        known = select_trained(settings) | {name: settings.get(name) for name in named}
         return {name: value for name, value in known.items() if name not in is_open}
 
     return bool(is_open) and of_job(job.settings) == of_job(typed)
 
 
-def refuse_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+def check_settings_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
     """Raise SettingsError if these settings of one and the same job differ."""
     if same := [name for name in other if one[name] != other[name]]:
         raise SettingsError(
@@ -104,7 +104,7 @@ def fingerprints(configs: Sequence[RunConfig]) -> list[str]:
     Raises:
         SettingsError: if the text, prompts or ``init_from`` of a config make training impossible.
     """
-    texts, weights = Texts(), dict[str, tuple[Vocabulary, str]]()
+    texts, weights = SplitsCache(), dict[str, tuple[Vocabulary, str]]()
 
     def of(config: RunConfig) -> str:
         if config.device.nodes > 1:
@@ -115,11 +115,11 @@ def fingerprints(configs: Sequence[RunConfig]) -> list[str]:
         vocabulary, started_from = None, None
         if config.init_from is not None:
             # Imports Lightning, which takes a second longer than all else that a sweep needs.
-            from lstm_lm.saved.load_model import run_to_start_from, weights_sha256
+            from lstm_lm.saved.load_model import load_init_run, weights_sha256
 
             key = f"{config.init_from} {config.model} {config.data.level}"
             if key not in weights:
-                source = run_to_start_from(config)
+                source = load_init_run(config)
                 weights[key] = source.vocabulary, weights_sha256(source)
             vocabulary, started_from = weights[key]
         splits = texts.read(config, vocabulary)
@@ -150,7 +150,7 @@ def plan(
     Raises:
         SettingsError: if two configs are one job but have different settings.
     """
-    sweep = known_sweep(folder)
+    sweep = load_sweep(folder)
     chosen = [choices(of_job) for of_job in overrides]
     sweep.grid = {name: [] for name in searched} | sweep.grid
     sweep.grid |= differing([*(job.choices for job in sweep.jobs), *chosen])
@@ -172,17 +172,17 @@ def plan(
             number += 1
         job = known[key]
         if any(job is other for other in wanted):
-            refuse_same(job.settings, settings)
+            check_settings_equal(job.settings, settings)
         job.settings = settings  # the budget may have changed
         wanted.append(known[key])
     return sweep, wanted
 
 
-def known_sweep(folder: SweepFolder) -> Sweep:
+def load_sweep(folder: SweepFolder) -> Sweep:
     """The sweep in a folder; if its record is lost, it is rebuilt from the run folders."""
     if not folder.path.is_dir():
         return Sweep()
-    if folder.holds_a_sweep():
+    if folder.has_sweep():
         try:
             return folder.read()
         except DamagedFile as error:
@@ -190,7 +190,7 @@ def known_sweep(folder: SweepFolder) -> Sweep:
     sweep = Sweep()
     for path in sorted(folder.path.iterdir()):
         run = RunFolder(path)
-        if (number := re.match(r"\d+", path.name)) and run.holds_a_run():
+        if (number := re.match(r"\d+", path.name)) and run.has_run():
             with contextlib.suppress(DamagedFile):
                 settings = settings_of(run.read_config())
                 summary = run.read_summary()

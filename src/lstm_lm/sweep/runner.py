@@ -47,28 +47,28 @@ class Runner:
         tries = dict.fromkeys((job.number for job in to_do), 0)
         try:
             with LiveTable() as table:
-                waiting = self.without_absent_devices(to_do, table)
+                waiting = self.with_available_devices(to_do, table)
                 while waiting or self.running:
                     for process in [process for process in self.running if process.has_ended]:
                         job = process.job
                         self.end(process, table)
                         tries[job.number] += 1
-                        if process.is_worth_a_retry and tries[job.number] <= self.retries:
+                        if process.should_retry and tries[job.number] <= self.retries:
                             waiting.append(job)
                     if signals.received is not None:
                         waiting = []
                         for process in self.running:
                             process.stop()
-                    self.start_what_fits(waiting, table)
+                    self.start_fitting_jobs(waiting, table)
                     table.show([self.row(job) for job in wanted])
                     time.sleep(LOOK_EVERY)
         finally:
             for process in list(self.running):
                 process.kill()
                 self.end(process)
-        signals.heed()
+        signals.raise_if_stopped()
 
-    def without_absent_devices(self, to_do: Sequence[Job], table: LiveTable) -> list[Job]:
+    def with_available_devices(self, to_do: Sequence[Job], table: LiveTable) -> list[Job]:
         """The jobs whose devices exist here; the others are marked as failed."""
         gpus = len(self.gpu_slots.gpus)
         for job in to_do:
@@ -84,7 +84,7 @@ class Runner:
     def needs_gpu(self, job: Job) -> bool:
         return uses_gpu(job.settings["device.accelerator"], self.gpu_slots.gpus)
 
-    def start_what_fits(self, waiting: list[Job], table: LiveTable) -> None:
+    def start_fitting_jobs(self, waiting: list[Job], table: LiveTable) -> None:
         """Start waiting jobs, in order for each kind of device, and remove them from the list."""
         taken = reduce(CpuSlots.plus, (process.slots for process in self.running), NO_SLOTS)
         is_full = {True: False, False: False}  # the GPUs, and the CPU

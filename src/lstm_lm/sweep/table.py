@@ -144,7 +144,7 @@ def row_of_process(process: JobProcess) -> Row:
 def row_of_folder(folder: SweepFolder, job: Job) -> Row:
     row, run = Row(job.name, job.status), folder.run_folder(job)
     with contextlib.suppress(DamagedFile):
-        if run.holds_a_run():
+        if run.has_run():
             summary = run.read_summary()
             row.epoch = summary["epochs"]
             row.perplexity = summary.get("best/validation/perplexity")

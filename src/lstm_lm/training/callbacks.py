@@ -31,9 +31,9 @@ from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.saved.run_folder import RunFolder
 from lstm_lm.training.metrics import in_all_units
 from lstm_lm.training.module import LanguageModelModule
-from lstm_lm.training.optimization import epochs_done, share_of_budget
+from lstm_lm.training.optimization import budget_share, epochs_done
 
-TELL_EVERY = 1.0  # seconds
+WRITE_EVERY = 1.0  # seconds
 
 COLUMNS = 96
 
@@ -60,10 +60,10 @@ class Progress(Callback):
     def __init__(self, folder: RunFolder, module: LanguageModelModule) -> None:
         self.folder = folder
         self.module = module
-        self.told_at = -TELL_EVERY
+        self.written_at = -WRITE_EVERY
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if time.monotonic() - self.told_at >= TELL_EVERY:
+        if time.monotonic() - self.written_at >= WRITE_EVERY:
             self.tell(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -101,10 +101,10 @@ class Progress(Callback):
 
     def tell(self, trainer: Trainer) -> None:
         """Replace the progress file. It need not survive a crash, and nothing depends on it."""
-        self.told_at = time.monotonic()
+        self.written_at = time.monotonic()
         latest = trainer.callback_metrics
         progress = {
-            "share": share_of_budget(trainer)(trainer.global_step),  # of the budget
+            "share": budget_share(trainer)(trainer.global_step),  # of the budget
             "epoch": epochs_done(trainer),
             "train/perplexity": self.train_perplexity,
             "validation/perplexity": float(shown)

@@ -30,7 +30,7 @@ from torch import distributed
 
 from lstm_lm.config import CheckpointConfig
 from lstm_lm.errors import DamagedFile, Diverged
-from lstm_lm.files import replace_by_copy
+from lstm_lm.files import copy_atomically
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.checkpoint_file import load_checkpoint, save_checkpoint
 from lstm_lm.saved.run_folder import RunFolder
@@ -49,7 +49,7 @@ class RunCheckpoint(ModelCheckpoint):
     weights and all steps up to them are finite.
 
     Args:
-        taking_over: makes the context manager in which a state is saved.
+        take_over: makes the context manager in which a state is saved.
         record: called with the trainer after each save.
         sizes: returns the sizes of TensorBoard's files, in bytes.
     """
@@ -59,13 +59,13 @@ class RunCheckpoint(ModelCheckpoint):
         folder: RunFolder,
         config: CheckpointConfig,
         signals: StopSignals,
-        taking_over: Callable[[], AbstractContextManager[None]],
+        take_over: Callable[[], AbstractContextManager[None]],
         record: Callable[[Trainer], None],
         sizes: Callable[[], dict[str, int]],
     ) -> None:
         super().__init__(folder.checkpoints, "best", MONITOR, save_last=True)
         self.folder, self.config, self.signals = folder, config, signals
-        self.taking_over, self.record, self.sizes = taking_over, record, sizes
+        self.take_over, self.record, self.sizes = take_over, record, sizes
         self.best_step: int | None = None
         self.saved_step: int | None = None
         self.validated_step: int | None = None
@@ -74,7 +74,7 @@ class RunCheckpoint(ModelCheckpoint):
         self.rows: dict[str, int] = {}  # of each CSV file
         self.is_ended = False  # a callback such as EarlyStopping ended the run before its budget
         self.stops_later = False  # training ends after the next complete step
-        self.is_between = False  # between two optimizer steps, while gradients accumulate
+        self.is_accumulating = False  # between two optimizer steps, while gradients accumulate
         self.group: distributed.ProcessGroup | None = None
 
     @property
@@ -127,14 +127,14 @@ class RunCheckpoint(ModelCheckpoint):
             self.saved_step = trainer.global_step
             self.last_model_path = str(self.folder.last)
             if trainer.is_global_zero:
-                self.mend_best(Path(trainer.ckpt_path))
+                self.repair_best(Path(trainer.ckpt_path))
 
-    def mend_best(self, newest: Path) -> None:
+    def repair_best(self, newest: Path) -> None:
         """Make best.ckpt match the resumed state; a newer file stays, as it will be recreated."""
         if self.best_step is None:
             return
         if self.best_step == self.saved_step:
-            replace_by_copy(self.folder.best, newest)
+            copy_atomically(self.folder.best, newest)
             return
         try:
             found = load_checkpoint(self.folder.best)["global_step"]
@@ -148,21 +148,23 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        refuse_to_go_on_without_finite_numbers(module)
+        check_finite(module)
         is_last = trainer.is_last_batch
-        self.is_between = not is_last and (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+        self.is_accumulating = (
+            not is_last and (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+        )
         self.is_validated = validation_follows(trainer, batch_idx)
-        self.wait_for_whole_step(trainer)
-        if not self.is_between:
+        self.finish_accumulation(trainer)
+        if not self.is_accumulating:
             is_due = self.is_due(trainer)
             if not (is_last or self.is_validated):
                 if is_due:
                     self.save(trainer, module)
-                self.signals.heed()
+                self.signals.raise_if_stopped()
 
-    def wait_for_whole_step(self, trainer: Trainer) -> None:
+    def finish_accumulation(self, trainer: Trainer) -> None:
         """Delay the end of training while gradients accumulate, as nothing can be saved then."""
-        if self.is_between:
+        if self.is_accumulating:
             self.stops_later |= trainer.should_stop
             trainer.should_stop = False
         elif self.stops_later:
@@ -181,7 +183,7 @@ class RunCheckpoint(ModelCheckpoint):
             self.signals.agreed, is_time = int(both[0]) or None, bool(both[1])
         return (
             is_time
-            or self.signals.to_heed is not None
+            or self.signals.pending is not None
             or (steps is not None and step % steps == 0)
             or trainer.should_stop
             or step == trainer.max_steps
@@ -195,8 +197,8 @@ class RunCheckpoint(ModelCheckpoint):
             raise Diverged("validation perplexity", trainer.global_step)
         self.validated_step = trainer.global_step
         is_extra = trainer.state.fn is not TrainerFn.FITTING or not self.is_validated
-        if self.is_between:  # the state after the newest step is gone
-            self.wait_for_whole_step(trainer)
+        if self.is_accumulating:  # the state after the newest step is gone
+            self.finish_accumulation(trainer)
             return
         is_best = self.best_loss is None or loss < self.best_loss
         if is_best:
@@ -205,12 +207,12 @@ class RunCheckpoint(ModelCheckpoint):
             self.amend(trainer, module, is_best)
         elif not trainer.is_last_batch:
             self.save(trainer, module)
-            self.signals.heed()
+            self.signals.raise_if_stopped()
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.is_last_batch:
             self.save(trainer, module)
-            self.signals.heed()
+            self.signals.raise_if_stopped()
 
     def on_train_end(self, *_: Any) -> None:
         """Save nothing: this state would resume at the wrong step, and the last step is saved."""
@@ -231,20 +233,20 @@ class RunCheckpoint(ModelCheckpoint):
             return
         if isinstance(module, LanguageModelModule):
             module.fetch_metrics()
-        refuse_to_go_on_without_finite_numbers(module)
+        check_finite(module)
         for name, weight in module.named_parameters():
             if not weight.isfinite().all():
                 raise Diverged(f"weight {name}", step)
         self.is_ended = trainer.should_stop and not is_time_up(trainer)
-        with self.signals.while_saving():
-            with self.taking_over():
+        with self.signals.deferred():
+            with self.take_over():
                 self.flush(trainer)
                 trainer.save_checkpoint(self.folder.last)
             self.saved_step, self.saved_at = step, time.monotonic()
             self.last_model_path = str(self.folder.last)
             if trainer.is_global_zero:
                 if self.best_step == step:
-                    replace_by_copy(self.folder.best, self.folder.last)
+                    copy_atomically(self.folder.best, self.folder.last)
                 self.record(trainer)
 
     def flush(self, trainer: Trainer) -> None:
@@ -256,7 +258,7 @@ class RunCheckpoint(ModelCheckpoint):
         """Add a later validation and later curve points to the checkpoint of the last step."""
         if not trainer.is_global_zero or self.saved_step != trainer.global_step:
             return
-        with self.signals.while_saving(), self.taking_over():
+        with self.signals.deferred(), self.take_over():
             self.flush(trainer)
             checkpoint = load_checkpoint(self.folder.last)
             state = checkpoint["callbacks"][self.state_key]
@@ -267,10 +269,10 @@ class RunCheckpoint(ModelCheckpoint):
                 checkpoint[OWN]["metrics"] = module.metrics.state_dict()
             save_checkpoint(self.folder.last, checkpoint, self.folder.previous)
             if is_best:
-                replace_by_copy(self.folder.best, self.folder.last)
+                copy_atomically(self.folder.best, self.folder.last)
 
 
-def refuse_to_go_on_without_finite_numbers(module: LightningModule) -> None:
+def check_finite(module: LightningModule) -> None:
     """Raise Diverged if a step was not finite; it names the first such step that is known."""
     if isinstance(module, LanguageModelModule) and module.metrics.not_finite is not None:
         raise Diverged(*module.metrics.not_finite)
@@ -296,7 +298,7 @@ def validation_follows(trainer: Trainer, batch_idx: int) -> bool:
     return batches % trainer.val_check_batch == 0
 
 
-class SealedFiles(CheckpointIO):
+class ChecksummedCheckpointIO(CheckpointIO):
     """Writes checkpoints atomically, as plain data with a checksum; see ``checkpoint_file``."""
 
     def __init__(self, folder: RunFolder) -> None:

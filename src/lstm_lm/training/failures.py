@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lstm_lm.errors import DamagedFile, Diverged, RunFailed, Stopped
 from lstm_lm.saved.run_folder import Status
-from lstm_lm.training.process_group import is_lost_rank
+from lstm_lm.training.process_group import is_peer_exit
 
 
 def status_after(error: BaseException) -> Status:
@@ -21,7 +21,9 @@ def status_after(error: BaseException) -> Status:
     return Status.interrupted if isinstance(error, SystemExit) else Status.failed
 
 
-def explained(error: BaseException, folder: Path, saved: str, modules: set[str]) -> BaseException:
+def explain_error(
+    error: BaseException, folder: Path, saved: str, modules: set[str]
+) -> BaseException:
     """The error as one of this project's, with a one-line message; unknown errors unchanged.
 
     Args:
@@ -41,7 +43,7 @@ def explained(error: BaseException, folder: Path, saved: str, modules: set[str])
             return RunFailed(f"the run cannot continue: {reason}; {saved} is saved")
         case DamagedFile():
             return RunFailed(f"the run cannot continue: {error}; {saved} is saved")
-        case Exception() if is_lost_rank(error):
+        case Exception() if is_peer_exit(error):
             return RunFailed(
                 "another process of this run ended, so the run cannot continue; its earlier "
                 "checkpoints are kept"
@@ -52,11 +54,11 @@ def explained(error: BaseException, folder: Path, saved: str, modules: set[str])
                 "data.num_steps or model.hidden_size"
             )
         case Exception():
-            return explained_by_its_place(error, modules)
+            return explain_by_traceback(error, modules)
     return error
 
 
-def explained_by_its_place(error: Exception, modules: set[str]) -> Exception:
+def explain_by_traceback(error: Exception, modules: set[str]) -> Exception:
     """A one-line error if Lightning, or a user's callback or logger, raised it; else the same."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     passed = [frame.f_globals.get("__name__", "") for frame in frames]
@@ -77,7 +79,7 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def ignore_disk_errors_of_threads(thrown: threading.ExceptHookArgs) -> None:
+def ignore_thread_disk_errors(thrown: threading.ExceptHookArgs) -> None:
     """Ignore an OSError of TensorBoard's writer thread: the run raises it again on the join."""
     if not issubclass(thrown.exc_type, OSError):
         threading.__excepthook__(thrown)

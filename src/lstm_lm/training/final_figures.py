@@ -8,10 +8,10 @@ from lstm_lm.config import DataConfig
 from lstm_lm.data.splits import Splits
 from lstm_lm.errors import DamagedFile, Diverged
 from lstm_lm.evaluation import Score, evaluate, perplexity
-from lstm_lm.files import replace_by_copy
+from lstm_lm.files import copy_atomically
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.saved.checkpoint_file import load_checkpoint
-from lstm_lm.saved.load_model import put_weights
+from lstm_lm.saved.load_model import load_weights
 from lstm_lm.saved.run_folder import RunFolder
 from lstm_lm.training.checkpoint import RunCheckpoint
 
@@ -32,28 +32,28 @@ def final_figures(
     if checkpoint_callback.best_step != last_step:
         try:
             checkpoint = load_checkpoint(folder.best)
-            put_weights(model, folder.best, checkpoint)
+            load_weights(model, folder.best, checkpoint)
             best_step = checkpoint["global_step"]
             best = evaluate(model, splits.validation)
         except DamagedFile as error:
             log.warning("warning: %s; the final weights are used instead", error)
-            replace_by_copy(folder.best, folder.last)
+            copy_atomically(folder.best, folder.last)
     if math.isinf(best.perplexity):
         raise Diverged("validation perplexity", last_step)
     test = best if splits.test_is_validation else evaluate(model, splits.test)
     figures: dict[str, Any] = {
-        **in_summary("validation", final),
-        **in_summary("best/validation", best),
-        **in_summary("test", test),
+        **summary_entries("validation", final),
+        **summary_entries("best/validation", best),
+        **summary_entries("test", test),
         "best/step": best_step,
     }
     if config.reset_every is not None:
         reset = evaluate(model, splits.test, config.reset_every)
-        figures |= {**in_summary("test/reset", reset), "reset_every": config.reset_every}
+        figures |= {**summary_entries("test/reset", reset), "reset_every": config.reset_every}
     return figures
 
 
-def in_summary(prefix: str, score: Score) -> dict[str, float | None]:
+def summary_entries(prefix: str, score: Score) -> dict[str, float | None]:
     above = score.above_floor
     of_floor = (
         {}

@@ -22,7 +22,7 @@ from tensorboard.plugins.hparams import (  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.config import PRECISIONS, RunConfig, all_settings, settings_of
-from lstm_lm.saved.fingerprint import what_is_trained
+from lstm_lm.saved.fingerprint import trained_settings
 
 # Tag of each exact final metric, by summary key; validation/perplexity is already a curve's tag.
 FINAL_FIGURES = {
@@ -41,7 +41,7 @@ def write_start(writer: SummaryWriter, config: RunConfig) -> None:
     """Write the settings of a run, its device included."""
     known = settings_of(config)
     of_run = [name for name in known if name.startswith("device.")]
-    settings = what_is_trained(config) | {n: known[n] for n in [*of_run, "model.backend"]}
+    settings = trained_settings(config) | {n: known[n] for n in [*of_run, "model.backend"]}
     types = {setting.name: setting.type for setting in all_settings()}
     infos, start = [], plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
     for name, value in settings.items():

@@ -13,8 +13,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.config import Cell
 from lstm_lm.data.splits import Splits
-from lstm_lm.inside.gradient_flow import gradient_flow, places_to_flow_from
-from lstm_lm.inside.readable import as_read, readable_units
+from lstm_lm.inside.gradient_flow import gradient_flow, gradient_flow_windows
+from lstm_lm.inside.readable import readable_tokens, readable_units
 from lstm_lm.inside.text_picture import TextPicture
 from lstm_lm.inside.trace import Trace, trace
 from lstm_lm.model.language_model import LanguageModel
@@ -52,7 +52,7 @@ class Inside(Callback):
         self.looked_at: int | None = None
         self.weights_before: list[Tensor] = []  # the step to write about
         self.ids = splits.validation.ids[:STRETCH].long().unsqueeze(1)
-        self.tokens = as_read(splits.vocabulary, self.ids[:, 0].tolist())
+        self.tokens = readable_tokens(splits.vocabulary, self.ids[:, 0].tolist())
         self.text = TextPicture(self.tokens)
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
@@ -156,7 +156,7 @@ class Inside(Callback):
         if self.cell is Cell.transformer:
             return  # without a state, no gradient flows back in time
         device = next(self.model.parameters()).device
-        inputs, targets = places_to_flow_from(self.validation)
+        inputs, targets = gradient_flow_windows(self.validation)
         flow = gradient_flow(self.model, inputs.to(device), targets.to(device))
         for name, norms in flow.items():
             for back, norm in enumerate(norms.tolist()):

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.errors import DamagedFile
-from lstm_lm.files import read_json, read_regular, write_whole
+from lstm_lm.files import read_json, read_regular, write_atomically
 from lstm_lm.lightning_parts import TARGET
 
 CSV = "metrics.csv"
@@ -36,7 +36,7 @@ def tensorboard_of(loggers: Sequence[Logger]) -> SummaryWriter | None:
     return None
 
 
-def with_known_ids(entries: dict[str, Any], folder: Path) -> dict[str, Any]:
+def with_saved_ids(entries: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The settings of loggers, with the ids of the runs they continue.
 
     Raises:
@@ -61,7 +61,7 @@ def with_known_ids(entries: dict[str, Any], folder: Path) -> dict[str, Any]:
     return known
 
 
-def keep_ids(names: Sequence[str], loggers: Sequence[Logger], folder: Path) -> None:
+def save_ids(names: Sequence[str], loggers: Sequence[Logger], folder: Path) -> None:
     ids = {}
     for name, logger in zip(names, loggers, strict=True):
         kind = type(logger).__name__
@@ -69,7 +69,7 @@ def keep_ids(names: Sequence[str], loggers: Sequence[Logger], folder: Path) -> N
             _ = logger.experiment  # type: ignore[attr-defined]  # starts its run
             ids[name] = logger.run_id if isinstance(logger, MLFlowLogger) else logger.version
     if ids:
-        write_whole(folder / IDS, json.dumps(ids, indent=2).encode())
+        write_atomically(folder / IDS, json.dumps(ids, indent=2).encode())
 
 
 def csv_files(loggers: Sequence[Logger], folder: Path) -> dict[str, CSVLogger]:
@@ -90,7 +90,7 @@ def rows_written(loggers: Sequence[Logger], folder: Path) -> dict[str, int]:
     }
 
 
-def go_on_with_rows(
+def restore_rows(
     loggers: Sequence[Logger], folder: Path, checkpoint: dict[str, Any] | None
 ) -> None:
     """Log the rows of CSV files again, up to the checkpoint; none without a checkpoint.
@@ -105,7 +105,7 @@ def go_on_with_rows(
         counts = checkpoint["callbacks"]["RunCheckpoint"]["csv_rows"]
         last = checkpoint["global_step"]
     for name, logger in csv_files(loggers, folder).items():
-        file, kept = folder / name, kept_rows(folder / name)
+        file, kept = folder / name, backup_path(folder / name)
         if file.exists() and not kept.exists():
             os.replace(file, kept)
         if not kept.exists():
@@ -124,16 +124,16 @@ def go_on_with_rows(
         logger.save()
 
 
-def kept_rows(file: Path) -> Path:
+def backup_path(file: Path) -> Path:
     return file.with_name(f"{CSV}.kept")
 
 
-def forget_kept_rows(loggers: Sequence[Logger], folder: Path) -> None:
+def remove_backups(loggers: Sequence[Logger], folder: Path) -> None:
     for name in csv_files(loggers, folder):
-        kept_rows(folder / name).unlink(missing_ok=True)
+        backup_path(folder / name).unlink(missing_ok=True)
 
 
-def put_rows_back(loggers: Sequence[Logger], folder: Path) -> None:
+def restore_backups(loggers: Sequence[Logger], folder: Path) -> None:
     for name in csv_files(loggers, folder):
-        if kept_rows(folder / name).exists():
-            os.replace(kept_rows(folder / name), folder / name)
+        if backup_path(folder / name).exists():
+            os.replace(backup_path(folder / name), folder / name)

@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from lstm_lm.config import ModelConfig, OptimizerConfig, RunConfig, from_plain, to_plain
-from lstm_lm.data.batches import Batch, TrainingBatches, rows_of_rank
-from lstm_lm.data.data_module import position_in
+from lstm_lm.data.batches import Batch, TrainingBatches, rank_rows
+from lstm_lm.data.data_module import epoch_and_batch
 from lstm_lm.model.core import (
     State,
     detach,
@@ -28,10 +28,10 @@ from lstm_lm.model.core import (
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.training.metrics import TrainingMetrics, in_all_units
 from lstm_lm.training.optimization import (
+    budget_share,
     build_optimizer,
     build_schedule,
     clip_by_global_norm,
-    share_of_budget,
 )
 from lstm_lm.training.random_states import random_states, seed_rank, set_random_states
 
@@ -122,7 +122,7 @@ class LanguageModelModule(LightningModule):
         optimizer = build_optimizer(trained, config, fused=not has_scaler)
         if config.is_constant:
             return optimizer
-        schedule = build_schedule(optimizer, config, share_of_budget(self.trainer, is_shared=True))
+        schedule = build_schedule(optimizer, config, budget_share(self.trainer, is_shared=True))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -142,10 +142,10 @@ class LanguageModelModule(LightningModule):
         self.know_limits()
         loader = self.trainer.train_dataloader
         if isinstance(loader, TrainingBatches):  # even without its data module
-            loader.position = lambda: position_in(self.trainer)
+            loader.position = lambda: epoch_and_batch(self.trainer)
         restored, self.restored = self.restored, None
         if restored is not None and self.trainer.ckpt_path is not None:
-            self.go_on_from(restored)
+            self.restore_states(restored)
         elif self.global_step == 0:
             self.metrics, self.training_state = TrainingMetrics(), None
             if self.global_rank > 0:
@@ -257,11 +257,11 @@ class LanguageModelModule(LightningModule):
     def log_evaluation(self, split: str) -> None:
         total = self.trainer.strategy.reduce
         loss = total(self.nats, reduce_op="sum") / total(self.tokens, reduce_op="sum")
-        self.log_everywhere(in_all_units(split, loss.item(), self.characters_per_token(split)))
+        self.log_metrics_now(in_all_units(split, loss.item(), self.characters_per_token(split)))
 
     def log_training_metrics(self) -> None:
         if metrics := self.training_metrics():
-            self.log_everywhere(metrics)
+            self.log_metrics_now(metrics)
 
     def training_metrics(self) -> dict[str, float]:
         """Metrics since the previous point; empty if no step was completed since then."""
@@ -278,7 +278,7 @@ class LanguageModelModule(LightningModule):
             units["tokens_per_second"] = means.tokens / means.seconds
         return units
 
-    def log_everywhere(self, values: dict[str, float]) -> None:
+    def log_metrics_now(self, values: dict[str, float]) -> None:
         """Log for callbacks, and for loggers at the number of completed steps.
 
         Lightning itself would count a logger's steps from 0.
@@ -343,7 +343,7 @@ class LanguageModelModule(LightningModule):
             if not self.is_attached and self.restored["precision"] == "64-true":
                 self.double()
 
-    def go_on_from(self, restored: dict[str, Any]) -> None:
+    def restore_states(self, restored: dict[str, Any]) -> None:
         """Resume the states with any number of ranks; a new rank gets its own random state."""
         rank, world_size = self.global_rank, self.trainer.world_size
         # If the precision has changed, the state takes the precision of the weights.
@@ -351,7 +351,7 @@ class LanguageModelModule(LightningModule):
         dtype = None if same else next(self.parameters()).dtype
         carried = from_plain_state(restored["carried"], self.device, dtype)
         if carried:
-            rows = rows_of_rank(len(carried[0][0]), rank, world_size)
+            rows = rank_rows(len(carried[0][0]), rank, world_size)
             self.training_state = only_rows(carried, rows)
         if rank < len(restored["random"]):
             set_random_states(restored["random"][rank])

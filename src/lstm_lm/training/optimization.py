@@ -82,7 +82,7 @@ def clip_by_global_norm(
     return norm
 
 
-def share_of_budget(trainer: Trainer, is_shared: bool = False) -> Callable[[int], float]:
+def budget_share(trainer: Trainer, is_shared: bool = False) -> Callable[[int], float]:
     """Function from a number of optimizer steps to the used share of the budget, 1 at the end.
 
     Minutes are wall time from the first step on, validation included. In a resumed run the time

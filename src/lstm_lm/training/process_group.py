@@ -33,7 +33,12 @@ from lstm_lm.config import DeviceConfig
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
 
 PARENT = "LSTM_LM_PARENT"  # id of the process that starts the other ranks
-OF_SRUN = "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS"  # set for each process
+SRUN_VARIABLES = (
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+    "SLURM_NODEID",
+    "SLURM_NTASKS",
+)  # set for each process
 # Variables that are set for the ranks that Lightning starts.
 VARIABLES = (
     PARENT,
@@ -47,7 +52,7 @@ VARIABLES = (
 )
 
 
-def environment_of(config: DeviceConfig) -> ClusterEnvironment:
+def cluster_environment(config: DeviceConfig) -> ClusterEnvironment:
     """Lightning's environment for whatever started the ranks; a single process is always rank 0.
 
     Raises:
@@ -60,7 +65,7 @@ def environment_of(config: DeviceConfig) -> ClusterEnvironment:
         )
         started = environment.world_size()
     elif config.ranks > 1 and int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1) > 1:
-        if missing := [name for name in OF_SRUN if name not in os.environ]:
+        if missing := [name for name in SRUN_VARIABLES if name not in os.environ]:
             raise SettingsError(
                 f"SLURM_STEP_NUM_TASKS={os.environ['SLURM_STEP_NUM_TASKS']} says that srun started "
                 f"several processes, but their ranks are unknown without {', '.join(missing)}: "
@@ -100,9 +105,9 @@ def rank_of(config: DeviceConfig) -> int:
     """Rank of this process in its run.
 
     Raises:
-        SettingsError: as :func:`environment_of` does.
+        SettingsError: as :func:`cluster_environment` does.
     """
-    environment = environment_of(config)
+    environment = cluster_environment(config)
     if isinstance(environment, LightningEnvironment):
         return environment.local_rank() if config.ranks > 1 else 0
     return environment.global_rank()
@@ -110,7 +115,7 @@ def rank_of(config: DeviceConfig) -> int:
 
 def local_rank_of(config: DeviceConfig) -> int:
     """Rank of this process among those on this computer."""
-    return environment_of(config).local_rank() if config.ranks > 1 else 0
+    return cluster_environment(config).local_rank() if config.ranks > 1 else 0
 
 
 @contextlib.contextmanager
@@ -129,7 +134,7 @@ def as_rank(rank: int) -> Iterator[None]:
     logging.getLogger("lstm_lm").setLevel(logging.ERROR)
     if PARENT in os.environ:
         parent = int(os.environ[PARENT])
-        threading.Thread(target=end_with_parent, args=[parent], daemon=True).start()
+        threading.Thread(target=exit_with_parent, args=[parent], daemon=True).start()
     try:
         yield
     except (Diverged, Stopped):
@@ -139,7 +144,7 @@ def as_rank(rank: int) -> Iterator[None]:
         raise SystemExit(1) from None
 
 
-def end_with_parent(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """End this process as soon as its parent has ended, for any reason, or had ended before."""
     while os.getppid() == parent:
         time.sleep(0.5)
@@ -175,7 +180,7 @@ def strategy() -> DDPStrategy:
     return DDPStrategy(find_unused_parameters=True)
 
 
-def is_lost_rank(error: BaseException) -> bool:
+def is_peer_exit(error: BaseException) -> bool:
     """True if gloo or NCCL reports that another process has ended."""
     text = str(error)
     return isinstance(error, RuntimeError) and any(

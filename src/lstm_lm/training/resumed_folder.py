@@ -12,10 +12,10 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from lstm_lm.config import RunConfig
-from lstm_lm.files import ESCAPE, replace_by_link, whole_or_absent, write_whole
+from lstm_lm.files import ESCAPE, atomic_file, link_atomically, write_atomically
 from lstm_lm.saved.event_files import cut_back, event_files, sizes_at
 from lstm_lm.saved.run_folder import RunFolder, Status, as_yaml
-from lstm_lm.training.loggers import forget_kept_rows, put_rows_back
+from lstm_lm.training.loggers import remove_backups, restore_backups
 
 
 class ResumedFolder:
@@ -42,10 +42,10 @@ class ResumedFolder:
         self.folder, self.before, self.path, self.checkpoint = folder, before, path, checkpoint
         self.summary, self.summary_bytes = summary, folder.summary.read_bytes()
         self.event_files, self.sizes = event_files(folder.path), sizes_at(checkpoint)
-        self.is_as_found = True
+        self.is_unchanged = True
 
     @contextlib.contextmanager
-    def taking_over(
+    def take_over(
         self, config: RunConfig, loggers: list[Logger], known: dict[str, Any]
     ) -> Iterator[None]:
         """Context manager in which a state is saved; then the folder belongs to the resumed run.
@@ -54,22 +54,22 @@ class ResumedFolder:
             known: summary entries that the resume may have changed.
         """
         folder = self.folder
-        if not (self.is_as_found and folder.is_ours):
+        if not (self.is_unchanged and folder.is_ours):
             yield
             return
         if self.path == folder.previous:
-            replace_by_link(folder.last, folder.previous)
-        with whole_or_absent(folder.config) as settings:  # a full disk fails here
+            link_atomically(folder.last, folder.previous)
+        with atomic_file(folder.config) as settings:  # a full disk fails here
             settings.write_text(as_yaml(config), encoding="utf-8", errors=ESCAPE)
             yield
-        self.is_as_found = False
+        self.is_unchanged = False
         cut_back(self.event_files, self.sizes, folder.path)
-        forget_kept_rows(loggers, folder.path)
+        remove_backups(loggers, folder.path)
         folder.values = without_results(folder.values) | known
 
-    def when_taken_over(self, sizes: dict[str, int]) -> dict[str, int]:
+    def sizes_after_take_over(self, sizes: dict[str, int]) -> dict[str, int]:
         """Sizes of TensorBoard's files, in bytes, without the parts that will be cut off."""
-        if not self.is_as_found:
+        if not self.is_unchanged:
             return sizes
         gone = {file.name for file in self.event_files} - self.sizes.keys()
         return {n: min(size, self.sizes.get(n, size)) for n, size in sizes.items() if n not in gone}
@@ -89,8 +89,8 @@ class ResumedFolder:
         if diverged_step is not None and self.summary["status"] != Status.completed:
             folder.record(status=Status.diverged.value, diverged_step=diverged_step)
         else:
-            write_whole(folder.summary, self.summary_bytes)
-        put_rows_back(loggers, folder.path)
+            write_atomically(folder.summary, self.summary_bytes)
+        restore_backups(loggers, folder.path)
 
 
 def without_results(summary: dict[str, Any]) -> dict[str, Any]:

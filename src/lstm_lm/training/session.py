@@ -29,11 +29,11 @@ from lstm_lm.saved.event_files import flushed_sizes
 from lstm_lm.saved.run_folder import RunFolder, Status
 from lstm_lm.training.callbacks import FloorLine, Progress, Samples
 from lstm_lm.training.checkpoint import RunCheckpoint
-from lstm_lm.training.failures import explained, ignore_disk_errors_of_threads, status_after
+from lstm_lm.training.failures import explain_error, ignore_thread_disk_errors, status_after
 from lstm_lm.training.final_figures import final_figures
 from lstm_lm.training.hparams import write_failure, write_start, write_success
 from lstm_lm.training.inside_callback import INSIDE_CHARTS, Inside
-from lstm_lm.training.loggers import go_on_with_rows, keep_ids, tensorboard_of
+from lstm_lm.training.loggers import restore_rows, save_ids, tensorboard_of
 from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.optimization import epochs_done
 from lstm_lm.training.process_group import environment_for_ranks
@@ -92,7 +92,7 @@ class Session:
             self.assemble()
             self.train()
             if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-                with self.signals.at_once():
+                with self.signals.interruptible():
                     self.finish()
 
     def assemble(self) -> None:
@@ -102,16 +102,16 @@ class Session:
             self.folder.record(status=Status.running.value)
         if self.folder.is_ours:
             checkpoint = None if self.resumed is None else self.resumed.checkpoint
-            go_on_with_rows(self.loggers, self.folder.path, checkpoint)
+            restore_rows(self.loggers, self.folder.path, checkpoint)
             self.writer = tensorboard_of(self.loggers)
-            keep_ids(list(self.config.logger), self.loggers, self.folder.path)
+            save_ids(list(self.config.logger), self.loggers, self.folder.path)
         if self.writer is not None:
             self.write_settings(self.writer)
         self.checkpoint = RunCheckpoint(
             self.folder,
             self.config.checkpoint,
             self.signals,
-            self.taking_over,
+            self.take_over,
             self.record,
             self.event_file_sizes,
         )
@@ -136,7 +136,7 @@ class Session:
             figures = final_figures(
                 self.config.data, self.splits, model, self.folder, self.checkpoint
             )
-            with self.taking_over():
+            with self.take_over():
                 pass  # takes over a folder in which no step was left to save
             if writer is not None:  # before the summary, which marks the run as completed
                 write_success(writer, figures, trainer.global_step)
@@ -160,16 +160,16 @@ class Session:
             **self.splits.unknown,
         }
 
-    def taking_over(self) -> AbstractContextManager[None]:
+    def take_over(self) -> AbstractContextManager[None]:
         """Context manager in which a state is saved; the first save takes over a resumed folder."""
-        if self.resumed is None or not self.resumed.is_as_found:
+        if self.resumed is None or not self.resumed.is_unchanged:
             return contextlib.nullcontext()
-        return self.resumed.taking_over(self.config, self.loggers, self.known())
+        return self.resumed.take_over(self.config, self.loggers, self.known())
 
     def event_file_sizes(self) -> dict[str, int]:
         """Sizes of TensorBoard's files, in bytes, once everything is on disk."""
         sizes = flushed_sizes(self.folder.path, self.writer)
-        return sizes if self.resumed is None else self.resumed.when_taken_over(sizes)
+        return sizes if self.resumed is None else self.resumed.sizes_after_take_over(sizes)
 
     def write_settings(self, writer: SummaryWriter) -> None:
         """Write settings, text note and chart layout to TensorBoard at the start of a run."""
@@ -228,12 +228,12 @@ class Session:
     @contextlib.contextmanager
     def recorded_end(self) -> Iterator[None]:
         """Context manager: record how the run ends; raise errors with one-line messages."""
-        before, threading.excepthook = threading.excepthook, ignore_disk_errors_of_threads
+        before, threading.excepthook = threading.excepthook, ignore_thread_disk_errors
         try:
             yield
         except BaseException as error:
             modules = {type(part).__module__ for part in (*self.callbacks, *self.loggers)}
-            better = explained(error, self.folder.path, self.saved(), modules)
+            better = explain_error(error, self.folder.path, self.saved(), modules)
             diverged_step = better.step if isinstance(better, Diverged) else None
             self.close(status_after(better), diverged_step)
             if better is error:
@@ -255,12 +255,12 @@ class Session:
     def close(self, status: Status, diverged_step: int | None = None) -> None:
         """Write the final status to the folder, or restore a resumed folder."""
         try:
-            if self.resumed is not None and self.resumed.is_as_found:
+            if self.resumed is not None and self.resumed.is_unchanged:
                 self.put_back(self.resumed, status, diverged_step)
                 return
             if status is not Status.completed:
                 log.info("%s; %s is saved", status, self.saved())
-            self.folder.write_missing(self.config, self.splits.vocabulary)
+            self.folder.restore_missing_files(self.config, self.splits.vocabulary)
             self.folder.values["status"] = status.value
             if diverged_step is not None:
                 self.folder.values["diverged_step"] = diverged_step

@@ -16,12 +16,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lstm_lm.config import RunConfig
 from lstm_lm.errors import SettingsError
-from lstm_lm.process import refuse_defaults_of_environment
+from lstm_lm.process import check_environment
 from lstm_lm.saved.run_folder import RunFolder
 from lstm_lm.training.callbacks import ProgressBar
-from lstm_lm.training.checkpoint import SealedFiles
+from lstm_lm.training.checkpoint import ChecksummedCheckpointIO
 from lstm_lm.training.failures import first_line
-from lstm_lm.training.process_group import environment_of, strategy
+from lstm_lm.training.process_group import cluster_environment, strategy
 
 # About loaders of other projects, short epochs, and Lightning's own use of PyTorch.
 EXPECTED_WARNINGS = (
@@ -48,7 +48,7 @@ def build_trainer(
     folder: RunFolder,
 ) -> Trainer:
     """The trainer of a run; raise SettingsError if Lightning rejects a ``trainer.*`` argument."""
-    refuse_defaults_of_environment()
+    check_environment()
     quiet_lightning()
     training, several = config.training, config.device.ranks > 1
     one_gpu = device.index is not None and not several
@@ -62,7 +62,7 @@ def build_trainer(
         "devices": [device.index] if one_gpu else config.device.devices,
         "num_nodes": config.device.nodes,
         "precision": config.device.precision,
-        "plugins": [SealedFiles(folder), environment_of(config.device)],
+        "plugins": [ChecksummedCheckpointIO(folder), cluster_environment(config.device)],
         "max_epochs": -1 if training.epochs is None else training.epochs,
         "max_steps": -1 if training.steps is None else training.steps,
         "max_time": None if training.minutes is None else timedelta(minutes=training.minutes),
@@ -77,7 +77,7 @@ def build_trainer(
         trainer = Trainer(**arguments | given)
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise SettingsError(f"trainer: {first_line(error)}") from error
-    leave_out_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
+    disable_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
     return trainer
 
 
@@ -97,7 +97,7 @@ def has_one(kind: type[Callback], callbacks: Sequence[Callback]) -> bool:
     return any(isinstance(callback, kind) for callback in callbacks)
 
 
-def leave_out_empty_hooks(callbacks: Sequence[Callback]) -> None:
+def disable_empty_hooks(callbacks: Sequence[Callback]) -> None:
     """Set empty hooks of a step to None: Lightning calls empty hooks, but skips None."""
     for callback in callbacks:
         for name in STEP_HOOKS:

@@ -25,7 +25,7 @@ import ninja
 import torch
 
 from lstm_lm.errors import SettingsError
-from lstm_lm.files import cache_folder, replace_by_copy, waiting_for, write_whole
+from lstm_lm.files import cache_folder, copy_atomically, wait_for_lock, write_atomically
 
 SOURCES = Path(__file__).parent / "cpp"
 MARCH = "LSTM_LM_CPP_MARCH"
@@ -34,8 +34,8 @@ REMEDY = "Set XDG_CACHE_HOME to another folder, or choose model.backend=torch"
 COMPILE = """
 import os, signal, sys
 from torch.utils.cpp_extension import load
-from lstm_lm.process import when_parent_is_gone
-when_parent_is_gone(lambda: os.killpg(0, signal.SIGTERM))
+from lstm_lm.process import on_parent_exit
+on_parent_exit(lambda: os.killpg(0, signal.SIGTERM))
 folder, source, *flags = sys.argv[1:]
 import torch
 load("kernels", [source], extra_cflags=flags, build_directory=folder, is_python_module=False)
@@ -60,7 +60,7 @@ def load_library() -> Any:
         if not is_whole(library):
             library.parent.mkdir(parents=True, exist_ok=True)
             lock = library.parent / "compiling.lock"
-            with waiting_for(lock, "waiting for another process that compiles the C++ kernels …"):
+            with wait_for_lock(lock, "waiting for another process that compiles the C++ kernels …"):
                 if not is_whole(library):  # the other process may have compiled it
                     compile_into(library)
     except OSError as error:
@@ -129,8 +129,8 @@ def compile_into(library: Path) -> None:
                 f"the C++ kernels could not be compiled with {compiler()} "
                 f"({first_error(output)}): mend that, or choose model.backend=torch"
             )
-        replace_by_copy(library, Path(folder) / "kernels.so")
-        write_whole(checksum_file(library), checksum(library).encode())
+        copy_atomically(library, Path(folder) / "kernels.so")
+        write_atomically(checksum_file(library), checksum(library).encode())
 
 
 def run(command: list[str]) -> tuple[int, str]:

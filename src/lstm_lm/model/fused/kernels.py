@@ -84,7 +84,7 @@ def backend_here(device: str) -> Backend:
     return Backend.cpp
 
 
-def refuse_impossible(backend: Backend, device: torch.device) -> None:
+def check_backend(backend: Backend, device: torch.device) -> None:
     """Check that the backend can run on this device, and on this machine.
 
     Raises:
@@ -99,6 +99,6 @@ def refuse_impossible(backend: Backend, device: torch.device) -> None:
         )
     kernels_of(backend, device)
     if backend is Backend.triton:
-        from lstm_lm.model.fused.triton_kernels import refuse_device
+        from lstm_lm.model.fused.triton_kernels import check_device
 
-        refuse_device(device)
+        check_device(device)

@@ -40,7 +40,7 @@ BLOCK = 256  # units that one program computes
 MOST_GRAPHS = 16  # that are kept, each with memory of its own
 
 
-def refuse_device(device: torch.device) -> None:
+def check_device(device: torch.device) -> None:
     """Check that the kernels can run on the device.
 
     Raises:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from lstm_lm.files import whole_or_absent
+from lstm_lm.files import atomic_file
 
 LETTERS = 11  # of a title, in an inch
 DECADES = 8.0  # ratio of highest to lowest value above which an axis is logarithmic
@@ -70,7 +70,7 @@ def new_panels(
 
 
 def write_figure(figure: Figure, file: Path) -> None:
-    with whole_or_absent(file) as temporary, warnings.catch_warnings():
+    with atomic_file(file) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # of names in other alphabets
         figure.savefig(temporary, format="png", dpi=130)
 
