@@ -83,13 +83,12 @@ def measure_one(
     for way in rounds:
         for _ in range(steps):
             trainings[way].step(ids[:-1], ids[1:])
-    # Measure again, because other programs may have disturbed the first measurement.
+    # Again, because other programs may have disturbed the first measurement.
     peaks = {p: max(peaks[p], peak(device, DTYPES[p], effort.rounds)) for p in precisions}
     require_equal_learning(trainings, device)
 
     def row(way: Way, reference: Way) -> Row:
         seconds = statistics.median(rounds.seconds[way]) / steps
-        flop_per_second = shape.step_flop(cell) / seconds
         ratio = rounds.speedup(way, reference)
         return Row(
             what=name(way, reference, cell),
@@ -101,7 +100,7 @@ def measure_one(
             low=ratio.low,
             high=ratio.high,
             tokens_per_second=shape.tokens / seconds,
-            share_of_peak=flop_per_second / peaks[way.precision],
+            share_of_peak=shape.step_flop(cell) / seconds / peaks[way.precision],
         )
 
     return [row(way, reference) for way, reference in comparisons(list(trainings))]

@@ -46,16 +46,11 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
         check_same_run(folder, before, config, summary)
         path, checkpoint = newest_checkpoint(folder, summary)
         restore_threads(summary["threads"])
-        session = prepare(
-            config,
-            folder,
-            signals,
-            typed_entries(config, changes),
-            folder.read_vocabulary(summary["vocabulary_sha256"]),
-            summary["text_sha256"],
-            None if checkpoint is not None else load_init_from(config),
-            summary["started_from"],
-        )
+        vocabulary = folder.read_vocabulary(summary["vocabulary_sha256"])
+        known = vocabulary, summary["text_sha256"]
+        source = None if checkpoint is not None else load_init_from(config)
+        typed = typed_entries(config, changes)
+        session = prepare(config, folder, signals, typed, *known, source, summary["started_from"])
         if checkpoint is not None:
             if is_run_complete(before, config, checkpoint, summary):
                 log.info("%s", completion_message(output, summary))

@@ -72,12 +72,12 @@ class LocalLauncher(Launcher):
         # Log this first: importing torch and reading the texts takes seconds.
         log.info("checking the settings and texts of %d jobs", len(job_overrides))
         configs = [self.compose(overrides) for overrides in job_overrides]
-        from lstm_lm.sweep.run_sweep import run_sweep  # imports torch; --help must not
+        from lstm_lm.sweep.run_sweep import (  # imports torch; --help must not
+            SweepOptions,
+            run_sweep,
+        )
 
-        losses = run_sweep(
-            configs,
-            job_overrides,
-            sweep_dir,
+        options = SweepOptions(
             resume_command=resume_command_of(sweep_dir),
             jobs_at_once=self.jobs,
             jobs_per_gpu=self.jobs_per_gpu,
@@ -85,6 +85,7 @@ class LocalLauncher(Launcher):
             searched=self.searched,
             has_more_jobs=self.has_more_jobs,
         )
+        losses = run_sweep(configs, job_overrides, sweep_dir, options)
         outcome.all_completed &= None not in losses
         return [
             JobReturn(

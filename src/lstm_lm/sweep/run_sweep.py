@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lstm_lm.config import RunConfig
@@ -23,27 +24,29 @@ ENDED = Status.completed, Status.diverged  # and not retried
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class SweepOptions:
+    """How to run the jobs of a sweep."""
+
+    resume_command: str  # printed if jobs are left to do
+    jobs_at_once: int | None  # on the CPU; None fills its cores
+    jobs_per_gpu: int
+    retries: int  # of a job that failed
+    searched: Sequence[str] = ()  # settings in all folder names, even if they do not differ
+    has_more_jobs: bool = False  # more jobs follow, and the report waits for the last
+
+
 def run_sweep(
     configs: Sequence[RunConfig],
     overrides: Sequence[Sequence[str]],
     path: Path,
-    *,
-    resume_command: str,
-    jobs_at_once: int | None,
-    jobs_per_gpu: int,
-    retries: int,
-    searched: Sequence[str] = (),
-    has_more_jobs: bool = False,
+    options: SweepOptions,
 ) -> list[float | None]:
     """Run the jobs that are not done; return the best validation loss of each completed job.
 
     Args:
         overrides: what was typed for each config; it names the folders.
         path: the sweep's folder; jobs that are done there are skipped.
-        resume_command: the command to print if jobs are left to do.
-        jobs_at_once: jobs in parallel on the CPU; None fills its cores.
-        searched: settings in all folder names, even if their values do not differ.
-        has_more_jobs: True if more jobs follow; the report waits for the last.
 
     Raises:
         SettingsError: before anything is started, if one of the jobs cannot run.
@@ -51,31 +54,43 @@ def run_sweep(
     """
     check_folder_name(path)
     folder, gpus = SweepFolder(path), visible_gpus()
-    at_once = jobs_at_once or processes_at_once(configs, gpus, jobs_per_gpu)
+    at_once = options.jobs_at_once or processes_at_once(configs, gpus, options.jobs_per_gpu)
     with StopSignals() as signals:
         configs = resolve_auto_all(configs, gpus, load_sweep(folder).jobs)
         trained = fingerprints(configs)
         if signals.received is not None and folder.has_sweep():
-            log.info("to resume    %s", resume_command)
+            log.info("to resume    %s", options.resume_command)
         signals.raise_if_stopped()
         with folder.locked():
             threads = max(1, cpu_cores() // at_once)
-            sweep, jobs = plan(folder, configs, trained, overrides, threads, searched)
+            sweep, jobs = plan(folder, configs, trained, overrides, threads, options.searched)
             folder.write(sweep)
-            wanted, to_do = left_to_do(folder, jobs, configs)
-            limits = CpuSlots(jobs_at_once or cpu_cores(), max(cpu_cores(), at_once))
-            runner = Runner(folder, sweep, limits, GpuSlots(gpus, jobs_per_gpu), retries)
-            try:
-                runner.run(wanted, to_do, signals)
-            finally:
-                print_end(runner, wanted)
-                if signals.received is None and not has_more_jobs:
-                    write_sweep_report(path)
-                is_cut_off = signals.received is not None and has_more_jobs
-                if is_cut_off or any(job.status not in ENDED for job in wanted):
-                    log.info("to resume    %s", resume_command)
+            limits = CpuSlots(options.jobs_at_once or cpu_cores(), max(cpu_cores(), at_once))
+            gpu_slots = GpuSlots(gpus, options.jobs_per_gpu)
+            runner = Runner(folder, sweep, limits, gpu_slots, options.retries)
+            run_jobs(runner, *left_to_do(folder, jobs, configs), signals, options)
         signals.raise_if_stopped()
     return [best_loss(folder, job) for job in jobs]
+
+
+def run_jobs(
+    runner: Runner,
+    wanted: list[Job],
+    to_do: list[Job],
+    signals: StopSignals,
+    options: SweepOptions,
+) -> None:
+    """Run what is left to do; print how all jobs ended, and write the report."""
+    try:
+        runner.run(wanted, to_do, signals)
+    finally:
+        is_stopped = signals.received is not None
+        print_end(runner, wanted)
+        if not (is_stopped or options.has_more_jobs):
+            write_sweep_report(runner.folder.path)
+        is_cut_off = is_stopped and options.has_more_jobs
+        if is_cut_off or any(job.status not in ENDED for job in wanted):
+            log.info("to resume    %s", options.resume_command)
 
 
 def left_to_do(
