@@ -250,7 +250,7 @@ def test_mistakes_with_a_run(small):
         (lambda: run.generate("a", tokens=-1), "tokens must be >= 0, not -1"),
         (lambda: run.resume(["model.hidden_size=8"]), "cannot change model.hidden_size"),
         (lambda: run.resume(["training.epoch=8"]), "did you mean training.epochs"),
-        (lambda: run.resume(["hydra.run.dir=x"]), "leave out resume, hydra.run.dir"),
+        (lambda: run.resume(["hydra.run.dir=x"]), "leave out resume and hydra.run.dir"),
         (lambda: lstm_lm.train(lstm_lm.compose(["resume=run"])), r"load_run\('run'\).resume\(\)"),
     ):
         with pytest.raises(SettingsError, match=reason):

@@ -182,7 +182,7 @@ def train(config: RunConfig, output: str | Path | None = None) -> Run:
 
     Raises:
         SettingsError: before anything is trained or written, if the run cannot be done.
-        RunFailed: if it cannot go on; :class:`lstm_lm.errors.Diverged` is one.
+        RunFailed: if it cannot continue; :class:`lstm_lm.errors.Diverged` is one.
         KeyboardInterrupt: after Ctrl-C, with the newest state saved.
     """
     from lstm_lm.experiment import train as train_in
