@@ -1,4 +1,4 @@
-"""What a benchmark finds out, a row for each comparison: as a table, and as JSON."""
+"""Results of a benchmark, a row for each comparison: as a table and as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Row:
 
     @property
     def is_reference(self) -> bool:
-        """Whether this is what others are compared with, and itself with nothing."""
+        """True if others are compared with this one, and it with none."""
         return "/" not in self.what
 
 

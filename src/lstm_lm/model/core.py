@@ -58,7 +58,7 @@ class Core(Protocol[S]):
 
 
 def detach(state: State) -> State:
-    """The same values, cut from the graph that computed them."""
+    """A state with the same values, cut from the graph that computed them."""
     return tuple(type(part)(*(values.detach() for values in part)) for part in state)
 
 

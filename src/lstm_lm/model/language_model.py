@@ -108,13 +108,12 @@ MATRICES = {Cell.lstm: 4, Cell.gru: 3, Cell.rnn: 1, Cell.transformer: 1}  # of e
 
 
 def check_model_size(config: RunConfig, vocabulary_size: int, copies: int = 1) -> None:
-    """
-    Args:
-        copies: of each weight, with what else is kept of it.
+    """Raise SettingsError if the model needs more memory than there is.
 
-    Raises:
-        SettingsError: if that is more than there is. Linux would hand it out all the same, and end
-            the process without a word when it is used.
+    Linux would hand it out all the same, and end the process without a word when it is used.
+
+    Args:
+        copies: numbers kept for each weight, such as its gradient and moments.
     """
     model, hidden = config.model, config.model.hidden_size
     inputs = model.embedding_size or vocabulary_size

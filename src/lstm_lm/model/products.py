@@ -116,7 +116,7 @@ def takes_onednn() -> bool:
 
 @cache
 def onednn_answers() -> bool:
-    """Whether the private operators exist and compute what they are taken for."""
+    """True if the private operators exist and compute what is expected of them."""
     if not torch.backends.mkldnn.is_available():
         return False
     try:

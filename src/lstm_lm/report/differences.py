@@ -63,7 +63,7 @@ def group_runs(results: Sequence[Result], *varying: str) -> list[Group]:
 
 
 def completed_groups(results: Sequence[Result], *varying: str) -> list[Group]:
-    """The same of completed runs only, sorted by their labels."""
+    """Groups of completed runs only, sorted by their labels."""
     completed = [result for result in results if result.best is not None]
     return sorted(group_runs(completed, *varying), key=lambda group: group.label)
 

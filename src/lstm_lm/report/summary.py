@@ -102,7 +102,7 @@ def device(result: Result) -> str:
 
 
 def explanation(results: list[Result]) -> list[str]:
-    """How to read the table, in lines."""
+    """Lines that explain how to read the table."""
     differ_in_text = differing_texts(results)
     differ_in_level = "data.level" in differ_in_text
     lines = {

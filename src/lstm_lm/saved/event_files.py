@@ -75,7 +75,8 @@ def read_curves(folder: Path, is_running: bool = False) -> dict[str, Curve]:
 
 
 def read_events(file: Path) -> Iterator[Event]:
-    """
+    """The events of a file, in order.
+
     Raises:
         DamagedFile: at the first record that is damaged or incomplete.
     """

@@ -56,7 +56,7 @@ class Result:
 
     @property
     def is_comparable(self) -> bool:
-        """Whether it has a perplexity that can be compared with those of others."""
+        """True if it has a perplexity that can be compared with those of others."""
         return self.perplexity is not None and self.status not in FAILED
 
     @property

@@ -75,7 +75,7 @@ REQUIRED_KEYS = {
 
 
 class Status(StrEnum):
-    """How a run, a sweep's job or a cell of a heat map stands; the gravest first."""
+    """Status of a run, a sweep's job or a cell of a heat map; the gravest first."""
 
     diverged = auto()
     failed = auto()

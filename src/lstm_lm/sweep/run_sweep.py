@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """How to run the jobs of a sweep."""
+    """Options of a sweep that do not change what its jobs train."""
 
     resume_command: str  # printed if jobs are left to do
     jobs_at_once: int | None  # on the CPU; None fills its cores

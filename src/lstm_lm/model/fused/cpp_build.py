@@ -90,7 +90,7 @@ def flags() -> list[str]:
 
 
 def is_whole(library: Path) -> bool:
-    """Whether the library is as it was compiled."""
+    """True if the library is as it was compiled."""
     try:
         return checksum_file(library).read_text() == checksum(library)
     except OSError:

@@ -1,4 +1,4 @@
-"""What a backend has to compute, and which backend can run where.
+"""The functions of a backend, and which backend can run where.
 
 A backend is a module with the functions of :class:`Kernels`. Each is about one layer and a whole
 sequence; what must be done step by step is

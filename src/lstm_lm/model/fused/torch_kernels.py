@@ -35,7 +35,7 @@ class Weights(NamedTuple):
 
 
 class CellSteps(NamedTuple):
-    """What a cell computes besides the products, unit by unit."""
+    """The pointwise part of a cell, all that it computes besides the products."""
 
     sums: int  # of a unit: one for each gate
     kept: int  # numbers of a unit that forward saves for backward besides the state
@@ -205,7 +205,7 @@ CELLS = {
 
 
 def input_product(inputs: Tensor, weights: Weights) -> Tensor:
-    """What the inputs of all steps add to the gates, in one product."""
+    """The inputs' share of the gates for all steps, in one product."""
     weight, bias = weights.weight_ih.to(inputs.dtype), weights.bias_ih.to(inputs.dtype)
     return product(inputs.flatten(0, 1), weight, bias).unflatten(0, inputs.shape[:2])
 

@@ -190,7 +190,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def copied(value: Any) -> Any:
-    """The same tuples with copies of their tensors."""
+    """Copies of the tensors, in the same tuples."""
     if isinstance(value, Tensor):
         return value.clone()
     return tuple(map(copied, value)) if isinstance(value, tuple) else value

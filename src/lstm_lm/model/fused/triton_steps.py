@@ -1,4 +1,4 @@
-"""What is left of a cell's step after the products: one Triton kernel each way.
+"""The pointwise part of a cell's step, after the products: one Triton kernel each way.
 
 A lane computes one unit of one row; ``size`` is the number of units, ``elements`` that of all rows.
 Gates lie as in ``torch.nn``, in blocks of ``size``. Numbers are computed in the dtype of the state

@@ -1,4 +1,4 @@
-"""How far the gradient of a loss reaches back, before and after training."""
+"""A picture of how far the gradient of a loss reaches back, before and after training."""
 
 from collections.abc import Sequence
 from math import exp, fsum, log

@@ -68,7 +68,7 @@ class Cell:
 
     @property
     def others(self) -> Counter[Status]:
-        """How many of the other results have each status."""
+        """The number of other results with each status."""
         if not self.results:
             return Counter([Status.not_tried])
         others = [result.status for result in self.results if not result.is_comparable]
