@@ -81,7 +81,7 @@ def cut_short(command: str) -> list[str]:
     """What is typed, with fewer steps and less text."""
     words = shlex.split(os.path.expandvars(command))
     if "benchmarks" in words:
-        return [*words, "--quick", "--shapes", "tiny", "--threads", "1"]
+        return [*words, "--quick", "--rounds", "1", "--shapes", "tiny", "--threads", "1"]
     if "scripts/train.py" not in words or "--help" in words or "resume=run" in words:
         return words
     return words + SHORT

@@ -132,7 +132,7 @@ def by_a_signal_in_validation(patch, step):
     patch.setattr(LanguageModelModule, "validation_step", validation_step)
 
 
-OUTPUT_ARGUMENTS = {
+MOMENTS = {
     "mid-epoch": (before_the_step, 20),
     "in the last epoch": (before_the_step, 37),
     "before anything was saved": (before_the_step, 2),
@@ -153,7 +153,7 @@ OUTPUT_ARGUMENTS = {
 
 
 def cut_off(config, folder, place):
-    where, step = OUTPUT_ARGUMENTS[place]
+    where, step = MOMENTS[place]
     with pytest.MonkeyPatch.context() as patch:
         where(patch, step)
         with pytest.raises((Cut, Stopped)):
@@ -188,7 +188,7 @@ EVERYTHING = (
 )
 
 
-@pytest.mark.parametrize("place", OUTPUT_ARGUMENTS)
+@pytest.mark.parametrize("place", MOMENTS)
 def test_an_lstm_goes_on_exactly_wherever_it_was_cut_off(
     place, tiny_run, tmp_path, assert_same_end
 ):
@@ -227,7 +227,7 @@ FACTORS = {
     "optimizer.schedule": ["constant", "linear", "cosine"],
     "training.log_every": [1, 4, 50],
     "checkpoint.every_steps": ["null", 3],
-    "place": list(OUTPUT_ARGUMENTS),
+    "place": list(MOMENTS),
 }
 
 

@@ -324,6 +324,7 @@ def test_slurm_stops_and_requeues_a_job(tmp_path):
         assert job.end_by(signal.SIGTERM)[0] == 143
 
 
+@pytest.mark.slow
 def test_two_at_once_and_a_kill(tmp_path):
     folder = tmp_path / "run"
     real = {"start": subprocess.Popen}
@@ -344,6 +345,7 @@ def test_two_at_once_and_a_kill(tmp_path):
             time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_change_nothing(tmp_path):
     # The README tells of a longer run of the same script.
     command = [sys.executable, str(ROOT / "benchmarks/kill_and_resume.py"), "--kills", "2"]

@@ -81,6 +81,7 @@ def whole(tmp_path_factory):
     return tmp_path_factory.mktemp("whole") / "run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "lasts"),
     [(errno.ENOSPC, True), (errno.EIO, False)],

@@ -453,8 +453,8 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is imported
     for name in (
         "experiment",
-        "run",
-        "comparison.report",
+        "api",
+        "report.report",
         "command_line.compose",
         "inside.page",
         "sweep.run_sweep",

@@ -35,6 +35,7 @@ def empty_cache(tmp_path, monkeypatch):
     return tmp_path / "lstm_lm"
 
 
+@pytest.mark.slow
 def test_processes_that_need_the_kernels_at_once_compile_them_once(empty_cache):
     # By its full name, and without the folder in which a virtual environment has its programs.
     outside = os.pathsep.join(
@@ -186,6 +187,7 @@ def test_instructions_that_the_processor_lacks_are_told_in_one_line(
     assert not list(empty_cache.glob("*.so"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("aarch64-linux-gnu-g++") is None,
     reason="needs a compiler for Arm: apt install g++-aarch64-linux-gnu",

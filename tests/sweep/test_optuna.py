@@ -173,6 +173,7 @@ def test_what_diverged_is_not_trained_again(search_command, tmp_path):
     assert "2 jobs, 2 of them done before" in output and "started" not in output
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_not_proposed_again(search_command, tmp_path):
     settings = "model.dropout=interval(0,3)", "training.epochs=1", "hydra.sweeper.trials=2"
     code, output, errors = search_command(*settings, "hydra.sweeper.seed=27")

@@ -25,6 +25,7 @@ SETTINGS = [
 SWEEP = [*TRAIN, "-m", "hydra/launcher=submitit_local", *SETTINGS, "hydra.sweep.dir=sweep"]
 
 
+@pytest.mark.slow
 def test_a_job_whose_time_is_up_goes_on_when_it_is_requeued(tmp_path, assert_same_end):
     """SLURM warns a job with the same signal."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

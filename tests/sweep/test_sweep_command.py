@@ -197,6 +197,7 @@ class Sweep:
 needs_proc = pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_sweep_that_is_killed_again_and_again_comes_to_the_same(
     sweep_command, tmp_path, assert_same_end

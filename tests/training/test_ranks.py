@@ -152,6 +152,7 @@ def test_two_ranks_do_what_one_does(
     assert [summary_of(folder)["ranks"] for folder in (one, two)] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_run_whose_rank_was_killed_goes_on_exactly(tmp_path, commands, assert_same_end):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     commands.finish(*SMALL, *EXACT, f"hydra.run.dir={whole}")
@@ -204,6 +205,7 @@ def test_all_ranks_stop_after_the_same_step_whichever_is_told(tmp_path, commands
     assert summary["steps"] == saved >= 20
 
 
+@pytest.mark.slow
 def test_no_process_outlives_the_first(tmp_path, commands):
     folder = tmp_path / "run"
     first = commands.start(*LONG, f"hydra.run.dir={folder}", new=True)

@@ -51,6 +51,7 @@ def completed(tiny_run, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_a_failure_at_any_line_before_the_fit_leaves_all_as_it_was(completed, monkeypatch):
     def fit(*_, **__):
         raise Reached
