@@ -33,7 +33,9 @@ def test_cores(type_command):
 
 @pytest.mark.bf16
 def test_cores_in_both_precisions(type_command):
-    code, output, errors = type_command(BENCHMARKS, "cores", *TINY, "--cells", "gru")
+    code, output, errors = type_command(
+        BENCHMARKS, "cores", *TINY, "--cells", "gru", "--rounds", "1"
+    )
     assert (code, errors) == (0, "")
     assert "scratch gru bf16-mixed / builtin gru bf16-mixed" in output
 

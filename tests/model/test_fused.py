@@ -155,9 +155,10 @@ def test_a_graph_may_be_gone_through_twice(cell, backend):
 @every_cell
 @every_backend
 def test_results_are_the_same_bits_every_time(cell, backend):
-    core, inputs = make(cell, backend, 30, 130), torch.randn(7, 20, 30)
+    rows, times = (4, 1) if backend is Backend.triton else (20, 3)  # interpreted, it takes long
+    core, inputs = make(cell, backend, 30, 130), torch.randn(7, rows, 30)
     first = run(core, inputs)
-    for _ in range(3):
+    for _ in range(times):
         assert all(torch.equal(a, b) for a, b in zip(run(core, inputs), first, strict=True))
 
 
