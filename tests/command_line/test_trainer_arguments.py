@@ -88,6 +88,8 @@ def test_an_argument_that_lightning_has_not_is_refused_wherever_it_comes_from(tm
         ("trainer=3", "trainer"),
         ("trainer.limit_val_batches=inf", "trainer.limit_val_batches must be text, a finite"),
         ("-m trainer.max_steps=1,2", "trainer.max_steps is set by training.steps"),
+        ("data.reserved_tokens=[a]", "data.reserved_tokens is no longer a setting: leave it out"),
+        ("optimizer.plateau_factor=0.5", "is no longer a setting: choose optimizer.schedule="),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(setting, reason, type_command, tmp_path):
