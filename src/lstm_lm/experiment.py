@@ -120,7 +120,7 @@ def prepare(
     prompts = encode_prompts(config, data.splits)
     module = build_module(config, len(data.vocabulary), device)
     if source is not None:
-        if source_sha256 not in (None, weights_sha256(source)):
+        if source_sha256 is not None and source_sha256 != weights_sha256(source):
             raise SettingsError(
                 f"init_from: the weights in {source.folder} have changed since this run was started"
             )

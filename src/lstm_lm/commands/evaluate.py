@@ -4,51 +4,29 @@ python scripts/evaluate.py outputs/2026-11-23/10-15-00 --split test
 """
 
 import argparse
-from pathlib import Path
 
-from lstm_lm.config import Accelerator, Backend, CoreName
+from lstm_lm.commands.arguments import add_core, add_text, parser_for_run
+from lstm_lm.config import Accelerator
 from lstm_lm.process import run_program
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument(
-        "core",
-        nargs="?",
-        choices=[f"model.core={name}" for name in CoreName],
-        help="use another core than the one of the training",
-    )
-    parser.add_argument(
-        "backend",
-        nargs="?",
-        choices=[f"model.backend={name}" for name in Backend],
-        help="backend of model.core=fused (default: auto)",
-    )
-    text = parser.add_mutually_exclusive_group()
-    text.add_argument(
-        "--split",
-        choices=["training", "validation", "test"],
-        default="test",
-        help="which part of the run's own text (default: test)",
-    )
-    text.add_argument("--text", metavar="FILE", help="a UTF-8 text of your own instead")
-    parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
+    parser = parser_for_run(__doc__)
+    add_core(parser)
+    add_text(parser)
     parser.add_argument(
         "--reset-every",
         type=int,
         metavar="TOKENS",
         help="reset the state to zero after so many tokens (default: never)",
     )
-    parser.add_argument("--data-root", metavar="FOLDER", help="where the run's text is")
-    parser.add_argument("--text-path", metavar="FILE", help="where the run's own file is now")
     parser.add_argument("--device", type=Accelerator, choices=list(Accelerator), default="auto")
     return parser.parse_intermixed_args()
 
 
 def main() -> None:
     arguments = parse()
-    from lstm_lm.api import load_run  # imports torch; --help must not
+    from lstm_lm.api import load_run
 
     run = load_run(
         arguments.run,

@@ -6,27 +6,15 @@ python scripts/generate.py outputs/2026-11-23/10-15-00 --prompt "time traveller"
 import argparse
 import logging
 import sys
-from pathlib import Path
 
-from lstm_lm.config import Accelerator, Backend, CoreName
+from lstm_lm.commands.arguments import add_core, parser_for_run
+from lstm_lm.config import Accelerator
 from lstm_lm.process import run_program
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument(
-        "core",
-        nargs="?",
-        choices=[f"model.core={name}" for name in CoreName],
-        help="use another core than the one of the training",
-    )
-    parser.add_argument(
-        "backend",
-        nargs="?",
-        choices=[f"model.backend={name}" for name in Backend],
-        help="backend of model.core=fused (default: auto)",
-    )
+    parser = parser_for_run(__doc__)
+    add_core(parser)
     parser.add_argument("--prompt", required=True, help="the text to continue")
     parser.add_argument("--tokens", type=int, default=200, help="number to add (default: 200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="default: 0.8")
@@ -37,14 +25,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--greedy", action="store_true", help="take the most likely token")
     parser.add_argument("--samples", type=int, default=1, help="number of continuations")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
     parser.add_argument("--device", type=Accelerator, choices=list(Accelerator), default="cpu")
     return parser.parse_intermixed_args()
 
 
 def main() -> None:
     arguments = parse()
-    from lstm_lm.api import load_run  # imports torch; --help must not
+    from lstm_lm.api import load_run
 
     logging.basicConfig(format="%(message)s", force=True)
     run = load_run(

@@ -6,26 +6,16 @@ python scripts/inspect_run.py outputs/2026-11-23/10-15-00
 import argparse
 from pathlib import Path
 
+from lstm_lm.commands.arguments import add_text, parser_for_run
 from lstm_lm.errors import SettingsError
 from lstm_lm.process import run_program
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("run", type=Path, help="the run's folder")
-    text = parser.add_mutually_exclusive_group()
-    text.add_argument(
-        "--split",
-        choices=["training", "validation", "test"],
-        default="test",
-        help="which part of the run's own text (default: test)",
-    )
-    text.add_argument("--text", metavar="FILE", help="a UTF-8 text of your own instead")
+    parser = parser_for_run(__doc__)
+    add_text(parser)
     parser.add_argument("--skip", type=int, default=0, help="number of tokens to skip")
     parser.add_argument("--tokens", type=int, default=1000, help="number of tokens (default: 1000)")
-    parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
-    parser.add_argument("--data-root", metavar="FOLDER", help="where the run's text is")
-    parser.add_argument("--text-path", metavar="FILE", help="where the run's own file is now")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="the page (default: inside.html in the folder)"
     )
@@ -35,7 +25,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     from lstm_lm.evaluation import split_of_file, split_of_run
-    from lstm_lm.files import write_atomically  # imports torch; --help must not
+    from lstm_lm.files import write_atomically
     from lstm_lm.inside.page import build_page
     from lstm_lm.machine import limit_threads
     from lstm_lm.saved.load_model import restore

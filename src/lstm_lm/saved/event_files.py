@@ -21,7 +21,6 @@ from typing import Any
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
 from tensorboard.summary.writer.record_writer import masked_crc32c  # type: ignore[import-untyped]
-from torch.utils.tensorboard import SummaryWriter
 
 from lstm_lm.errors import DamagedFile
 from lstm_lm.files import fsync_path, read_regular
@@ -115,10 +114,8 @@ def training_seconds(curves: dict[str, Curve]) -> Curve | None:
     return Curve(tokens.steps, list(accumulate(durations)))
 
 
-def flushed_sizes(folder: Path, writer: SummaryWriter | None) -> dict[str, int]:
-    """The files' sizes in bytes, after everything is flushed to disk."""
-    if writer is not None:
-        writer.flush()
+def sizes_on_disk(folder: Path) -> dict[str, int]:
+    """The files' sizes in bytes, after the system has written them to disk."""
     files = sorted(event_files(folder))
     for file in files:
         fsync_path(file)

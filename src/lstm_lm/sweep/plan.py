@@ -16,6 +16,7 @@ from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.generation import encode_prompts
 from lstm_lm.model.auto_settings import NAMES, resolve_auto, resolve_backend
 from lstm_lm.saved.fingerprint import fingerprint, select_trained
+from lstm_lm.saved.load_model import load_init_run, weights_sha256
 from lstm_lm.saved.run_folder import RunFolder, Status, config_from_settings, with_absolute_paths
 from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder, identity
 from lstm_lm.sweep.gpu_slots import uses_gpu
@@ -114,9 +115,6 @@ def fingerprints(configs: Sequence[RunConfig]) -> list[str]:
             )
         vocabulary, started_from = None, None
         if config.init_from is not None:
-            # Imports Lightning, which takes a second longer than all else that a sweep needs.
-            from lstm_lm.saved.load_model import load_init_run, weights_sha256
-
             key = f"{config.init_from} {config.model} {config.data.level}"
             if key not in weights:
                 source = load_init_run(config)

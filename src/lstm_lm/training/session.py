@@ -25,7 +25,7 @@ from lstm_lm.errors import Diverged
 from lstm_lm.evaluation import perplexity
 from lstm_lm.machine import device_name, keep_freed_memory
 from lstm_lm.process import StopSignals
-from lstm_lm.saved.event_files import flushed_sizes
+from lstm_lm.saved.event_files import sizes_on_disk
 from lstm_lm.saved.run_folder import RunFolder, Status
 from lstm_lm.training.callbacks import FloorLine, Progress, Samples
 from lstm_lm.training.checkpoint import RunCheckpoint
@@ -168,7 +168,9 @@ class Session:
 
     def event_file_sizes(self) -> dict[str, int]:
         """Sizes of TensorBoard's files, in bytes, once everything is on disk."""
-        sizes = flushed_sizes(self.folder.path, self.writer)
+        if self.writer is not None:
+            self.writer.flush()
+        sizes = sizes_on_disk(self.folder.path)
         return sizes if self.resumed is None else self.resumed.sizes_after_take_over(sizes)
 
     def write_settings(self, writer: SummaryWriter) -> None:
