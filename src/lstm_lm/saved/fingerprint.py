@@ -20,6 +20,20 @@ ONCE_SETTINGS = {
     "optimizer.plateau_patience": 2,
 }
 
+# Settings of the first versions belong to every fingerprint. A newer one does only if it differs
+# from its default, so runs without it keep their fingerprint.
+FIRST_SETTINGS = set(
+    """
+    seed training.validate_every data.text data.level data.cleaning data.validation_size
+    data.test_size data.max_tokens data.vocabulary_from data.minimum_count data.order
+    data.batch_size data.num_steps data.evaluation_rows data.text_seed data.lag data.longest
+    model.cell model.core model.hidden_size model.num_layers model.embedding_size model.dropout
+    model.second_bias model.reset_gate model.init model.longest_memory model.forget_bias
+    model.context model.heads optimizer.name optimizer.learning_rate optimizer.momentum
+    optimizer.weight_decay optimizer.clip_norm optimizer.schedule optimizer.warmup_steps
+    """.split()
+)
+
 
 def fingerprint(config: RunConfig, text_sha256: str, started_from: str | None = None) -> str:
     """A checksum of what is trained, in sixteen hexadecimal digits.
@@ -27,8 +41,13 @@ def fingerprint(config: RunConfig, text_sha256: str, started_from: str | None = 
     Args:
         started_from: checksum of the initial weights, if they come from another run.
     """
-    trained = trained_settings(config) | ONCE_SETTINGS
-    content = json.dumps([trained, text_sha256, started_from], sort_keys=True)
+    defaults = trained_settings(RunConfig()).items()
+    counted = {
+        name: value
+        for name, value in trained_settings(config).items()
+        if name in FIRST_SETTINGS or (name, value) not in defaults
+    }
+    content = json.dumps([counted | ONCE_SETTINGS, text_sha256, started_from], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
