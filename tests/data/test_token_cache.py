@@ -7,17 +7,16 @@ import pytest
 import torch
 
 from lstm_lm.config import Cleaning, DataConfig, Level, TextName, VocabularySource
-from lstm_lm.data import token_cache
+from lstm_lm.data import tokenized
 from lstm_lm.data.splits import read_splits
-from lstm_lm.data.token_cache import read_or_tokenize
-from lstm_lm.data.tokenized import Tokenized
+from lstm_lm.data.tokenized import Tokenized, read_or_tokenize
 
 TEXT = "Ties, ties; and\nsome words <eos> wörds more:\n\nsome\tmore words\n" * 20
 
 
 @pytest.fixture(autouse=True)
 def every_text_is_large(monkeypatch):
-    monkeypatch.setattr(token_cache, "MIN_CACHED_CHARACTERS", 1)
+    monkeypatch.setattr(tokenized, "MIN_CACHED_CHARACTERS", 1)
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def nothing_is_tokenized(monkeypatch):
     def refuse(*_):
         raise AssertionError("tokenized anew")
 
-    return lambda: monkeypatch.setattr(token_cache.Tokenized, "of", refuse)
+    return lambda: monkeypatch.setattr(tokenized.Tokenized, "of", refuse)
 
 
 def in_words(root, text=TEXT):
@@ -70,7 +69,7 @@ def test_splits_are_the_same_with_what_was_kept(level, cleaning, source, root, m
     first, second = read_splits(config), read_splits(config)
     other_settings = replace(config, minimum_count=1, max_tokens=150)
     with_kept = read_splits(other_settings)
-    monkeypatch.setattr(token_cache, "MIN_CACHED_CHARACTERS", 10**9)
+    monkeypatch.setattr(tokenized, "MIN_CACHED_CHARACTERS", 10**9)
     for settings, found in [(config, first), (config, second), (other_settings, with_kept)]:
         plain = read_splits(settings)
         assert found.vocabulary.tokens == plain.vocabulary.tokens
@@ -109,7 +108,7 @@ def test_another_text_or_cleaning_is_not_mistaken_for_it(root):
 
 def test_characters_and_small_texts_are_not_kept(root, monkeypatch):
     read_or_tokenize(TEXT, Level.character, Cleaning.none, root)
-    monkeypatch.setattr(token_cache, "MIN_CACHED_CHARACTERS", len(TEXT) + 1)
+    monkeypatch.setattr(tokenized, "MIN_CACHED_CHARACTERS", len(TEXT) + 1)
     in_words(root)
     assert kept(root) == []
 
@@ -140,10 +139,10 @@ def test_what_other_rules_have_made_is_made_anew(root):
     in_words(root)
     (file,) = kept(root)
     with pytest.MonkeyPatch.context() as another_version:
-        another_version.setattr(token_cache, "rules", lambda: "another version's")
-        token_cache.write(file, Tokenized.of("other words", Level.word, Cleaning.none))
+        another_version.setattr(tokenized, "rules", lambda: "another version's")
+        tokenized.write(file, Tokenized.of("other words", Level.word, Cleaning.none))
     assert_right(in_words(root))
-    assert_right(token_cache.read(file))
+    assert_right(tokenized.read(file))
 
 
 def test_a_folder_that_is_read_only_is_left_alone(root, users_cache, nothing_is_tokenized):
@@ -163,13 +162,13 @@ def test_a_folder_that_is_not_there_is_not_made(root):
 
 def test_a_text_that_cannot_be_kept_is_tokenized_all_the_same(root, monkeypatch):
     (root / "tokens").touch()
-    monkeypatch.setattr(token_cache, "cache_folder", lambda: root / "tokens")
+    monkeypatch.setattr(tokenized, "cache_folder", lambda: root / "tokens")
     assert_right(in_words(root))
     assert kept(root) == [root / "tokens"]
 
 
 def test_a_full_disk_leaves_no_part_of_a_file(root, monkeypatch):
-    monkeypatch.setattr(token_cache, "cache_folder", lambda: root)
+    monkeypatch.setattr(tokenized, "cache_folder", lambda: root)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
     try:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from lstm_lm.config import DataConfig, RunConfig, TextName, from_plain
 from lstm_lm.data.batches import Batch, EvaluationBatches, TrainingBatches, rank_rows
-from lstm_lm.data.corpora import find_corpus
-from lstm_lm.data.splits import Split, Splits, read_splits
+from lstm_lm.data.splits import Split, Splits, find_text, read_splits
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
 
@@ -84,7 +83,7 @@ class TextDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Download the text if needed, and check it; Lightning calls this once on each machine."""
         if self.read is None:
-            find_corpus(self.config)
+            find_text(self.config)
 
     def setup(self, stage: str) -> None:
         """Build the vocabulary and the splits; the same for every stage."""
