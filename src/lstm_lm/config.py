@@ -30,7 +30,11 @@ class TextName(StrEnum):
     python_docs = auto()
     time_machine = auto()
     tiny_shakespeare = auto()
+    penn_treebank = auto()
     wikitext2 = auto()
+    wikitext103 = auto()
+    text8 = auto()
+    enwik8 = auto()
     file = auto()
     embedded_reber = auto()
     recall = auto()
@@ -45,6 +49,7 @@ class Level(StrEnum):
 
     character = auto()
     word = auto()
+    byte = auto()  # of UTF-8
 
 
 class Cleaning(StrEnum):
@@ -158,6 +163,9 @@ def group(kind: type, effect: Effect = Effect.training) -> Any:
 class DataConfig:
     text: TextName = TextName.python_docs
     path: str | None = changes(Effect.cost, None)  # of the user's own UTF-8 text, for text=file
+    # If path has only the training text; without test_path the validation text is the test text.
+    validation_path: str | None = changes(Effect.cost, None)
+    test_path: str | None = changes(Effect.cost, None)
     # The data folder, which keeps texts; null: $LSTM_LM_DATA, else a cache folder.
     root: str | None = changes(Effect.nothing, None)
     level: Level = Level.character
@@ -201,6 +209,16 @@ class DataConfig:
             raise SettingsError("data=text_file needs data.path=<a UTF-8 text file>")
         if self.text is not TextName.file and self.path is not None:
             raise SettingsError(f"data.path needs data=text_file, not {self.text}")
+        if self.path is None and (self.validation_path or self.test_path) is not None:
+            raise SettingsError(
+                "data.validation_path and data.test_path need data=text_file and data.path=<the "
+                "training text>"
+            )
+        if self.test_path is not None and self.validation_path is None:
+            raise SettingsError(
+                "data.test_path needs data.validation_path=<the validation text>; without both, "
+                "data.validation_size and data.test_size cut them from the end of data.path"
+            )
         if self.text in GENERATED:
             self.require_whole_symbols()
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lstm_lm.config import TextName
 from lstm_lm.data.batches import as_rows, evaluation_steps
-from lstm_lm.data.corpora import decode, out_of_memory_error, read_file
+from lstm_lm.data.corpora import not_utf8_error, out_of_memory_error, read_file
 from lstm_lm.data.generated import Floor
 from lstm_lm.data.splits import Split, read_splits
 from lstm_lm.data.tokenized import Tokenized
@@ -166,11 +166,11 @@ def split_of_file(run: TrainedModel, path: str) -> Split:
         SettingsError: if the file cannot be read or has nothing to predict.
     """
     content = read_file(path, is_read_once=True).removeprefix(codecs.BOM_UTF8)
-    return split_of_text(run, decode(content, path), path)
+    return split_of_text(run, content, path)
 
 
-def split_of_text(run: TrainedModel, text: str, name: str = "the text") -> Split:
-    """A text as ids of a run; SettingsError if it has nothing to predict."""
+def split_of_text(run: TrainedModel, text: str | bytes, name: str = "the text") -> Split:
+    """A text, in UTF-8 if it is bytes, as ids of a run; SettingsError if nothing is to predict."""
     data = run.config.data
     try:
         tokens = Tokenized.of(text, data.level, data.cleaning)
@@ -180,11 +180,12 @@ def split_of_text(run: TrainedModel, text: str, name: str = "the text") -> Split
             )
         return Split.of(tokens, run.vocabulary, data.level)
     except UnicodeEncodeError as error:
-        raise SettingsError(
-            f"{name} contains {text[error.start]!r}, which is no character"
-        ) from error
+        wrong = error.object[error.start]
+        raise SettingsError(f"{name} contains {wrong!r}, which is no character") from error
+    except UnicodeDecodeError as error:
+        raise not_utf8_error(name, error) from error
     except MemoryError as error:
-        raise out_of_memory_error(name, text) from error
+        raise out_of_memory_error(name, len(text)) from error
 
 
 @torch.inference_mode()

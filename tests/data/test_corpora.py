@@ -25,12 +25,13 @@ def sha1(tokens):
 
 def test_built_in_text_needs_nothing():
     corpus = find_corpus(DataConfig())
-    assert len(corpus.training) > 300_000
-    assert "assert_stmt" in corpus.training
+    (piece,) = corpus.pieces
+    assert len(piece.content) > 300_000
+    assert b"assert_stmt" in piece.content
 
 
 def test_time_machine_by_the_rule_of_the_chapter(real_texts):
-    text = find_corpus(DataConfig(text=TextName.time_machine)).training
+    text = find_corpus(DataConfig(text=TextName.time_machine)).pieces[0].content.decode()
     characters = list(tokenize(text, Level.character, Cleaning.letters_by_line))
     assert len(characters) == 170_580
     assert sha1(characters) == "7f4f69ca0213ddde2efcf59a4743a8bf0709e1ae"
@@ -42,7 +43,7 @@ def test_time_machine_by_the_rule_of_the_chapter(real_texts):
 
 
 def test_words_of_the_time_machine_with_ties_as_published(real_texts):
-    text = find_corpus(DataConfig(text=TextName.time_machine)).training
+    text = find_corpus(DataConfig(text=TextName.time_machine)).pieces[0].content.decode()
     words = list(tokenize(text, Level.word, Cleaning.letters_by_line))
     vocabulary = Vocabulary.from_counts(Counter(words))
     assert (len(words), len(vocabulary)) == (32_775, 4_580)
@@ -75,7 +76,9 @@ def test_the_official_archive_of_wikitext2_comes_before_the_variant(monkeypatch,
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(corpora, "WIKITEXT2", KnownFile("wikitext-2/official.zip", sha256))
     corpus = find_corpus(DataConfig(text=TextName.wikitext2, root=str(tmp_path)))
-    assert (corpus.training, corpus.test, corpus.note) == (" train text \n", " test text \n", None)
+    texts = [piece.content for piece in corpus.pieces]
+    assert texts == [b" train text \n", b" valid text \n", b" test text \n"]
+    assert corpus.note is None
 
 
 def own_text(tmp_path, content):

@@ -1,9 +1,29 @@
-"""A text cut by position into training, validation and test ids."""
+"""A text cut by position into training, validation and test ids.
 
+The ids of large texts are cached on disk, so that the next run need not tokenize again:
+
+    <data folder>/tokens/<checksum of text and settings>.<level>
+
+    first line     SHA-256 of all that follows
+    second line    JSON: checksum of the rules, the vocabulary, the lengths of the splits
+    then           the ids, which are memory-mapped
+
+Any of these files may be deleted at any time. A damaged file, or one from another version of this
+package, is written again. If no folder is writable, nothing is cached.
+"""
+
+import contextlib
+import hashlib
+import json
 import math
+import mmap
+import stat
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,12 +31,34 @@ from jaxtyping import Integer
 from torch import Tensor
 
 from lstm_lm.config import GENERATED, DataConfig, Level, VocabularySource
-from lstm_lm.data.corpora import MOVED, Corpus, find_corpus, out_of_memory_error, three_pieces
+from lstm_lm.data.corpora import (
+    MOVED,
+    Corpus,
+    Piece,
+    find_corpus,
+    not_utf8_error,
+    out_of_memory_error,
+    pieces,
+)
 from lstm_lm.data.download import data_root
 from lstm_lm.data.generated import Floor, generate_text
-from lstm_lm.data.tokenized import Tokenized, read_or_tokenize
+from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
+from lstm_lm.files import atomic_file, cache_folder
+
+MIN_CACHED_BYTES = 2_000_000  # of a text; smaller ones are tokenized in 0.1 s
+IDS_DEPEND_ON = (
+    "level",
+    "cleaning",
+    "validation_size",
+    "test_size",
+    "max_tokens",
+    "vocabulary_from",
+    "minimum_count",
+)
+SHA256_LINE, ALIGNMENT = 65, 64  # bytes
+COUNTED = 2**20  # ids at a time
 
 
 @dataclass(frozen=True)
@@ -36,9 +78,7 @@ class Split:
     def of(
         cls, tokens: Tokenized, vocabulary: Vocabulary, level: Level, floor: Floor | None = None
     ) -> "Split":
-        # One byte per id if possible; batches convert them to the type that PyTorch needs.
-        kind = np.uint8 if len(vocabulary) <= 256 else np.int32
-        ids = tokens.look_up(np.array(vocabulary.encode(tokens.distinct), kind))
+        ids = tokens.look_up(id_table(tokens, vocabulary))
         return cls(torch.from_numpy(ids), *tokens[1:].spelled_lengths(level), floor)
 
     @property
@@ -48,7 +88,8 @@ class Split:
     @cached_property
     def unknown(self) -> float:
         """Share of the predicted tokens that are ``<unk>``, since not in the vocabulary."""
-        return int((self.ids[1:] == 0).sum()) / max(1, self.predictions)
+        found = sum(int((some == 0).sum()) for some in self.ids[1:].split(COUNTED))
+        return found / max(1, self.predictions)
 
 
 @dataclass(frozen=True)
@@ -88,10 +129,20 @@ def read_splits(
             f"(SHA-256 {corpus.sha256}, not {text_sha256}): "
             f"{MOVED if config.path else of_named}"
         )
+    size = sum(len(piece.content) for piece in corpus.pieces)
     try:
-        return split(corpus, config, vocabulary, name)
+        if size < MIN_CACHED_BYTES or corpus.floors:
+            return in_memory(*tokenize_splits(corpus, config, vocabulary), config, corpus)
+        return read_or_tokenize(corpus, config, vocabulary)
     except MemoryError as error:
-        raise out_of_memory_error(name, corpus.training) from error
+        raise out_of_memory_error(name, size) from error
+
+
+def id_table(tokens: Tokenized, vocabulary: Vocabulary) -> Integer[np.ndarray, " distinct"]:
+    """The id of each distinct token, in the smallest type that PyTorch has for all ids."""
+    size = len(vocabulary)
+    kind = np.uint8 if size <= 2**8 else np.int16 if size <= 2**15 else np.int32
+    return np.array(vocabulary.encode(tokens.distinct), kind)
 
 
 def find_text(config: DataConfig, known_sha256: str | None = None) -> Corpus:
@@ -102,41 +153,67 @@ def find_text(config: DataConfig, known_sha256: str | None = None) -> Corpus:
 def generated(config: DataConfig) -> Corpus:
     """The generated text in three pieces; each begins with a whole string."""
     parts = sizes(int(config.max_tokens or 0), config)._asdict()
-    pieces = [generate_text(config, part, size) for part, size in parts.items()]
-    corpus = three_pieces([piece.text.encode() for piece in pieces], config.text.value)
-    training, validation, test = (piece.floor for piece in pieces)
-    return replace(corpus, floors=(training, validation, test))
+    texts = [generate_text(config, part, size) for part, size in parts.items() if size]
+    corpus = pieces([text.text.encode() for text in texts], config.text.value)
+    return replace(corpus, floors=[text.floor for text in texts])
 
 
-def split(corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None, name: str) -> Splits:
-    training = tokenized(corpus.training, config)
-    if len(training) == 0:
-        without = corpus.training.strip() and f" with data.cleaning={config.cleaning}"
-        raise SettingsError(f"{name} is empty{without}: there is nothing to learn from")
-    whole = training
-    training = training[: config.max_tokens]
-    if corpus.validation is None:
-        training, validation, test = cut(training, config)
+def tokenize_splits(
+    corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None
+) -> tuple[list[Tokenized], Vocabulary]:
+    """Training, validation and perhaps test tokens of a text, whose pieces are used up."""
+    whole = tokenize_piece(corpus.pieces.pop(0), config)
+    training = whole[: config.max_tokens]
+    if corpus.pieces:
+        held_out = [tokenize_piece(corpus.pieces.pop(0), config, 2) for _ in corpus.pieces[:]]
     else:
-        validation, test = own_splits(corpus, config)
+        training, *held_out = cut(training, config)
     if vocabulary is None:
         source = training if config.vocabulary_from is VocabularySource.training else whole
         counts = dict(zip(source.distinct, source.counts().tolist(), strict=True))
         vocabulary = Vocabulary.from_counts(counts, config.minimum_count)
-    parts, floors = (training, validation, test), corpus.floors or (None, None, None)
+    return [tokens for tokens in (training, *held_out) if len(tokens)], vocabulary
+
+
+def in_memory(
+    parts: Sequence[Tokenized], vocabulary: Vocabulary, config: DataConfig, corpus: Corpus
+) -> Splits:
+    floors: Sequence[Floor | None] = corpus.floors or [None] * len(parts)
     splits = [
         Split.of(tokens, vocabulary, config.level, floor)
         for tokens, floor in zip(parts, floors, strict=True)
     ]
+    return as_splits(splits, vocabulary, corpus)
+
+
+def as_splits(splits: Sequence[Split], vocabulary: Vocabulary, corpus: Corpus) -> Splits:
     return Splits(
         training=splits[0],
         validation=splits[1],
-        test=splits[2] if test else splits[1],
-        test_is_validation=not test,
+        test=splits[-1],
+        test_is_validation=len(splits) == 2,
         vocabulary=vocabulary,
         text_sha256=corpus.sha256,
         text_note=corpus.note,
     )
+
+
+def tokenize_piece(piece: Piece, config: DataConfig, fewest: int = 1) -> Tokenized:
+    """The tokens of a piece of text.
+
+    Raises:
+        SettingsError: if it has none or too few, or is not UTF-8.
+    """
+    try:
+        tokens = Tokenized.of(piece.content, config.level, config.cleaning)
+    except UnicodeDecodeError as error:
+        raise not_utf8_error(piece.name, error) from error
+    if len(tokens) == 0:
+        without = f" with data.cleaning={config.cleaning}" if piece.content.strip() else ""
+        raise SettingsError(f"{piece.name} is empty{without}: there is nothing to learn from")
+    if len(tokens) < fewest:
+        raise SettingsError(f"{piece.name} has one token, so there is nothing to predict")
+    return tokens
 
 
 def cut(tokens: Tokenized, config: DataConfig) -> tuple[Tokenized, Tokenized, Tokenized]:
@@ -146,12 +223,115 @@ def cut(tokens: Tokenized, config: DataConfig) -> tuple[Tokenized, Tokenized, To
     return tokens[:training], rest[:validation], rest[validation:]
 
 
-def own_splits(corpus: Corpus, config: DataConfig) -> tuple[Tokenized, Tokenized]:
-    return tokenized(corpus.validation or "", config), tokenized(corpus.test or "", config)
+def read_or_tokenize(corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None) -> Splits:
+    """The splits of a large text, read from the cache if they are there."""
+    known = [cache_name(corpus, config, some) for some in dict.fromkeys((None, vocabulary))]
+    folders = list(cache_folders(data_root(config.root)))
+    for file in (folder / name for name in known for folder in folders):
+        with contextlib.suppress(OSError, ValueError):  # absent, damaged or from another version
+            return read_cached(file, corpus, vocabulary)
+    parts, listed = tokenize_splits(corpus, config, vocabulary)
+    for file in (folder / known[-1] for folder in folders):
+        with contextlib.suppress(OSError, ValueError):  # no permission, or the disk is full
+            write_cached(file, parts, listed, config.level)
+            return read_cached(file, corpus, vocabulary)
+    return in_memory(parts, listed, config, corpus)
 
 
-def tokenized(text: str, config: DataConfig) -> Tokenized:
-    return read_or_tokenize(text, config.level, config.cleaning, data_root(config.root))
+def cache_name(corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None) -> str:
+    """The name of a cache file: a checksum of the text and all that decides the ids.
+
+    Args:
+        vocabulary: None if the settings decide it.
+    """
+    lengths = [len(piece.content) for piece in corpus.pieces]
+    settings = [str(getattr(config, name)) for name in IDS_DEPEND_ON]
+    listed = vocabulary and vocabulary.tokens
+    content = json.dumps([corpus.sha256, lengths, settings, listed]).encode()
+    return f"{hashlib.sha256(content).hexdigest()[:32]}.{config.level}"
+
+
+def cache_folders(root: Path) -> Iterator[Path]:
+    """Where ids may be cached: in the data folder, else in the user's cache folder.
+
+    Nothing is ever written beside the user's own text.
+    """
+    with contextlib.suppress(OSError):  # the data folder is not created for a cache
+        if root.stat().st_mode & stat.S_IWUSR:  # os.access is always true for the superuser
+            yield root / "tokens"
+    with contextlib.suppress(SettingsError):  # this user has no home
+        yield cache_folder() / "tokens"
+
+
+def read_cached(file: Path, corpus: Corpus, vocabulary: Vocabulary | None) -> Splits:
+    """The splits in a cache file, with memory-mapped ids.
+
+    Raises:
+        OSError, ValueError: if it is absent, damaged, of another version or another vocabulary.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(file)
+    with open(file, "rb") as stream:
+        # A copy on writing, which nobody does: PyTorch warns of memory that is read-only.
+        content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+    start = content.find(b"\n") + 1
+    if content[:start] != sha256_line(hashlib.sha256(memoryview(content)[start:])):
+        raise ValueError(f"{file} is damaged")
+    end = content.find(b"\n", start) + 1
+    header = json.loads(content[start:end])
+    if header.get("rules") != rules():
+        raise ValueError(f"{file} was made by another version")
+    listed = Vocabulary(header["vocabulary"])
+    if vocabulary is not None and vocabulary.tokens != listed.tokens:
+        raise ValueError(f"{file} has another vocabulary")
+    ids = torch.from_numpy(np.frombuffer(content, header["type"], offset=end))
+    tokens, *lengths = header["tokens"], header["characters"], header["bytes"]
+    return as_splits(list(map(Split, ids.split(tokens), *lengths)), listed, corpus)
+
+
+def write_cached(
+    file: Path, parts: Sequence[Tokenized], vocabulary: Vocabulary, level: Level
+) -> None:
+    """Write ids to a file block by block, since as a whole they need not fit into memory."""
+    tables = [id_table(tokens, vocabulary) for tokens in parts]
+    kind = tables[0].dtype.newbyteorder("<")
+    lengths = [tokens[1:].spelled_lengths(level) for tokens in parts]
+    header = {
+        "rules": rules(),
+        "vocabulary": vocabulary.tokens,
+        "type": kind.str,
+        "tokens": list(map(len, parts)),
+        "characters": [in_characters for in_characters, _ in lengths],
+        "bytes": [in_bytes for _, in_bytes in lengths],
+    }
+    first = json.dumps(header).encode()
+    # Blanks after the JSON, so that ids lie at a multiple of their size.
+    first += b" " * (-(SHA256_LINE + len(first) + 1) % ALIGNMENT) + b"\n"
+    digest = hashlib.sha256(first)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(file) as temporary, open(temporary, "wb") as stream:
+        stream.writelines([b" " * SHA256_LINE, first])
+        for tokens, table in zip(parts, tables, strict=True):
+            for block in tokens.look_up_blocks(table.astype(kind)):
+                stream.write(block.data)
+                digest.update(block.data)
+        stream.seek(0)
+        stream.write(sha256_line(digest))
+
+
+def sha256_line(digest: Any) -> bytes:
+    return f"{digest.hexdigest()}\n".encode()
+
+
+def rules() -> str:
+    """Checksum of the rules of tokenizing: this code, and the Unicode version for its blanks.
+
+    Raises:
+        OSError: if the source files cannot be read.
+    """
+    names = "splits.py", "text.py", "tokenized.py", "vocabulary.py"
+    code = b"".join(Path(__file__).with_name(name).read_bytes() for name in names)
+    return hashlib.sha256(code + unicodedata.unidata_version.encode()).hexdigest()
 
 
 class Sizes(NamedTuple):

@@ -4,44 +4,24 @@
 
 Distinct tokens are in order of first occurrence, so the numbers depend only on text, level and
 cleaning. Splits, and the ids of any vocabulary, follow from them by counting and table look-up.
-That needs no Python object for each token: a text takes about its own size in memory.
-
-The words of large texts are cached on disk, so that the next run need not tokenize again:
-
-    <data folder>/tokens/<SHA-256 of the text>.<level>.<cleaning>
-
-    first line     SHA-256 of all that follows
-    second line    JSON: checksum of the rules, the distinct tokens, the type of their numbers
-    then           the numbers, which are memory-mapped
-
-Any of these files may be deleted at any time. A damaged file, or one from another version of this
-package, is written again. If no folder is writable, nothing is cached.
+That needs no Python object for each token, nor the text as a whole as characters: numbers take
+about as much memory as the text's bytes, or less.
 """
 
-import contextlib
-import hashlib
-import json
-import mmap
-import stat
-import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Integer, Shaped
+from tqdm import tqdm
 
 from lstm_lm.config import Cleaning, Level
-from lstm_lm.data.text import END_OF_LINE, characters, tokenize
-from lstm_lm.errors import SettingsError
-from lstm_lm.files import atomic_file, cache_folder
+from lstm_lm.data.text import END_OF_LINE, OF_BYTE, bytes_of, characters, words
 
-BLOCK = 2**18  # tokens looked up at a time; NumPy needs eight bytes for each
+BLOCK = 2**18  # tokens looked up, and bytes read, at a time; NumPy needs eight bytes for each
 CODE_POINTS = 0x110000  # in Unicode
-# Characters. Tokenizing WikiText-2 into words takes 0.3 s, reading them back 0.02 s. Smaller texts
-# would save less than 0.05 s. Single characters are numbered about as fast as they are read.
-MIN_CACHED_CHARACTERS = 2_000_000
+PROGRESS_AFTER = 2  # seconds
 
 
 @dataclass(frozen=True)
@@ -50,10 +30,23 @@ class Tokenized:
     numbers: Integer[np.ndarray, " tokens"] = field(repr=False)  # in the smallest type
 
     @classmethod
-    def of(cls, text: str, level: Level, cleaning: Cleaning) -> "Tokenized":
-        if level is Level.character:
-            return numbered_characters(characters(text, cleaning))
-        return numbered(tokenize(text, level, cleaning))
+    def of(cls, text: bytes | str, level: Level, cleaning: Cleaning) -> "Tokenized":
+        """The tokens of a text, in UTF-8 if it is bytes.
+
+        Raises:
+            UnicodeError: if it is not UTF-8, unless its tokens are its bytes.
+        """
+        content = text.encode() if isinstance(text, str) else text
+        if level is Level.word:
+            return numbered(words(decoded_blocks(content), cleaning))
+        if cleaning is not Cleaning.none:
+            content = characters("".join(decoded_blocks(content)), cleaning).encode()
+        if level is Level.byte:
+            codes = (np.frombuffer(block, np.uint8) for block in blocks(content))
+            return numbered_codes(codes, len(content), OF_BYTE.__getitem__)
+        decoded = decoded_blocks(content)
+        codes = (np.frombuffer(block.encode("utf-32-le"), "<u4") for block in decoded)
+        return numbered_codes(codes, len(content), chr)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -70,20 +63,29 @@ class Tokenized:
 
     def look_up(self, values: Shaped[np.ndarray, " distinct"]) -> Shaped[np.ndarray, " tokens"]:
         """The value at each position, given one value per distinct token."""
-        found = np.empty(len(self), values.dtype)
-        for start in range(0, len(self), BLOCK):
-            found[start : start + BLOCK] = values[self.numbers[start : start + BLOCK]]
+        found, start = np.empty(len(self), values.dtype), 0
+        for block in self.look_up_blocks(values):
+            found[start : start + len(block)] = block
+            start += len(block)
         return found
 
+    def look_up_blocks(
+        self, values: Shaped[np.ndarray, " distinct"]
+    ) -> Iterator[Shaped[np.ndarray, " block"]]:
+        """The same, in blocks."""
+        for start in range(0, len(self), BLOCK):
+            yield values.take(self.numbers[start : start + BLOCK])
+
     def spelled_lengths(self, level: Level) -> tuple[int, int]:
-        """Characters and UTF-8 bytes of the text that :func:`lstm_lm.data.text.spell` returns."""
-        spelled, blanks = list(self.distinct), 0
-        if level is Level.word:
-            spelled = [token.replace(END_OF_LINE, "\n") for token in self.distinct]
-            blanks = self.blanks_between_words()
-        lengths = [(len(token), len(token.encode())) for token in spelled]
-        in_characters, encode_activity = self.counts() @ np.array(lengths, np.int64).reshape(-1, 2)
-        return int(in_characters) + blanks, int(encode_activity) + blanks
+        """Characters and bytes of the text that :func:`lstm_lm.data.text.spell` returns.
+
+        Of bytes that are not UTF-8, each that can begin a character counts as one.
+        """
+        blanks = self.blanks_between_words() if level is Level.word else 0
+        lengths = [spelled_length(token, level) for token in self.distinct]
+        totals = self.counts() @ np.array(lengths, np.int64).reshape(-1, 2)
+        in_characters, in_bytes = totals.tolist()
+        return in_characters + blanks, in_bytes + blanks
 
     def blanks_between_words(self) -> int:
         """Number of blanks: one between two words, none beside the end of a line."""
@@ -92,105 +94,90 @@ class Tokenized:
         return int(np.sum(~(self.look_up(ends)[:-1] | self.look_up(starts)[1:])))
 
 
+def spelled_length(token: str, level: Level) -> tuple[int, int]:
+    """Characters and bytes that a token adds to a text, without blanks between words."""
+    match level:
+        case Level.byte:
+            spelled = bytes_of(token)
+            return sum(not is_continuation(byte) for byte in spelled), len(spelled)
+        case Level.word:
+            token = token.replace(END_OF_LINE, "\n")
+    return len(token), len(token.encode())
+
+
+def is_continuation(byte: int) -> bool:
+    """True if the byte does not begin a character of UTF-8."""
+    return byte & 0b1100_0000 == 0b1000_0000
+
+
+def blocks(content: bytes) -> Iterator[bytes]:
+    """A text in blocks that end where a character does, with a progress bar."""
+    start = 0
+    with tqdm(
+        total=len(content),
+        desc="reading the text",
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        disable=None,
+        delay=PROGRESS_AFTER,
+    ) as progress:
+        while start < len(content):
+            end = start + BLOCK
+            while end < len(content) and is_continuation(content[end]) and end < start + BLOCK + 3:
+                end += 1
+            yield content[start:end]
+            progress.update(min(end, len(content)) - start)
+            start = end
+
+
+def decoded_blocks(content: bytes) -> Iterator[str]:
+    """The characters of a text in blocks; UnicodeDecodeError if it is not UTF-8."""
+    start = 0
+    for block in blocks(content):
+        try:
+            yield block.decode()
+        except UnicodeDecodeError as error:
+            place = start + error.start, start + error.end
+            raise UnicodeDecodeError(error.encoding, content, *place, error.reason) from error
+        start += len(block)
+
+
 def numbered(tokens: Iterable[str]) -> Tokenized:
     number_of: defaultdict[str, int] = defaultdict()
     number_of.default_factory = number_of.__len__  # a new token gets the next number
     numbers = np.fromiter(map(number_of.__getitem__, tokens), np.int32)
-    return Tokenized(tuple(number_of), numbers.astype(smallest_type(len(number_of))))
+    return Tokenized(tuple(number_of), numbers.astype(smallest_type(len(number_of)), copy=False))
 
 
-def numbered_characters(text: str) -> Tokenized:
-    """Number each character; thirty times as fast as :func:`numbered`."""
+def numbered_codes(
+    blocks: Iterable[Integer[np.ndarray, " tokens"]], most: int, token: Callable[[int], str]
+) -> Tokenized:
+    """Number the code points or bytes of a text; thirty times as fast as :func:`numbered`.
+
+    Args:
+        most: at least the number of all of them.
+        token: the token of a code.
+    """
     number_of = np.full(CODE_POINTS, -1, np.int32)
-    distinct: list[str] = []
-    blocks = [np.empty(0, np.uint8)]
-    for start in range(0, len(text), BLOCK):
-        codes = np.frombuffer(text[start : start + BLOCK].encode("utf-32-le"), "<u4")
-        for code in dict.fromkeys(codes[number_of[codes] < 0].tolist()):
-            number_of[code] = len(distinct)
-            distinct.append(chr(code))
-        blocks.append(number_of[codes].astype(smallest_type(len(distinct))))
-    return Tokenized(tuple(distinct), np.concatenate(blocks))
+    codes_found: list[int] = []
+    numbers, length = np.empty(most, np.uint8), 0  # what is not used takes no memory
+    for codes in blocks:
+        found = number_of[codes]
+        if found.min(initial=0) < 0:
+            new = list(dict.fromkeys(codes[found < 0].tolist()))
+            number_of[new] = range(len(codes_found), len(codes_found) + len(new))
+            codes_found += new
+            found = number_of[codes]
+            if numbers.dtype != (kind := smallest_type(len(codes_found))):
+                wider = np.empty(most, kind)
+                wider[:length] = numbers[:length]
+                numbers = wider
+        numbers[length : length + len(codes)] = found
+        length += len(codes)
+    return Tokenized(tuple(map(token, codes_found)), numbers[:length])
 
 
 def smallest_type(count: int) -> np.dtype:
     """The smallest type that holds the numbers from 0 to ``count - 1``."""
     return np.min_scalar_type(max(0, count - 1))
-
-
-def read_or_tokenize(text: str, level: Level, cleaning: Cleaning, root: Path) -> Tokenized:
-    """The tokens of a text, read from the cache if they are there.
-
-    Args:
-        root: the data folder. If it is not writable, the user's cache folder is used. Nothing is
-            ever written beside the user's own text.
-    """
-    if level is not Level.word or len(text) < MIN_CACHED_CHARACTERS:
-        return Tokenized.of(text, level, cleaning)
-    name = f"{hashlib.sha256(text.encode()).hexdigest()}.{level}.{cleaning}"
-    files = [folder / "tokens" / name for folder in folders(root)]
-    for file in files:
-        try:
-            return read(file)
-        except (OSError, ValueError):  # absent, damaged or from another version
-            continue
-    tokens = Tokenized.of(text, level, cleaning)
-    for file in files:
-        try:
-            write(file, tokens)
-            break
-        except OSError:  # no such folder, no permission, or the disk is full
-            continue
-    return tokens
-
-
-def folders(root: Path) -> Iterator[Path]:
-    with contextlib.suppress(OSError):  # the data folder is not created for a cache
-        if root.stat().st_mode & stat.S_IWUSR:  # os.access is always true for the superuser
-            yield root
-    with contextlib.suppress(SettingsError):  # this user has no home
-        yield cache_folder()
-
-
-def read(file: Path) -> Tokenized:
-    """The tokens in a cache file.
-
-    Raises:
-        OSError, ValueError: if it is absent, damaged or from another version.
-    """
-    if not file.is_file():
-        raise FileNotFoundError(file)
-    with open(file, "rb") as stream:
-        content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    start = content.find(b"\n") + 1
-    if content[:start] != checksum(memoryview(content)[start:]):
-        raise ValueError(f"{file} is damaged")
-    end = content.find(b"\n", start) + 1
-    header = json.loads(content[start:end])
-    if header.get("rules") != rules():
-        raise ValueError(f"{file} was made by another version")
-    return Tokenized(tuple(header["distinct"]), np.frombuffer(content, header["type"], offset=end))
-
-
-def write(file: Path, tokens: Tokenized) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    numbers = tokens.numbers.astype(tokens.numbers.dtype.newbyteorder("<"), copy=False)
-    header = {"rules": rules(), "distinct": tokens.distinct, "type": numbers.dtype.str}
-    content = json.dumps(header).encode() + b"\n" + numbers.tobytes()
-    with atomic_file(file) as temporary, open(temporary, "wb") as stream:
-        stream.writelines([checksum(content), content])
-
-
-def checksum(content: bytes | memoryview) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode() + b"\n"
-
-
-def rules() -> str:
-    """Checksum of the rules of tokenizing: this code, and the Unicode version for its blanks.
-
-    Raises:
-        OSError: if the source files cannot be read.
-    """
-    files = (Path(__file__).with_name(name) for name in ("text.py", "tokenized.py"))
-    code = b"".join(file.read_bytes() for file in files)
-    return hashlib.sha256(code + unicodedata.unidata_version.encode()).hexdigest()
