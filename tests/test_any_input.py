@@ -36,7 +36,7 @@ in_any_folder = settings(
 )
 # Some texts with few letters and many line ends, others with anything that Unicode has.
 texts = st.text(alphabet="aAbB \n\t\r\x0c'ü<eos>", max_size=300) | st.text(max_size=300)
-levels = st.sampled_from(list(Level))
+levels = st.sampled_from([Level.character, Level.byte, Level.word])
 cleanings = st.sampled_from(list(Cleaning))
 
 

@@ -50,6 +50,7 @@ class Level(StrEnum):
     character = auto()
     word = auto()
     byte = auto()  # of UTF-8
+    subword = auto()  # frequent sequences of bytes: byte-pair encoding
 
 
 class Cleaning(StrEnum):
@@ -135,6 +136,7 @@ class Accelerator(StrEnum):
     gpu = "gpu"
 
 
+FEWEST_SUBWORDS = 257
 LARGEST = 3e38  # about the largest float32
 BACKENDS = Backend.torch, Backend.cpp, Backend.triton  # what auto can stand for
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
@@ -178,6 +180,7 @@ class DataConfig:
     max_tokens: int | None = None  # use only the first tokens of a text; generate this many
     vocabulary_from: VocabularySource = VocabularySource.training
     minimum_count: int = 1  # rarer tokens become <unk>
+    vocabulary_size: int | None = None  # only for level=subword
     order: Order = Order.consecutive
     batch_size: int = 32  # windows per batch, over all processes
     num_steps: int = 35  # tokens per window
@@ -221,6 +224,31 @@ class DataConfig:
             )
         if self.text in GENERATED:
             self.require_whole_symbols()
+        self.require_subwords()
+
+    def require_subwords(self) -> None:
+        if self.level is not Level.subword:
+            if self.vocabulary_size is not None:
+                raise SettingsError(
+                    f"data.vocabulary_size needs data.level=subword, not {self.level}: other "
+                    "vocabularies list all tokens that occur data.minimum_count times"
+                )
+            return
+        if self.vocabulary_size is None:
+            raise SettingsError(
+                "data.level=subword needs data.vocabulary_size, for example data.vocabulary_size="
+                "2000 for a text of a megabyte"
+            )
+        if self.vocabulary_size < FEWEST_SUBWORDS:
+            raise SettingsError(
+                f"data.vocabulary_size must be at least {FEWEST_SUBWORDS}, for all bytes and "
+                f"<unk>, not {self.vocabulary_size}"
+            )
+        if self.minimum_count > 1:
+            raise SettingsError(
+                "data.minimum_count needs another data.level than subword, whose vocabulary has "
+                "the size that data.vocabulary_size says"
+            )
 
     def require_whole_symbols(self) -> None:
         if self.max_tokens is None:

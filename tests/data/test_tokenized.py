@@ -12,7 +12,8 @@ from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.data.vocabulary import Vocabulary
 
 TEXT = "To be, or\nnot to bé:\n\n<eos> 'tis <eos>a b<eos>\nthe question " * 3
-every_way = pytest.mark.parametrize(("level", "cleaning"), list(product(Level, Cleaning)))
+LEVELS = Level.character, Level.byte, Level.word
+every_way = pytest.mark.parametrize(("level", "cleaning"), list(product(LEVELS, Cleaning)))
 
 
 def test_different_tokens_are_numbered_as_they_first_occur():

@@ -1,5 +1,6 @@
 import torch
 
+from lstm_lm.config import Level
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.inside.readable import (
     features,
@@ -7,6 +8,7 @@ from lstm_lm.inside.readable import (
     inside_quotes,
     position_in_line,
     position_in_word,
+    readable_alone,
     readable_tokens,
     readable_units,
 )
@@ -61,4 +63,12 @@ def test_a_unit_is_named_once():
 
 
 def test_lines_end_and_what_is_unknown_can_be_seen():
-    assert readable_tokens(Vocabulary(["<unk>", "<eos>", "a"]), [0, 1, 2]) == ["\ufffd", "\n", "a"]
+    vocabulary = Vocabulary(["<unk>", "<eos>", "a"])
+    assert readable_tokens(vocabulary, [0, 1, 2], Level.word) == ["\ufffd", "\n", "a"]
+
+
+def test_a_character_of_two_bytes_is_shown_at_its_second():
+    vocabulary = Vocabulary(["<unk>", "Ã", "©", "Ġb"])
+    ids = [1, 2, 3, 0, 1]
+    assert readable_tokens(vocabulary, ids, Level.subword) == ["", "é", " b", "\ufffd", ""]
+    assert [readable_alone(token, Level.subword) for token in ("Ã", "Ġb")] == ["\ufffd", " b"]

@@ -126,8 +126,9 @@ REMEDIES = {
     errno.EISDIR: "name a file in it",
 }
 MOVED = (
-    "set data.path=FILE to the text; for a run that was trained on it, evaluate.py and "
-    "inspect_run.py also take --text-path FILE"
+    "set data.path=FILE to the text (data.validation_path= and data.test_path= to other files of "
+    "it); for a run that was trained on it, evaluate.py and inspect_run.py also take "
+    "--text-path FILE"
 )
 
 

@@ -19,11 +19,11 @@ import math
 import mmap
 import stat
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +42,8 @@ from lstm_lm.data.corpora import (
 )
 from lstm_lm.data.download import data_root
 from lstm_lm.data.generated import Floor, generate_text
+from lstm_lm.data.subwords import learn_subwords, tokenize_subwords
+from lstm_lm.data.text import characters
 from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
@@ -56,9 +58,12 @@ IDS_DEPEND_ON = (
     "max_tokens",
     "vocabulary_from",
     "minimum_count",
+    "vocabulary_size",
 )
 SHA256_LINE, ALIGNMENT = 65, 64  # bytes
 COUNTED = 2**20  # ids at a time
+
+Text = TypeVar("Text", str, Tokenized)
 
 
 @dataclass(frozen=True)
@@ -130,10 +135,9 @@ def read_splits(
             f"{MOVED if config.path else of_named}"
         )
     size = sum(len(piece.content) for piece in corpus.pieces)
+    is_large = size >= MIN_CACHED_BYTES and not corpus.floors
     try:
-        if size < MIN_CACHED_BYTES or corpus.floors:
-            return in_memory(*tokenize_splits(corpus, config, vocabulary), config, corpus)
-        return read_or_tokenize(corpus, config, vocabulary)
+        return (read_or_tokenize if is_large else in_memory)(corpus, config, vocabulary)
     except MemoryError as error:
         raise out_of_memory_error(name, size) from error
 
@@ -161,29 +165,89 @@ def generated(config: DataConfig) -> Corpus:
 def tokenize_splits(
     corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None
 ) -> tuple[list[Tokenized], Vocabulary]:
-    """Training, validation and perhaps test tokens of a text, whose pieces are used up."""
-    whole = tokenize_piece(corpus.pieces.pop(0), config)
-    training = whole[: config.max_tokens]
-    if corpus.pieces:
-        held_out = [tokenize_piece(corpus.pieces.pop(0), config, 2) for _ in corpus.pieces[:]]
-    else:
-        training, *held_out = cut(training, config)
+    """Training, validation and perhaps test tokens of a text, whose pieces are used up.
+
+    Raises:
+        SettingsError: if a part has no token to predict.
+    """
+    by_level = cut_into_subwords if config.level is Level.subword else count_tokens
+    parts, listed = by_level(corpus, config, vocabulary)
+    for name, tokens in zip(("validation", "test"), parts[1:], strict=False):
+        if len(tokens) < 2:
+            raise SettingsError(
+                f"the {name} text is one token, which leaves nothing to predict: use a longer one"
+            )
+    return parts, listed
+
+
+def count_tokens(
+    corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None
+) -> tuple[list[Tokenized], Vocabulary]:
+    """Parts of the text in tokens of another level; the vocabulary lists the most frequent."""
+    whole, parts = cut(corpus, config, tokenize_piece)
     if vocabulary is None:
-        source = training if config.vocabulary_from is VocabularySource.training else whole
+        source = whole if config.vocabulary_from is VocabularySource.whole_text else parts[0]
         counts = dict(zip(source.distinct, source.counts().tolist(), strict=True))
         vocabulary = Vocabulary.from_counts(counts, config.minimum_count)
-    return [tokens for tokens in (training, *held_out) if len(tokens)], vocabulary
+    return parts, vocabulary
 
 
-def in_memory(
-    parts: Sequence[Tokenized], vocabulary: Vocabulary, config: DataConfig, corpus: Corpus
-) -> Splits:
+def cut_into_subwords(
+    corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None
+) -> tuple[list[Tokenized], Vocabulary]:
+    """Subwords as tokens; the text is cut by characters, as the subwords are not known before."""
+    whole, parts = cut(corpus, config, read_characters)
+    if vocabulary is None:
+        source = whole if config.vocabulary_from is VocabularySource.whole_text else parts[0]
+        vocabulary = learn_subwords(source, config.vocabulary_size or 0)
+    return [tokenize_subwords(part, vocabulary) for part in parts], vocabulary
+
+
+def cut(
+    corpus: Corpus, config: DataConfig, read: Callable[[Piece, DataConfig], Text]
+) -> tuple[Text, list[Text]]:
+    """The whole training text, and the training, validation and perhaps test text."""
+    whole = read_piece(corpus.pieces.pop(0), config, read)
+    training = whole[: config.max_tokens]
+    if corpus.pieces:
+        parts = [training]
+        while corpus.pieces:
+            parts.append(read_piece(corpus.pieces.pop(0), config, read))
+        return whole, parts
+    first, second, _ = sizes(len(training), config)
+    rest = training[first:]
+    parts = [training[:first], rest[:second], rest[second:]]
+    return whole, [part for part in parts if len(part)]
+
+
+def read_piece(piece: Piece, config: DataConfig, read: Callable[[Piece, DataConfig], Text]) -> Text:
+    """A piece of text, as ``read`` reads it; SettingsError if it is empty or not UTF-8."""
+    try:
+        tokens = read(piece, config)
+    except UnicodeDecodeError as error:
+        raise not_utf8_error(piece.name, error) from error
+    if len(tokens) == 0:
+        without = f" with data.cleaning={config.cleaning}" if piece.content.strip() else ""
+        raise SettingsError(f"{piece.name} is empty{without}: there is nothing to learn from")
+    return tokens
+
+
+def tokenize_piece(piece: Piece, config: DataConfig) -> Tokenized:
+    return Tokenized.of(piece.content, config.level, config.cleaning)
+
+
+def read_characters(piece: Piece, config: DataConfig) -> str:
+    return characters(piece.content.decode(), config.cleaning)
+
+
+def in_memory(corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None) -> Splits:
+    parts, listed = tokenize_splits(corpus, config, vocabulary)
     floors: Sequence[Floor | None] = corpus.floors or [None] * len(parts)
     splits = [
-        Split.of(tokens, vocabulary, config.level, floor)
+        Split.of(tokens, listed, config.level, floor)
         for tokens, floor in zip(parts, floors, strict=True)
     ]
-    return as_splits(splits, vocabulary, corpus)
+    return as_splits(splits, listed, corpus)
 
 
 def as_splits(splits: Sequence[Split], vocabulary: Vocabulary, corpus: Corpus) -> Splits:
@@ -198,31 +262,6 @@ def as_splits(splits: Sequence[Split], vocabulary: Vocabulary, corpus: Corpus) -
     )
 
 
-def tokenize_piece(piece: Piece, config: DataConfig, fewest: int = 1) -> Tokenized:
-    """The tokens of a piece of text.
-
-    Raises:
-        SettingsError: if it has none or too few, or is not UTF-8.
-    """
-    try:
-        tokens = Tokenized.of(piece.content, config.level, config.cleaning)
-    except UnicodeDecodeError as error:
-        raise not_utf8_error(piece.name, error) from error
-    if len(tokens) == 0:
-        without = f" with data.cleaning={config.cleaning}" if piece.content.strip() else ""
-        raise SettingsError(f"{piece.name} is empty{without}: there is nothing to learn from")
-    if len(tokens) < fewest:
-        raise SettingsError(f"{piece.name} has one token, so there is nothing to predict")
-    return tokens
-
-
-def cut(tokens: Tokenized, config: DataConfig) -> tuple[Tokenized, Tokenized, Tokenized]:
-    """Training, validation and test tokens, in this order in the text."""
-    training, validation, _ = sizes(len(tokens), config)
-    rest = tokens[training:]
-    return tokens[:training], rest[:validation], rest[validation:]
-
-
 def read_or_tokenize(corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None) -> Splits:
     """The splits of a large text, read from the cache if they are there."""
     known = [cache_name(corpus, config, some) for some in dict.fromkeys((None, vocabulary))]
@@ -235,7 +274,8 @@ def read_or_tokenize(corpus: Corpus, config: DataConfig, vocabulary: Vocabulary 
         with contextlib.suppress(OSError, ValueError):  # no permission, or the disk is full
             write_cached(file, parts, listed, config.level)
             return read_cached(file, corpus, vocabulary)
-    return in_memory(parts, listed, config, corpus)
+    splits = [Split.of(tokens, listed, config.level) for tokens in parts]
+    return as_splits(splits, listed, corpus)
 
 
 def cache_name(corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None) -> str:
@@ -246,13 +286,13 @@ def cache_name(corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None
     """
     lengths = [len(piece.content) for piece in corpus.pieces]
     settings = [str(getattr(config, name)) for name in IDS_DEPEND_ON]
-    listed = vocabulary and vocabulary.tokens
+    listed = vocabulary and vocabulary.for_json()
     content = json.dumps([corpus.sha256, lengths, settings, listed]).encode()
     return f"{hashlib.sha256(content).hexdigest()[:32]}.{config.level}"
 
 
 def cache_folders(root: Path) -> Iterator[Path]:
-    """Where ids may be cached: in the data folder, else in the user's cache folder.
+    """Folders to cache ids in: that of the data, else the user's cache folder.
 
     Nothing is ever written beside the user's own text.
     """
@@ -281,8 +321,8 @@ def read_cached(file: Path, corpus: Corpus, vocabulary: Vocabulary | None) -> Sp
     header = json.loads(content[start:end])
     if header.get("rules") != rules():
         raise ValueError(f"{file} was made by another version")
-    listed = Vocabulary(header["vocabulary"])
-    if vocabulary is not None and vocabulary.tokens != listed.tokens:
+    listed = Vocabulary.from_json(header["vocabulary"])
+    if vocabulary is not None and vocabulary.for_json() != listed.for_json():
         raise ValueError(f"{file} has another vocabulary")
     ids = torch.from_numpy(np.frombuffer(content, header["type"], offset=end))
     tokens, *lengths = header["tokens"], header["characters"], header["bytes"]
@@ -298,7 +338,7 @@ def write_cached(
     lengths = [tokens[1:].spelled_lengths(level) for tokens in parts]
     header = {
         "rules": rules(),
-        "vocabulary": vocabulary.tokens,
+        "vocabulary": vocabulary.for_json(),
         "type": kind.str,
         "tokens": list(map(len, parts)),
         "characters": [in_characters for in_characters, _ in lengths],
@@ -329,7 +369,7 @@ def rules() -> str:
     Raises:
         OSError: if the source files cannot be read.
     """
-    names = "splits.py", "text.py", "tokenized.py", "vocabulary.py"
+    names = "splits.py", "subwords.py", "text.py", "tokenized.py", "vocabulary.py"
     code = b"".join(Path(__file__).with_name(name).read_bytes() for name in names)
     return hashlib.sha256(code + unicodedata.unidata_version.encode()).hexdigest()
 

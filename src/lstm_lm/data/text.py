@@ -8,6 +8,7 @@ without cleaning, each line of words ends in ``<eos>``. Subword tokens are those
 see :mod:`lstm_lm.data.vocabulary`.
 """
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator
 from string import ascii_letters
@@ -20,6 +21,7 @@ END_OF_LINE, LINE_FEED = "<eos>", "\n"
 LETTERS = bytes(
     ord(chr(byte).lower() if chr(byte) in ascii_letters else " ") for byte in range(256)
 )
+PIECE = re.compile(r"\s*\S+|\s+")
 PRINTABLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
 OTHERS = sorted(set(range(256)) - PRINTABLE)
 # Tokens of bytes are written with one visible character for each byte, as in GPT-2 (Radford et al.
@@ -37,6 +39,8 @@ def tokenize(text: str, level: Level, cleaning: Cleaning) -> Iterable[str]:
             return "".join(OF_BYTE[byte] for byte in characters(text, cleaning).encode())
         case Level.word:
             return words([text], cleaning)
+        case Level.subword:
+            raise ValueError("subwords are those of a vocabulary")
         case unhandled:
             assert_never(unhandled)
 
@@ -69,6 +73,24 @@ def words(blocks: Iterable[str], cleaning: Cleaning) -> Iterator[str]:
         yield END_OF_LINE
 
 
+def pieces_of_words(blocks: Iterable[str]) -> Iterator[str]:
+    """A text cut before blanks: each piece is a word, with the blanks before it."""
+    for block in whole_words(blocks):
+        yield from PIECE.findall(block)
+
+
+def whole_words(blocks: Iterable[str]) -> Iterator[str]:
+    """A text that comes in blocks, in blocks that end before a blank, but for the last."""
+    unfinished: list[str] = []
+    for block in blocks:
+        end = len(block[: 1 + max(block.rfind(" "), block.rfind(LINE_FEED))].rstrip())
+        if end:
+            yield "".join([*unfinished, block[:end]])
+            unfinished = []
+        unfinished.append(block[end:])
+    yield "".join(unfinished)
+
+
 def words_of(text: str, is_plain: bool) -> list[str]:
     # Only line feeds end lines; str.splitlines would also break them at form feeds and others.
     marked = text.replace(LINE_FEED, f" {END_OF_LINE} ") if is_plain else letters_only(text)
@@ -92,12 +114,32 @@ def spell(tokens: Iterable[str], level: Level) -> str:
     match level:
         case Level.character:
             return "".join(tokens)
-        case Level.byte:
+        case Level.byte | Level.subword:
             return b"".join(map(bytes_of, tokens)).decode(errors="replace")
         case Level.word:
             return re.sub(f" ?{END_OF_LINE} ?", "\n", " ".join(tokens))
         case unhandled:
             assert_never(unhandled)
+
+
+class Speller:
+    """Spells tokens as they come, for a text that grows."""
+
+    def __init__(self, level: Level) -> None:
+        self.level = level
+        self.last: list[str] = []
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def add(self, token: str) -> str:
+        """The text that the token adds; empty until all bytes of a character are there."""
+        if self.level in (Level.byte, Level.subword):
+            return self.decoder.decode(bytes_of(token))
+        before, self.last = self.last, [token]
+        return spell([*before, token], self.level)[len(spell(before, self.level)) :]
+
+    def finish(self) -> str:
+        """The text of what is left: � for a character whose last bytes are missing."""
+        return self.decoder.decode(b"", final=True)
 
 
 def bytes_of(token: str) -> bytes:

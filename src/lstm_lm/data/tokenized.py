@@ -11,6 +11,7 @@ about as much memory as the text's bytes, or less.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Integer, Shaped
@@ -22,6 +23,8 @@ from lstm_lm.data.text import END_OF_LINE, OF_BYTE, bytes_of, characters, words
 BLOCK = 2**18  # tokens looked up, and bytes read, at a time; NumPy needs eight bytes for each
 CODE_POINTS = 0x110000  # in Unicode
 PROGRESS_AFTER = 2  # seconds
+
+Block = TypeVar("Block", str, bytes)
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Tokenized:
 def spelled_length(token: str, level: Level) -> tuple[int, int]:
     """Characters and bytes that a token adds to a text, without blanks between words."""
     match level:
-        case Level.byte:
+        case Level.byte | Level.subword:
             spelled = bytes_of(token)
             return sum(not is_continuation(byte) for byte in spelled), len(spelled)
         case Level.word:
@@ -112,9 +115,23 @@ def is_continuation(byte: int) -> bool:
 
 def blocks(content: bytes) -> Iterator[bytes]:
     """A text in blocks that end where a character does, with a progress bar."""
-    start = 0
+
+    def cut() -> Iterator[bytes]:
+        start = 0
+        while start < len(content):
+            end = start + BLOCK
+            while end < len(content) and is_continuation(content[end]) and end < start + BLOCK + 3:
+                end += 1
+            yield content[start:end]
+            start = end
+
+    return with_progress(cut(), len(content))
+
+
+def with_progress(blocks: Iterable[Block], total: int) -> Iterator[Block]:
+    """The blocks of a text, with a progress bar if it takes longer."""
     with tqdm(
-        total=len(content),
+        total=total,
         desc="reading the text",
         unit="B",
         unit_scale=True,
@@ -122,13 +139,9 @@ def blocks(content: bytes) -> Iterator[bytes]:
         disable=None,
         delay=PROGRESS_AFTER,
     ) as progress:
-        while start < len(content):
-            end = start + BLOCK
-            while end < len(content) and is_continuation(content[end]) and end < start + BLOCK + 3:
-                end += 1
-            yield content[start:end]
-            progress.update(min(end, len(content)) - start)
-            start = end
+        for block in blocks:
+            yield block
+            progress.update(len(block))
 
 
 def decoded_blocks(content: bytes) -> Iterator[str]:

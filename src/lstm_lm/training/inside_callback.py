@@ -11,7 +11,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from lstm_lm.config import Cell
+from lstm_lm.config import Cell, RunConfig
 from lstm_lm.data.splits import Splits
 from lstm_lm.inside.gradient_flow import gradient_flow, gradient_flow_windows
 from lstm_lm.inside.readable import readable_tokens, readable_units
@@ -42,9 +42,14 @@ class Inside(Callback):
     """
 
     def __init__(
-        self, cell: Cell, model: LanguageModel, splits: Splits, every: int, writer: SummaryWriter
+        self,
+        config: RunConfig,
+        model: LanguageModel,
+        splits: Splits,
+        every: int,
+        writer: SummaryWriter,
     ) -> None:
-        self.cell = cell
+        self.cell = config.model.cell
         self.model = model
         self.validation = splits.validation
         self.every = every
@@ -52,7 +57,7 @@ class Inside(Callback):
         self.looked_at: int | None = None
         self.weights_before: list[Tensor] = []  # the step to write about
         self.ids = splits.validation.ids[:STRETCH].long().unsqueeze(1)
-        self.tokens = readable_tokens(splits.vocabulary, self.ids[:, 0].tolist())
+        self.tokens = readable_tokens(splits.vocabulary, self.ids[:, 0].tolist(), config.data.level)
         self.text = TextPicture(self.tokens)
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:

@@ -201,7 +201,7 @@ class Session:
             callbacks.append(FloorLine(model, self.splits.validation, rows, self.writer))
             if config.inside.every_epochs is not None:
                 every = config.inside.every_epochs
-                self.inside = Inside(config.model.cell, model, self.splits, every, self.writer)
+                self.inside = Inside(config, model, self.splits, every, self.writer)
                 callbacks.append(self.inside)
         return [*callbacks, *self.callbacks, self.checkpoint]
 
