@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lstm_lm.config import DataConfig, RunConfig, TextName, from_plain
 from lstm_lm.data.batches import Batch, EvaluationBatches, TrainingBatches, rank_rows
-from lstm_lm.data.splits import Split, Splits, find_text, read_splits
+from lstm_lm.data.splits import Length, Split, Splits, find_text, read_splits
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
 
@@ -121,11 +121,11 @@ class TextDataModule(LightningDataModule):
         ids = self.on_device(split.ids)
         return EvaluationBatches(ids, rows, len(self.vocabulary), self.rank, self.world_size)
 
-    def characters_per_token(self, split: str) -> float:
+    def token_length(self, split: str) -> Length:
         """Mean over the predicted tokens of a split: ``train``, ``validation`` or ``test``."""
         splits = self.splits
         parts = {"train": splits.training, "validation": splits.validation, "test": splits.test}
-        return parts[split].characters / parts[split].predictions
+        return parts[split].token_length
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int

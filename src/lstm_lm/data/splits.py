@@ -66,6 +66,13 @@ COUNTED = 2**20  # ids at a time
 Text = TypeVar("Text", str, Tokenized)
 
 
+class Length(NamedTuple):
+    """The mean length of a token."""
+
+    characters: float
+    bytes: float  # in UTF-8
+
+
 @dataclass(frozen=True)
 class Split:
     """A part of a text as ids, with its length in characters and bytes.
@@ -89,6 +96,11 @@ class Split:
     @property
     def predictions(self) -> int:
         return len(self.ids) - 1
+
+    @property
+    def token_length(self) -> Length:
+        """The mean length of the predicted tokens."""
+        return Length(self.characters / self.predictions, self.bytes / self.predictions)
 
     @cached_property
     def unknown(self) -> float:

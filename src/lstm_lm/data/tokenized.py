@@ -75,7 +75,7 @@ class Tokenized:
     def look_up_blocks(
         self, values: Shaped[np.ndarray, " distinct"]
     ) -> Iterator[Shaped[np.ndarray, " block"]]:
-        """The same, in blocks."""
+        """Blocks of what :meth:`look_up` returns, in blocks."""
         for start in range(0, len(self), BLOCK):
             yield values.take(self.numbers[start : start + BLOCK])
 

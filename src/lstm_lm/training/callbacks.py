@@ -29,7 +29,7 @@ from lstm_lm.files import UNFINISHED
 from lstm_lm.generation import generate
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.saved.run_folder import RunFolder
-from lstm_lm.training.metrics import in_all_units
+from lstm_lm.training.metrics import in_all_units, is_nearly_ascii
 from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.optimization import budget_share, epochs_done
 
@@ -72,12 +72,15 @@ class Progress(Callback):
         latest = trainer.callback_metrics
         log.info(
             "epoch %.4g  step %s  train perplexity %.4g  validation perplexity %.4g  "
-            "%.4f bits per character  %s tokens per second",
+            "%s  %s tokens per second",
             epochs_done(trainer),
             f"{trainer.global_step:,}",
             self.train_perplexity or math.nan,
             latest["validation/perplexity"],
-            latest["validation/bits_per_character"],
+            bits_text(
+                float(latest["validation/bits_per_character"]),
+                float(latest["validation/bits_per_byte"]),
+            ),
             f"{self.module.metrics.tokens_per_second or 0:,.0f}",
         )
         if trainer.state.fn is TrainerFn.FITTING:
@@ -142,8 +145,7 @@ class FloorLine(Callback):
         ids = self.validation.ids.to(next(self.model.parameters()).device)
         losses = token_losses(self.model, *as_rows(ids, self.rows))
         above = AboveFloor.of(losses, self.validation.floor, self.rows)
-        per_token = self.validation.characters / self.validation.predictions
-        shown = in_all_units("floor", above.floor, per_token)
+        shown = in_all_units("floor", above.floor, self.validation.token_length)
         shown["validation/gap"] = above.gap
         if above.memory_gap is not None:
             shown["validation/memory_gap"] = above.memory_gap
@@ -188,6 +190,13 @@ class Samples(Callback):
         following = generate(self.model, prompt, self.config.temperature, seed=self.seed)
         ids = prompt + [id_ for (id_,) in islice(following, self.config.tokens)]
         return spell(self.vocabulary.decode(ids), self.level)
+
+
+def bits_text(per_character: float, per_byte: float) -> str:
+    """Bits per character, and per byte unless they are nearly the same."""
+    text = f"{per_character:.4f} bits per character"
+    shows_both = not is_nearly_ascii(per_character, per_byte)
+    return f"{text}, {per_byte:.4f} per byte" if shows_both else text
 
 
 def wrap(text: str) -> str:

@@ -47,7 +47,7 @@ CHARTS: dict[str, dict[str, list[Any]]] = {
             "Multiline",
             [f"train/{name}", f"validation/{name}", f"floor/{name}"],  # floor: if generated
         ]
-        for name in ("loss", "perplexity", "bits_per_character")
+        for name in ("loss", "perplexity", "bits_per_character", "bits_per_byte")
     }
 }
 
