@@ -23,6 +23,7 @@ from lstm_lm import process
 from lstm_lm.errors import SettingsError
 from lstm_lm.files import write_atomically
 from lstm_lm.lightning_parts import is_trusted
+from lstm_lm.report.ablation import EXPLANATION, ablation, ablation_columns
 from lstm_lm.report.differences import common_settings, differing, differing_texts
 from lstm_lm.report.summary import columns, explanation, reasons, write_csv
 from lstm_lm.report.tables import markdown_lines
@@ -152,10 +153,18 @@ def write_markdown(report: Report, folders: list[Path]) -> None:
         f"From {', '.join(f'`{folder}`' for folder in folders)}, {now:%Y-%m-%d %H:%M %Z}.",
         "\n".join(markdown_lines(columns(results), results)),
         "\n".join(f"- {line}" for line in notes),
+        *ablation_section(results),
         f"The best run's settings again:\n\n```sh\n{report.command}\n```" if report.command else "",
         *(f"![{title}]({picture.name})" for title, picture in report.pictures.items()),
     ]
     write_atomically(report.output / "summary.md", "\n\n".join(filter(None, parts)) + "\n")
+
+
+def ablation_section(results: list[Result]) -> list[str]:
+    if not (changes := ablation(results)):
+        return []
+    table = "\n".join(markdown_lines(ablation_columns(), changes))
+    return ["## What each change is worth", table, EXPLANATION]
 
 
 def runs(folder: str | Path = "outputs") -> list[dict[str, Any]]:
