@@ -28,9 +28,9 @@ from lstm_lm.saved.fingerprint import fingerprint
 from lstm_lm.saved.load_model import TrainedModel, load_init_run, weights_sha256
 from lstm_lm.saved.run_folder import RunFolder, Status, check_folder_name
 from lstm_lm.training.failures import first_line
+from lstm_lm.training.loggers import with_saved_ids
 from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.process_group import as_rank, local_rank_of, rank_of
-from lstm_lm.training.resumed_loggers import with_saved_ids
 from lstm_lm.training.session import Session
 from lstm_lm.training.trainer import build_trainer
 

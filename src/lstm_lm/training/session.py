@@ -35,13 +35,19 @@ from lstm_lm.saved.run_folder import RunFolder, Status
 from lstm_lm.training.callbacks import FloorLine, Progress, Samples
 from lstm_lm.training.checkpoint import RunCheckpoint
 from lstm_lm.training.failures import explain_error, ignore_thread_disk_errors, status_after
-from lstm_lm.training.hparams import write_failure, write_start, write_success
 from lstm_lm.training.inside_callback import INSIDE_CHARTS, Inside
+from lstm_lm.training.loggers import (
+    restore_rows,
+    save_ids,
+    tensorboard_of,
+    write_failure,
+    write_start,
+    write_success,
+)
 from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.optimization import epochs_done
 from lstm_lm.training.process_group import environment_for_ranks
 from lstm_lm.training.resumed_folder import ResumedFolder
-from lstm_lm.training.resumed_loggers import restore_rows, save_ids, tensorboard_of
 from lstm_lm.training.trainer import build_trainer
 
 # TensorBoard shows these curves in one chart.
