@@ -6,7 +6,7 @@ cores            what the language model is built of, and its place in autograd
 kernels          what a backend has to compute, and which backend can run where
 torch_kernels    in plain PyTorch, on every device
 cpp_kernels      on a CPU, by the C++ in cpp/, which cpp_build compiles when first asked for
-triton_kernels   on a GPU, by the kernels in triton_steps
+triton_kernels   on a GPU, in Triton
 """
 
 from contextlib import AbstractContextManager, nullcontext
