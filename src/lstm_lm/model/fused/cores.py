@@ -5,7 +5,7 @@ Equations, parameters and initialization are those of the scratch cores, which t
 cores            what the language model is built of, and its place in autograd
 kernels          what a backend has to compute, and which backend can run where
 torch_kernels    in plain PyTorch, on every device
-cpp_kernels      on a CPU, by the C++ in cpp/, which cpp_build compiles when first asked for
+cpp_kernels      on a CPU, by the C++ in cpp/, which it compiles when first asked for
 triton_kernels   on a GPU, in Triton
 """
 

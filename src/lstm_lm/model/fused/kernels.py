@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lstm_lm.config import Backend, Cell
 from lstm_lm.errors import SettingsError
-from lstm_lm.model.fused import torch_kernels
+from lstm_lm.model.fused import cpp_kernels, torch_kernels
 from lstm_lm.model.fused.torch_kernels import Saved, State, Tensors, Weights
 
 log = logging.getLogger(__name__)
@@ -50,18 +50,16 @@ class Kernels(Protocol):
 
 @cache
 def kernels_of(backend: Backend, device: torch.device) -> Kernels:
-    # Two are imported when first asked for: one compiles C++, the other needs Triton.
     match backend:
         case Backend.auto:
             return kernels_of(backend_here(device.type), device)
         case Backend.torch:
             return torch_kernels
         case Backend.cpp:
-            import lstm_lm.model.fused.cpp_kernels as cpp_kernels
-
+            cpp_kernels.load_library()
             return cpp_kernels
         case Backend.triton:
-            try:
+            try:  # not above, as it needs Triton
                 import lstm_lm.model.fused.triton_kernels as triton_kernels
             except ModuleNotFoundError as error:
                 raise SettingsError(
