@@ -19,8 +19,8 @@ from lstm_lm.saved.fingerprint import fingerprint, select_trained
 from lstm_lm.saved.load_model import load_init_run, weights_sha256
 from lstm_lm.saved.run_folder import RunFolder, Status, config_from_settings, with_absolute_paths
 from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder, identity
-from lstm_lm.sweep.gpu_slots import uses_gpu
 from lstm_lm.sweep.job_names import differing, job_name
+from lstm_lm.sweep.job_process import uses_gpu
 
 log = logging.getLogger(__name__)
 

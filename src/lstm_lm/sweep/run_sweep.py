@@ -16,8 +16,14 @@ from lstm_lm.process import StopSignals
 from lstm_lm.report.summary import reasons
 from lstm_lm.saved.run_folder import Status, check_folder_name
 from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder
-from lstm_lm.sweep.gpu_slots import GpuSlots, uses_gpu, visible_gpus
-from lstm_lm.sweep.job_process import NO_SLOTS, CpuSlots, JobProcess
+from lstm_lm.sweep.job_process import (
+    NO_SLOTS,
+    CpuSlots,
+    GpuSlots,
+    JobProcess,
+    uses_gpu,
+    visible_gpus,
+)
 from lstm_lm.sweep.plan import fingerprints, is_done, load_sweep, plan, resolve_auto_all
 from lstm_lm.sweep.table import (
     LiveTable,
