@@ -33,7 +33,7 @@ def main() -> None:
     folders = [Path(folder) for folder in arguments.folders]
     output = Path(arguments.output or folders[0])
     from lstm_lm.report.report import write_report
-    from lstm_lm.report.summary import explanation, print_summary, reasons
+    from lstm_lm.report.tables import explanation, print_summary, reasons
 
     report = write_report(folders, output)
     print_summary(report.results)

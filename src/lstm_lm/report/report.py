@@ -24,8 +24,7 @@ from lstm_lm.errors import SettingsError
 from lstm_lm.files import write_atomically
 from lstm_lm.lightning_parts import is_trusted
 from lstm_lm.report.differences import common_settings, differing, differing_texts
-from lstm_lm.report.summary import columns, explanation, reasons, write_csv
-from lstm_lm.report.tables import markdown_lines
+from lstm_lm.report.tables import columns, explanation, markdown_lines, reasons, write_csv
 from lstm_lm.saved.results import Result, read_results
 from lstm_lm.saved.run_folder import RunFolder, as_yaml
 

@@ -13,7 +13,7 @@ from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.files import is_locked
 from lstm_lm.machine import cpu_cores
 from lstm_lm.process import StopSignals
-from lstm_lm.report.summary import reasons
+from lstm_lm.report.tables import reasons
 from lstm_lm.saved.run_folder import Status, check_folder_name
 from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder
 from lstm_lm.sweep.job_process import (
