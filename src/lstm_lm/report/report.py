@@ -118,10 +118,14 @@ def write_best(best: Result, results: list[Result], folder: Path) -> str:
 def add_pictures(report: Report) -> None:
     # Here, because importing Matplotlib takes long.
     from lstm_lm.report.pictures.drawing import write_figure
-    from lstm_lm.report.pictures.gradient_flow import gradient_flow_plot
     from lstm_lm.report.pictures.heat_map import heat_map
     from lstm_lm.report.pictures.learning_curves import learning_curves, tokens_and_seconds
-    from lstm_lm.report.pictures.means import cost_plot, memory_plot, seed_plot
+    from lstm_lm.report.pictures.means import (
+        cost_plot,
+        gradient_flow_plot,
+        memory_plot,
+        seed_plot,
+    )
 
     pictures = {
         "heat map": heat_map,
