@@ -11,7 +11,7 @@ from lstm_lm.errors import Diverged
 from lstm_lm.evaluation import split_of_run
 from lstm_lm.experiment import train
 from lstm_lm.inside.gradient_flow import gradient_flow, gradient_flow_windows
-from lstm_lm.inside.trace import trace
+from lstm_lm.inside.units import trace
 from lstm_lm.resume import resume
 from lstm_lm.saved.checkpoint_file import load_checkpoint
 from lstm_lm.saved.load_model import restore

@@ -14,9 +14,8 @@ from torch.utils.tensorboard import SummaryWriter
 from lstm_lm.config import Cell
 from lstm_lm.data.splits import Splits
 from lstm_lm.inside.gradient_flow import gradient_flow, gradient_flow_windows
-from lstm_lm.inside.readable import readable_tokens, readable_units
 from lstm_lm.inside.text_picture import TextPicture
-from lstm_lm.inside.trace import Trace, trace
+from lstm_lm.inside.units import Trace, readable_tokens, readable_units, trace
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.training.module import LanguageModelModule
 
