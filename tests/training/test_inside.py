@@ -15,7 +15,7 @@ from lstm_lm.inside.units import trace
 from lstm_lm.resume import resume
 from lstm_lm.saved.checkpoint_file import load_checkpoint
 from lstm_lm.saved.load_model import restore
-from lstm_lm.training.inside_callback import STRETCH, Inside
+from lstm_lm.training.callbacks import STRETCH, Inside
 
 
 def read(folder):

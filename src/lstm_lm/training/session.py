@@ -32,10 +32,9 @@ from lstm_lm.saved.checkpoint_file import load_checkpoint
 from lstm_lm.saved.event_files import sizes_on_disk
 from lstm_lm.saved.load_model import load_weights
 from lstm_lm.saved.run_folder import RunFolder, Status
-from lstm_lm.training.callbacks import FloorLine, Progress, Samples
+from lstm_lm.training.callbacks import INSIDE_CHARTS, FloorLine, Inside, Progress, Samples
 from lstm_lm.training.checkpoint import RunCheckpoint
 from lstm_lm.training.failures import explain_error, ignore_thread_disk_errors, status_after
-from lstm_lm.training.inside_callback import INSIDE_CHARTS, Inside
 from lstm_lm.training.loggers import (
     restore_rows,
     save_ids,
