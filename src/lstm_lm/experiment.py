@@ -20,8 +20,7 @@ from lstm_lm.data.vocabulary import Vocabulary, describe_unknown
 from lstm_lm.errors import SettingsError
 from lstm_lm.generation import encode_prompts
 from lstm_lm.machine import choose_device, cpu_cores, device_name, limit_threads
-from lstm_lm.model.auto_settings import resolve_auto
-from lstm_lm.model.fused.kernels import check_backend
+from lstm_lm.model.fused.kernels import check_backend, resolve_auto
 from lstm_lm.model.language_model import check_model_size, count_parameters
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.fingerprint import fingerprint
