@@ -134,7 +134,7 @@ class Accelerator(StrEnum):
 LARGEST = 3e38  # about the largest float32
 BACKENDS = Backend.torch, Backend.cpp, Backend.triton  # what auto can stand for
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
-AUTO = "auto"  # what suits the machine; see lstm_lm.model.auto_settings
+AUTO = "auto"  # what suits the machine; see lstm_lm.model.fused.kernels
 
 
 class Effect(StrEnum):

@@ -34,8 +34,7 @@ def main() -> None:
     output = Path(arguments.output or folders[0])
     from lstm_lm.report.ablation import EXPLANATION, ablation, ablation_columns
     from lstm_lm.report.report import write_report
-    from lstm_lm.report.summary import explanation, print_summary, reasons
-    from lstm_lm.report.tables import print_table
+    from lstm_lm.report.tables import explanation, print_summary, print_table, reasons
 
     report = write_report(folders, output)
     print_summary(report.results)

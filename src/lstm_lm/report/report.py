@@ -25,8 +25,7 @@ from lstm_lm.files import write_atomically
 from lstm_lm.lightning_parts import is_trusted
 from lstm_lm.report.ablation import EXPLANATION, ablation, ablation_columns
 from lstm_lm.report.differences import common_settings, differing, differing_texts
-from lstm_lm.report.summary import columns, explanation, reasons, write_csv
-from lstm_lm.report.tables import markdown_lines
+from lstm_lm.report.tables import columns, explanation, markdown_lines, reasons, write_csv
 from lstm_lm.saved.results import Result, read_results
 from lstm_lm.saved.run_folder import RunFolder, as_yaml
 
@@ -120,10 +119,14 @@ def write_best(best: Result, results: list[Result], folder: Path) -> str:
 def add_pictures(report: Report) -> None:
     # Here, because importing Matplotlib takes long.
     from lstm_lm.report.pictures.drawing import write_figure
-    from lstm_lm.report.pictures.gradient_flow import gradient_flow_plot
     from lstm_lm.report.pictures.heat_map import heat_map
     from lstm_lm.report.pictures.learning_curves import learning_curves, tokens_and_seconds
-    from lstm_lm.report.pictures.means import cost_plot, memory_plot, seed_plot
+    from lstm_lm.report.pictures.means import (
+        cost_plot,
+        gradient_flow_plot,
+        memory_plot,
+        seed_plot,
+    )
 
     pictures = {
         "heat map": heat_map,
