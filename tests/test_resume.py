@@ -17,8 +17,7 @@ from lstm_lm.experiment import train
 from lstm_lm.resume import resume
 from lstm_lm.training import checkpoint
 from lstm_lm.training.checkpoint import RunCheckpoint
-from lstm_lm.training.module import LanguageModelModule
-from lstm_lm.training.random_states import random_states, set_random_states
+from lstm_lm.training.module import LanguageModelModule, random_states, set_random_states
 
 STEPS_PER_EPOCH = 13
 

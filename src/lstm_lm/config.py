@@ -141,7 +141,7 @@ FEWEST_SUBWORDS = 257
 LARGEST = 3e38  # about the largest float32
 BACKENDS = Backend.torch, Backend.cpp, Backend.triton  # what auto can stand for
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
-AUTO = "auto"  # what suits the machine; see lstm_lm.model.auto_settings
+AUTO = "auto"  # what suits the machine; see lstm_lm.model.fused.kernels
 
 
 class Effect(StrEnum):

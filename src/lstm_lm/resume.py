@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from lstm_lm.command_line.instantiate import typed_entries
-from lstm_lm.config import RunConfig, Schedule, settings_of
+from lstm_lm.config import AUTO, RunConfig, Schedule, settings_of
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.experiment import load_init_from, log_start, prepare, train
 from lstm_lm.machine import cpu_cores, resolve_precision
-from lstm_lm.model.auto_settings import without_auto
+from lstm_lm.model.fused.kernels import AUTO_SETTINGS
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.checkpoint_file import load_newest
 from lstm_lm.saved.fingerprint import fingerprint, trained_settings
@@ -64,6 +64,11 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
         log_start(session, checkpoint, summary)
         session.run(resumed)
     return folder.values
+
+
+def without_auto(changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes to a resumed run, without ``auto``, which keeps the values it has."""
+    return {n: value for n, value in changes.items() if n not in AUTO_SETTINGS or value != AUTO}
 
 
 def newest_checkpoint(
