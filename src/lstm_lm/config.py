@@ -137,7 +137,7 @@ class Accelerator(StrEnum):
     gpu = "gpu"
 
 
-FEWEST_SUBWORDS = 257
+FEWEST_SUBWORDS, MOST_SUBWORDS = 257, 2**20
 LARGEST = 3e38  # about the largest float32
 BACKENDS = Backend.torch, Backend.cpp, Backend.triton  # what auto can stand for
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
@@ -240,10 +240,10 @@ class DataConfig:
                 "data.level=subword needs data.vocabulary_size, for example data.vocabulary_size="
                 "2000 for a text of a megabyte"
             )
-        if self.vocabulary_size < FEWEST_SUBWORDS:
+        if not FEWEST_SUBWORDS <= self.vocabulary_size <= MOST_SUBWORDS:
             raise SettingsError(
                 f"data.vocabulary_size must be at least {FEWEST_SUBWORDS}, for all bytes and "
-                f"<unk>, not {self.vocabulary_size}"
+                f"<unk>, and at most {MOST_SUBWORDS:,}, not {self.vocabulary_size:,}"
             )
         if self.minimum_count > 1:
             raise SettingsError(

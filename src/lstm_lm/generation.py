@@ -10,7 +10,7 @@ from torch import Tensor
 from lstm_lm.config import Cleaning, DataConfig, Level, RunConfig
 from lstm_lm.data.splits import Splits
 from lstm_lm.data.subwords import subwords_of
-from lstm_lm.data.text import letters_only, tokenize_prompt
+from lstm_lm.data.text import bytes_of, letters_only, tokenize_prompt
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel
@@ -128,6 +128,7 @@ def prompt_tokens(prompt: str, config: DataConfig, vocabulary: Vocabulary) -> li
         return subwords_of(text, vocabulary)
     tokens = tokenize_prompt(prompt, config.level, config.cleaning)
     if unknown := vocabulary.unknown(tokens):
-        names = ", ".join(map(repr, unknown))
+        is_bytes = config.level is Level.byte
+        names = ", ".join(repr(bytes_of(token) if is_bytes else token) for token in unknown)
         log.warning("warning: not in the vocabulary, taken as <unk>: %s", names)
     return tokens

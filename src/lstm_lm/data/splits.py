@@ -61,7 +61,6 @@ IDS_DEPEND_ON = (
     "vocabulary_size",
 )
 SHA256_LINE, ALIGNMENT = 65, 64  # bytes
-COUNTED = 2**20  # ids at a time
 
 Text = TypeVar("Text", str, Tokenized)
 
@@ -105,8 +104,8 @@ class Split:
     @cached_property
     def unknown(self) -> float:
         """Share of the predicted tokens that are ``<unk>``, since not in the vocabulary."""
-        found = sum(int((some == 0).sum()) for some in self.ids[1:].split(COUNTED))
-        return found / max(1, self.predictions)
+        listed = int(np.count_nonzero(self.ids[1:].numpy()))
+        return (self.predictions - listed) / max(1, self.predictions)
 
 
 @dataclass(frozen=True)
@@ -405,25 +404,26 @@ def sizes(tokens: int, config: DataConfig) -> Sizes:
     training = tokens - test - validation
     is_capped = tokens == config.max_tokens
     longer = "set a larger data.max_tokens" if is_capped else "use a longer text"
+    unit = "characters" if config.level is Level.subword else "tokens"
     if training < 1:
         shares = sum(size for size in (config.validation_size, config.test_size) if size < 1)
         less = "hold out less, with a smaller data.validation_size or data.test_size"
         # No shares of three tokens suffice; shares that add up to 1 leave nothing of any text.
         ways = [longer] * (shares < 1) + [less] * (tokens > 3) or [f"{longer} and {less}"]
         raise SettingsError(
-            f"a text of {tokens:,} tokens is too short to hold out "
+            f"a text of {tokens:,} {unit} is too short to hold out "
             f"data.validation_size={config.validation_size:g} and "
             f"data.test_size={config.test_size:g}: {' or '.join(ways)}"
         )
     if validation < 2:
-        raise too_small_error("validation", config.validation_size, tokens, longer)
+        raise too_small_error("validation", config.validation_size, f"{tokens:,} {unit}", longer)
     if test == 1:
-        raise too_small_error("test", config.test_size, tokens, longer, " or 0")
+        raise too_small_error("test", config.test_size, f"{tokens:,} {unit}", longer, " or 0")
     return Sizes(training, validation, test)
 
 
 def too_small_error(
-    part: str, size: float, tokens: int, longer: str, none: str = ""
+    part: str, size: float, length: str, longer: str, none: str = ""
 ) -> SettingsError:
     """The error for a split of one token, which has no next token to predict."""
     larger = f"set a larger data.{part}_size{none}"
@@ -433,8 +433,8 @@ def too_small_error(
             f"{larger}; a value from 1 on is a number of tokens, below 1 a share of the text"
         )
     return SettingsError(
-        f"a text of {tokens:,} tokens is too short to hold out data.{part}_size={size:g}, which "
-        f"leaves nothing to predict: {longer} or {larger}"
+        f"a text of {length} is too short to hold out data.{part}_size={size:g}, which leaves "
+        f"nothing to predict: {longer} or {larger}"
     )
 
 
