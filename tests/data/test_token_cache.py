@@ -68,7 +68,8 @@ def assert_right(found, config, vocabulary=None):
     ("level", "cleaning", "source"), list(product(Level, Cleaning, VocabularySource))
 )
 def test_splits_are_the_same_with_what_was_kept(level, cleaning, source, root):
-    config = own_text(root, level=level, cleaning=cleaning, vocabulary_from=source, minimum_count=3)
+    way = {"vocabulary_size": 258} if level is Level.subword else {"minimum_count": 3}
+    config = own_text(root, level=level, cleaning=cleaning, vocabulary_from=source, **way)
     other = replace(config, minimum_count=1, max_tokens=150, test_size=0)
     for settings in config, config, other, other:
         assert_right(read_splits(settings), settings)
