@@ -111,9 +111,13 @@ class Initialization(StrEnum):
 
 
 class OptimizerName(StrEnum):
+    """Optimizer; see :mod:`lstm_lm.training.optimization`."""
+
     sgd = auto()
+    rmsprop = auto()
     adam = auto()
     adamw = auto()
+    muon = auto()
 
 
 class Schedule(StrEnum):
@@ -122,6 +126,7 @@ class Schedule(StrEnum):
     constant = auto()
     linear = auto()
     cosine = auto()
+    one_cycle = auto()
 
 
 class Accelerator(StrEnum):
@@ -303,11 +308,26 @@ class ModelConfig:
             raise SettingsError(f"model.forget_bias must be finite, not {self.forget_bias}")
 
 
+OF_ADAM = OptimizerName.adam, OptimizerName.adamw, OptimizerName.muon
+# The optimizers that use a setting which not all of them use.
+USERS: dict[str, tuple[OptimizerName, ...]] = {
+    "momentum": (OptimizerName.sgd,),
+    "nesterov": (OptimizerName.sgd,),
+    "alpha": (OptimizerName.rmsprop,),
+    "beta1": OF_ADAM,
+    "beta2": OF_ADAM,
+}
+
+
 @dataclass
 class OptimizerConfig:
     name: OptimizerName = OptimizerName.sgd
     learning_rate: float = 1.0
     momentum: float = 0.0  # only sgd
+    nesterov: bool = False  # of the momentum
+    alpha: float = 0.99  # rmsprop: decay of the mean square
+    beta1: float = 0.9  # adam, adamw, and what muon leaves to adamw: decay of the mean
+    beta2: float = 0.999  # the same: decay of the mean square
     weight_decay: float = 0.0
     clip_norm: float | None = 1.0  # largest global norm of the gradient; null: no clipping
     schedule: Schedule = Schedule.constant
@@ -324,9 +344,22 @@ class OptimizerConfig:
             weight_decay=self.weight_decay,
             warmup_steps=self.warmup_steps,
         )
-        require_fraction("optimizer", momentum=self.momentum)
-        if self.momentum and self.name is not OptimizerName.sgd:
-            raise SettingsError(f"optimizer.momentum needs optimizer.name=sgd, not {self.name}")
+        require_fraction(
+            "optimizer",
+            momentum=self.momentum,
+            alpha=self.alpha,
+            beta1=self.beta1,
+            beta2=self.beta2,
+        )
+        for each in fields_of(OptimizerConfig):
+            users = USERS.get(each.name)
+            if users and self.name not in users and getattr(self, each.name) != each.default:
+                raise SettingsError(
+                    f"optimizer.{each.name} needs optimizer.name={' or '.join(users)}, "
+                    f"not {self.name}"
+                )
+        if self.nesterov and not self.momentum:
+            raise SettingsError("optimizer.nesterov needs optimizer.momentum above 0")
 
     @property
     def is_constant(self) -> bool:

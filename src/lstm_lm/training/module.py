@@ -32,6 +32,7 @@ from lstm_lm.training.optimization import (
     build_optimizer,
     build_schedule,
     clip_by_global_norm,
+    core_matrices,
 )
 from lstm_lm.training.random_states import random_states, seed_rank, set_random_states
 
@@ -119,7 +120,8 @@ class LanguageModelModule(LightningModule):
         config = self.optimizer_config
         # With a gradient scaler, a fused step would unscale gradients only after the clipping.
         has_scaler = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        optimizer = build_optimizer(trained, config, fused=not has_scaler)
+        matrices = core_matrices(self.model)
+        optimizer = build_optimizer(trained, config, not has_scaler, matrices)
         if config.is_constant:
             return optimizer
         schedule = build_schedule(optimizer, config, budget_share(self.trainer, is_shared=True))
