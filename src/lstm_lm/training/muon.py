@@ -51,7 +51,7 @@ class MuonWithAdamW(Optimizer):
         super().load_state_dict(state_dict)
         self.share_state()
 
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
