@@ -136,6 +136,7 @@ class Accelerator(StrEnum):
 
 
 LARGEST = 3e38  # about the largest float32
+SHORTEST_WINDOW = 5  # tokens, with data.variable_num_steps
 BACKENDS = Backend.torch, Backend.cpp, Backend.triton  # what auto can stand for
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 AUTO = "auto"  # what suits the machine; see lstm_lm.model.auto_settings
@@ -178,6 +179,8 @@ class DataConfig:
     order: Order = Order.consecutive
     batch_size: int = 32  # windows per batch, over all processes
     num_steps: int = 35  # tokens per window
+    # Draw the length of each window, and scale the learning rate of its step by it.
+    variable_num_steps: bool = False
     evaluation_rows: int = 32  # rows of the validation text that are read side by side
     # Tokens: also report final figures with the state reset after this many.
     reset_every: int | None = changes(Effect.nothing, None)
@@ -202,6 +205,13 @@ class DataConfig:
             longest=self.longest,
         )
         require_not_negative("data", test_size=self.test_size, text_seed=self.text_seed)
+        if self.variable_num_steps and self.order is not Order.consecutive:
+            raise SettingsError("data.variable_num_steps=true needs data.order=consecutive")
+        if self.variable_num_steps and self.num_steps < 2 * SHORTEST_WINDOW:
+            raise SettingsError(
+                f"data.variable_num_steps=true needs data.num_steps of at least "
+                f"{2 * SHORTEST_WINDOW}, not {self.num_steps}"
+            )
         if self.text is TextName.file and self.path is None:
             raise SettingsError("data=text_file needs data.path=<a UTF-8 text file>")
         if self.text is not TextName.file and self.path is not None:

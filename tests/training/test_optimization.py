@@ -216,6 +216,7 @@ def test_a_budget_without_an_end_or_a_beginning_is_refused(settings):
 def measured(losses, norms):
     metrics = TrainingMetrics()
     metrics.losses += map(torch.tensor, losses)
+    metrics.lengths += [1.0] * len(losses)
     metrics.gradient_norms += map(torch.tensor, norms)
     return metrics
 

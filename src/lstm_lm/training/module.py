@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from lstm_lm.training.optimization import (
     build_schedule,
     clip_by_global_norm,
     core_matrices,
+    scale_learning_rate,
 )
 from lstm_lm.training.random_states import random_states, seed_rank, set_random_states
 
@@ -87,6 +89,8 @@ class LanguageModelModule(LightningModule):
         self.evaluation_state: State | None = None
         self.restored: dict[str, Any] | None = None
         self.limits: tuple[int, int | None] | None = None  # hidden from the trainer
+        self.num_steps: int | None = None  # of a usual batch; None: all are equally long
+        self.lengths_of_step: list[float] = []  # of the batches since the last optimizer step
 
     @classmethod
     def from_config(cls, config: RunConfig, *, vocabulary_size: int) -> "LanguageModelModule":
@@ -145,6 +149,8 @@ class LanguageModelModule(LightningModule):
         loader = self.trainer.train_dataloader
         if isinstance(loader, TrainingBatches):  # even without its data module
             loader.position = lambda: epoch_and_batch(self.trainer)
+        self.num_steps = loader.num_steps if isinstance(loader, TrainingBatches) else None
+        self.lengths_of_step = []
         restored, self.restored = self.restored, None
         if restored is not None and self.trainer.ckpt_path is not None:
             self.restore_states(restored)
@@ -177,6 +183,9 @@ class LanguageModelModule(LightningModule):
         logits, state = self.model(batch.inputs, state)
         self.training_state = detach(state)
         loss = cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
+        length = len(batch.inputs) / (self.num_steps or len(batch.inputs))
+        self.lengths_of_step.append(length)
+        self.metrics.lengths.append(length)
         self.metrics.losses.append(loss.detach())
         self.metrics.tokens += batch.targets.numel() * self.trainer.world_size
         return loss
@@ -190,10 +199,23 @@ class LanguageModelModule(LightningModule):
         """Clip by ``optimizer.clip_norm``, or by the ``Trainer``'s arguments if it has them."""
         trained = [weight for group in optimizer.param_groups for weight in group["params"]]
         largest = self.optimizer_config.clip_norm if gradient_clip_val is None else None
+        if self.lengths_of_step:  # a user's own training_step records none
+            scale_learning_rate(optimizer, fmean(self.lengths_of_step))
+            self.lengths_of_step.clear()
         self.metrics.learning_rate = float(optimizer.param_groups[0]["lr"])
         self.metrics.gradient_norms.append(clip_by_global_norm(trained, largest))
         if gradient_clip_val is not None:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, *more: Any) -> None:
+        """Step with the learning rate times the batch's length over ``data.num_steps``.
+
+        As in Merity et al. (2018), section 5; :meth:`configure_gradient_clipping` scales it.
+        """
+        rates = [group["lr"] for group in optimizer.param_groups]
+        super().optimizer_step(epoch, batch_idx, optimizer, *more)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def on_train_epoch_end(self) -> None:
         self.log_training_metrics()
