@@ -33,8 +33,8 @@ class NaiveModel(nn.Module):
         self.b_i, self.b_f, self.b_c, self.b_o = transposed_quarters(
             core.get_parameter("bias_ih_l0")
         )
-        self.W_hq = nn.Parameter(model.output.weight.detach().T.clone())
-        self.b_q = nn.Parameter(model.output.bias.detach().clone())
+        self.W_hq = nn.Parameter(model.output.get_parameter("weight").detach().T.clone())
+        self.b_q = nn.Parameter(model.output.get_parameter("bias").detach().clone())
 
     def forward(
         self, ids: Int[Tensor, "time batch"], state: State | None = None

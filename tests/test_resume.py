@@ -214,11 +214,25 @@ def test_all_random_states_are_put_back():
     assert [draw() for _ in range(3)] == expected
 
 
+REGULARIZED = (
+    "model.dropout=0.4",
+    "model.input_dropout=0.2",
+    "model.embedding_dropout=0.1",
+    "model.locked_dropout=true",
+    "model.weight_drop=0.5",
+    "model.tie_weights=true",
+    "model.skip_connections=true",
+    "loss.label_smoothing=0.1",
+    "loss.activation_regularization=2",
+    "loss.temporal_activation_regularization=1",
+    "loss.multi_token_weight=0.3",
+)
+
 FACTORS = {
     "model.cell": ["lstm", "gru", "rnn"],
     "core": ["scratch", "builtin", "fused backend=torch", "fused backend=cpp"],
     "data.order": ["consecutive", "random"],
-    "model.dropout": [0, 0.4],
+    "regularized": [False, True],
     "optimizer": [
         "name=sgd momentum=0.9",
         "name=rmsprop learning_rate=0.01",
@@ -277,7 +291,8 @@ def test_a_transformer_goes_on_exactly(tiny_run, tmp_path, assert_same_end):
 def test_whatever_is_trained_goes_on_exactly(case, tiny_run, tmp_path, assert_same_end):
     case = dict(case)
     place, optimizer, core = case.pop("place"), case.pop("optimizer"), case.pop("core")
-    settings = [f"{name}={value}" for name, value in case.items()]
+    settings = list(REGULARIZED) if case.pop("regularized") else []
+    settings += [f"{name}={value}" for name, value in case.items()]
     settings += [f"model.{setting}" for setting in f"core={core}".split()]
     settings += [f"optimizer.{setting}" for setting in optimizer.split()]
     config = tiny_run("model.num_layers=2", *settings)

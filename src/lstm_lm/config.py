@@ -108,6 +108,7 @@ class Initialization(StrEnum):
     torch = auto()
     d2l = auto()
     chrono = auto()  # only LSTM and GRU
+    uniform = auto()
 
 
 class OptimizerName(StrEnum):
@@ -239,11 +240,20 @@ class ModelConfig:
     hidden_size: int = 256
     num_layers: int = 1
     embedding_size: int | None = 64  # null: one-hot input
+    last_hidden_size: int | None = None  # of the last layer; null: hidden_size
+    skip_connections: bool = False  # add each layer's input to its output, from the second on
+    tie_weights: bool = False  # embedding and output layer share their weights
     dropout: float = 0.0  # between layers and before the output layer
+    output_dropout: float | None = None  # before the output layer; null: dropout
+    input_dropout: float = 0.0  # of the first layer's input
+    embedding_dropout: float = 0.0  # of whole tokens, everywhere in a window
+    locked_dropout: bool = False  # all steps of a window drop the same features
+    weight_drop: float = 0.0  # of each core's recurrent weights
     second_bias: bool = True  # false: bias_hh stays zero and is not trained
     reset_gate: ResetGate = ResetGate.after
     init: Initialization = Initialization.torch
     longest_memory: int = 100  # for init=chrono: about the longest time units keep inputs, in steps
+    init_range: float = 0.1  # for init=uniform, and for tied weights; ± this
     forget_bias: float | None = None  # initial value in an LSTM; null: as drawn by init
     # Only for model.cell=transformer.
     context: int = 64  # number of steps that each step attends to, its own included
@@ -257,8 +267,17 @@ class ModelConfig:
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
             embedding_size=self.embedding_size,
+            last_hidden_size=self.last_hidden_size,
+            init_range=self.init_range,
         )
-        require_fraction("model", dropout=self.dropout)
+        require_fraction(
+            "model",
+            dropout=self.dropout,
+            output_dropout=self.output_dropout or 0.0,
+            input_dropout=self.input_dropout,
+            embedding_dropout=self.embedding_dropout,
+            weight_drop=self.weight_drop,
+        )
         # Run folders of other cores have torch.
         is_of_any_core = self.backend in (Backend.auto, Backend.torch)
         if not is_of_any_core and self.core is not CoreName.fused:
@@ -268,6 +287,7 @@ class ModelConfig:
         if self.cell is Cell.transformer:
             self.require_attention()
         self.require_gates()
+        self.require_sizes()
         before = self.reset_gate is ResetGate.before
         if before and (self.cell is not Cell.gru or self.core is not CoreName.scratch):
             raise SettingsError(
@@ -280,6 +300,20 @@ class ModelConfig:
                 "is redundant only with model.reset_gate=before"
             )
 
+    @property
+    def layer_sizes(self) -> list[int]:
+        """The hidden size of each layer."""
+        last = self.last_hidden_size or self.hidden_size
+        return [*[self.hidden_size] * (self.num_layers - 1), last]
+
+    def require_sizes(self) -> None:
+        if self.skip_connections and len(set(self.layer_sizes)) > 1:
+            raise SettingsError(
+                "model.skip_connections needs layers of one size: leave out model.last_hidden_size"
+            )
+        if self.tie_weights and self.embedding_size is None:
+            raise SettingsError("model.tie_weights needs an embedding: set model.embedding_size")
+
     def require_attention(self) -> None:
         if self.core is not CoreName.builtin:
             raise SettingsError(
@@ -291,11 +325,15 @@ class ModelConfig:
                 f"model.hidden_size={self.hidden_size} must be a multiple of {2 * self.heads}: "
                 f"twice model.heads={self.heads}"
             )
-        if self.init is Initialization.d2l or not self.second_bias:
-            raise SettingsError(
-                "model.init=d2l and model.second_bias=false need a recurrent cell, not "
-                "model.cell=transformer"
-            )
+        of_recurrence = {
+            f"model.init={self.init}": self.init in (Initialization.d2l, Initialization.uniform),
+            "model.second_bias=false": not self.second_bias,
+            f"model.weight_drop={self.weight_drop}": self.weight_drop > 0,
+            "model.last_hidden_size": self.last_hidden_size is not None,
+        }
+        for setting, is_set in of_recurrence.items():
+            if is_set:
+                raise SettingsError(f"{setting} needs a recurrent cell, not model.cell=transformer")
 
     def require_gates(self) -> None:
         if self.init is Initialization.chrono and self.cell not in (Cell.lstm, Cell.gru):
@@ -327,6 +365,28 @@ USERS: dict[str, tuple[OptimizerName, ...]] = {
     "beta1": OF_ADAM,
     "beta2": OF_ADAM,
 }
+
+
+@dataclass
+class LossConfig:
+    """Terms of the loss that is trained; what is logged and validated is without them."""
+
+    label_smoothing: float = 0.0  # share of each target that goes to all tokens alike
+    activation_regularization: float = 0.0  # of the last layer's dropped outputs, squared
+    temporal_activation_regularization: float = 0.0  # of their changes from step to step
+    multi_token_weight: float = 0.0  # of predicting tokens behind the next; 0: only the next
+    tokens_ahead: int = 2  # the furthest predicted token; 2: the one behind the next
+
+    def __post_init__(self) -> None:
+        require_fraction("loss", label_smoothing=self.label_smoothing)
+        require_not_negative(
+            "loss",
+            activation_regularization=self.activation_regularization,
+            temporal_activation_regularization=self.temporal_activation_regularization,
+            multi_token_weight=self.multi_token_weight,
+        )
+        if self.tokens_ahead < 2:
+            raise SettingsError(f"loss.tokens_ahead must be at least 2, not {self.tokens_ahead}")
 
 
 @dataclass
@@ -473,6 +533,7 @@ class RunConfig:
     init_from: str | None = changes(Effect.cost, None)
     data: DataConfig = group(DataConfig)
     model: ModelConfig = group(ModelConfig)
+    loss: LossConfig = group(LossConfig)
     optimizer: OptimizerConfig = group(OptimizerConfig)
     training: TrainingConfig = group(TrainingConfig)
     checkpoint: CheckpointConfig = group(CheckpointConfig, Effect.nothing)
@@ -496,6 +557,12 @@ class RunConfig:
         check_trainer_arguments(self.trainer)
         if not 0 <= self.seed < 2**32:
             raise SettingsError(f"seed must be from 0 to 2**32 - 1, not {self.seed}")
+        ahead, steps = self.loss.tokens_ahead, self.data.num_steps
+        if self.loss.multi_token_weight and ahead > steps:
+            raise SettingsError(
+                f"loss.tokens_ahead={ahead} is beyond a window: choose at most "
+                f"data.num_steps={steps}"
+            )
         rows, ranks = self.data.batch_size, self.device.ranks
         if rows % ranks:
             more = rows - rows % ranks + ranks

@@ -170,7 +170,7 @@ def initial_summary(session: Session, started_from: str | None) -> dict[str, Any
         **session.known(),
         "fingerprint": fingerprint(config, splits.text_sha256, started_from),
         "started_from": started_from,
-        "parameters": count_parameters(session.module),
+        "parameters": count_parameters(session.module.model),
         "core": config.model.core.value,
         "threads": torch.get_num_threads(),  # of each rank
         "text": config.data.text.value,
@@ -219,7 +219,7 @@ def log_start(
         "model   %s %s, %s trainable parameters",
         f"{config.model.core} ({config.model.backend})" if fused else config.model.core,
         config.model.cell,
-        f"{count_parameters(session.module):,}",
+        f"{count_parameters(session.module.model):,}",
     )
     if (ranks := config.device.ranks) > 1:
         rows = config.data.batch_size // ranks

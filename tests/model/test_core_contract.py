@@ -151,6 +151,23 @@ def test_a_core_remembers_nothing_between_calls(name):
 
 
 @pytest.mark.parametrize("name", RECURRENT)
+def test_it_computes_with_other_recurrent_weights_and_their_gradients(name):
+    core, inputs, state = make(name), draw_inputs(), draw_state(name)
+    other = torch.rand_like(core.weight_hh_l0).requires_grad_()
+    outputs, end = core(inputs, state, other)
+    of_other = torch.autograd.grad(outputs.square().sum(), [other, core.weight_ih_l0])
+    from_zero = core(inputs, None, other)[0]
+    with torch.no_grad():
+        core.weight_hh_l0.copy_(other)
+    own, own_end = core(inputs, state)
+    exactly(outputs, own)
+    exactly(tuple(end), tuple(own_end))
+    exactly(from_zero, core(inputs)[0])
+    of_own = torch.autograd.grad(own.square().sum(), [core.weight_hh_l0, core.weight_ih_l0])
+    exactly(of_other, of_own)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
 def test_last_output_is_the_hidden_state(name):
     outputs, state = make(name)(draw_inputs())
     exactly(outputs[-1], state.hidden)

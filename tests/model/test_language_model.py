@@ -123,8 +123,71 @@ def test_trainable_parameters_of_the_models_of_the_chapter(settings, expected):
         ({"reset_gate": ResetGate.before, "core": CoreName.scratch}, "needs model.cell=gru"),
         ({"hidden_size": 0}, "model.hidden_size must be positive and finite, not 0"),
         ({"dropout": 1.0}, "model.dropout must be at least 0 and below 1"),
+        ({"weight_drop": -1}, "model.weight_drop must be at least 0 and below 1"),
+        ({"weight_drop": 0.5, "cell": Cell.transformer}, "weight_drop=0.5 needs a recurrent cell"),
+        ({"tie_weights": True, "embedding_size": None}, "needs an embedding"),
+        ({"skip_connections": True, "num_layers": 2, "last_hidden_size": 9}, "of one size"),
     ],
 )
 def test_models_that_cannot_be_are_refused(settings, reason):
     with pytest.raises(SettingsError, match=reason):
         ModelConfig(**settings)
+
+
+def test_tied_weights_read_and_write_a_token_by_the_same_vector():
+    same, projected = model(tie_weights=True, embedding_size=8), model(tie_weights=True)
+    assert same.output.weight is same.embedding.weight
+    assert count_parameters(same) == count_parameters(model(embedding_size=8)) - 7 * 8
+    assert projected.output[1].weight is projected.embedding.weight
+    for tied in (same, projected):
+        assert tied.embedding.weight.abs().max() <= 0.1
+        copy = model(tie_weights=True, embedding_size=tied.embedding.embedding_dim)
+        copy.load_state_dict(tied.state_dict())
+        assert torch.equal(copy(IDS)[0], tied(IDS)[0])
+        tied(IDS)[0].logsumexp(-1).sum().backward()
+        assert tied.embedding.weight.grad.any()
+
+
+def test_the_last_layer_can_have_another_size():
+    stack = model(num_layers=3, last_hidden_size=5, embedding_size=5, tie_weights=True)
+    assert [core.hidden_size for core in stack.cores] == [8, 8, 5]
+    assert stack.output.weight is stack.embedding.weight
+    assert stack(IDS)[0].shape == (5, 3, 7)
+
+
+def test_skip_connections_add_what_a_layer_reads():
+    stack = model(num_layers=2, skip_connections=True)
+    first, _ = stack.cores[0](stack.features(IDS))
+    second, _ = stack.cores[1](first)
+    assert_close(stack(IDS)[0], stack.output(first + second))
+
+
+def test_uniform_weights():
+    stack = model(init=Initialization.uniform, init_range=0.05)
+    for parameter in stack.parameters():
+        assert 0 < parameter.abs().max() <= 0.05
+
+
+REGULARIZED = {
+    "dropout": 0.2,
+    "output_dropout": 0.4,
+    "input_dropout": 0.3,
+    "embedding_dropout": 0.1,
+    "locked_dropout": True,
+    "weight_drop": 0.5,
+    "num_layers": 2,
+}
+
+
+@pytest.mark.parametrize("cell", [Cell.lstm, Cell.gru, Cell.rnn])
+@pytest.mark.parametrize("embedding_size", [None, 8])
+def test_every_core_drops_the_same(cell, embedding_size):
+    outputs = []
+    for core in CoreName:
+        torch.manual_seed(1)
+        stack = model(cell=cell, core=core, embedding_size=embedding_size, **REGULARIZED)
+        outputs.append(stack(IDS)[0])
+        assert not torch.equal(outputs[-1], stack(IDS)[0])
+        assert torch.equal(stack.eval()(IDS)[0], stack(IDS)[0])
+    for other in outputs[1:]:
+        assert_close(outputs[0], other)

@@ -43,13 +43,15 @@ def gradient_flow(
     states: list[LSTMState | HiddenState | None] = [None] * len(model.cores)
     for ids in inputs:
         features = model.features(ids.unsqueeze(0))
-        for layer, core in enumerate(model.cores):
-            outputs, state = core(features, states[layer])
+        for layer, core in enumerate(model.cores, start=1):
+            outputs, state = core(features, states[layer - 1])
             added = type(state)(*(torch.zeros_like(part).requires_grad_() for part in state))
             for name, zero in added._asdict().items():
-                zeros.setdefault(f"layer {layer + 1} {name}", []).append(zero)
-            states[layer] = type(state)(*(p + zero for p, zero in zip(state, added, strict=True)))
-            features = outputs + added.hidden
+                zeros.setdefault(f"layer {layer} {name}", []).append(zero)
+            states[layer - 1] = type(state)(
+                *(p + zero for p, zero in zip(state, added, strict=True))
+            )
+            features = model.skip(layer, features, outputs + added.hidden)
     # A sum, not a mean, keeps each row's gradient that of its own loss.
     loss = cross_entropy(model.output(features[0]), targets, reduction="sum")
     gradients = torch.autograd.grad(

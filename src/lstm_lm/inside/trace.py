@@ -28,17 +28,17 @@ class LayerTrace:
 @dataclass(frozen=True)
 class Trace:
     layers: list[LayerTrace]
-    outputs: Units  # of the last layer
+    outputs: Units  # what the output layer reads
 
 
 @torch.no_grad()
 def trace(model: LanguageModel, cell: Cell, ids: Int[Tensor, "time batch"]) -> Trace:
     """The trace of a text, read from zero state without dropout."""
     features, layers = model.features(ids), []
-    for core in model.cores:
+    for layer, core in enumerate(model.cores, start=1):
         outputs, _ = core(features)
         layers.append(trace_layer(core, cell, features, outputs))
-        features = outputs
+        features = model.skip(layer, features, outputs)
     return Trace(layers, features)
 
 

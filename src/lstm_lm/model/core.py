@@ -51,9 +51,18 @@ class Core(Protocol[S]):
     hidden_size: int
 
     def __call__(
-        self, inputs: Float[Tensor, "time batch input"], state: S | None = None
+        self,
+        inputs: Float[Tensor, "time batch input"],
+        state: S | None = None,
+        weight_hh: Float[Tensor, "gates hidden"] | None = None,
     ) -> tuple[Float[Tensor, "time batch hidden"], S]:
-        """Run over every step; ``state=None`` starts from zeros."""
+        """Run over every step.
+
+        Args:
+            state: None starts from zeros.
+            weight_hh: to use instead of the core's own, such as these with dropped entries. Cells
+                that recur have it.
+        """
         ...
 
 

@@ -39,6 +39,14 @@ def init_as_d2l(model: nn.Module) -> None:
 
 
 @torch.no_grad()
+def init_uniform(model: nn.Module, bound: float) -> None:
+    """U(±bound) for every parameter that is trained, as in Zaremba et al. (2014)."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.uniform_(-bound, bound)
+
+
+@torch.no_grad()
 def init_chrono(core: nn.Module, is_lstm: bool, longest: int) -> None:
     """Let each unit forget at a rate of its own, the slowest over about ``longest`` steps.
 

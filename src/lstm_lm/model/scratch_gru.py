@@ -41,35 +41,45 @@ class ScratchGRU(nn.Module):
         init_as_torch(self, hidden_size, second_bias)
 
     def forward(
-        self, inputs: Float[Tensor, "time batch input"], state: HiddenState | None = None
+        self,
+        inputs: Float[Tensor, "time batch input"],
+        state: HiddenState | None = None,
+        weight_hh: Float[Tensor, "gates hidden"] | None = None,
     ) -> tuple[Float[Tensor, "time batch hidden"], HiddenState]:
         if state is None:
             state = HiddenState(self.weight_hh_l0.new_zeros(inputs.shape[1], self.hidden_size))
         # What the inputs add to the gates needs no recurrence: one product for all steps.
         from_inputs = inputs @ self.weight_ih_l0.T + self.bias_ih_l0
         step = self._reset_before if self.reset_gate is ResetGate.before else self._reset_after
+        weight_hh = self.weight_hh_l0 if weight_hh is None else weight_hh
         hidden = state.hidden
         outputs = []
         for gates in from_inputs:
-            hidden = step(hidden, gates)
+            hidden = step(hidden, gates, weight_hh)
             outputs.append(hidden)
         return torch.stack(outputs), HiddenState(hidden)
 
     def _reset_after(
-        self, hidden: Float[Tensor, "batch hidden"], gates: Float[Tensor, "batch 3*hidden"]
+        self,
+        hidden: Float[Tensor, "batch hidden"],
+        gates: Float[Tensor, "batch 3*hidden"],
+        weight_hh: Float[Tensor, "gates hidden"],
     ) -> Float[Tensor, "batch hidden"]:
-        from_hidden = hidden @ self.weight_hh_l0.T + self.bias_hh_l0
+        from_hidden = hidden @ weight_hh.T + self.bias_hh_l0
         (r, z, n), (h_r, h_z, h_n) = gates.chunk(3, dim=-1), from_hidden.chunk(3, dim=-1)
         r, z = (r + h_r).sigmoid(), (z + h_z).sigmoid()
         n = (n + r * h_n).tanh()
         return (1 - z) * n + z * hidden
 
     def _reset_before(
-        self, hidden: Float[Tensor, "batch hidden"], gates: Float[Tensor, "batch 3*hidden"]
+        self,
+        hidden: Float[Tensor, "batch hidden"],
+        gates: Float[Tensor, "batch 3*hidden"],
+        weight_hh: Float[Tensor, "gates hidden"],
     ) -> Float[Tensor, "batch hidden"]:
         sizes = [2 * self.hidden_size, self.hidden_size]
         r_z, n = gates.split(sizes, dim=-1)
-        weight_r_z, weight_n = self.weight_hh_l0.split(sizes)
+        weight_r_z, weight_n = weight_hh.split(sizes)
         bias_r_z, bias_n = self.bias_hh_l0.split(sizes)
         r, z = (r_z + hidden @ weight_r_z.T + bias_r_z).sigmoid().chunk(2, dim=-1)
         n = (n + (r * hidden) @ weight_n.T + bias_n).tanh()

@@ -31,7 +31,10 @@ class ScratchLSTM(nn.Module):
         init_as_torch(self, hidden_size, second_bias)
 
     def forward(
-        self, inputs: Float[Tensor, "time batch input"], state: LSTMState | None = None
+        self,
+        inputs: Float[Tensor, "time batch input"],
+        state: LSTMState | None = None,
+        weight_hh: Float[Tensor, "gates hidden"] | None = None,
     ) -> tuple[Float[Tensor, "time batch hidden"], LSTMState]:
         if state is None:
             zeros = self.weight_hh_l0.new_zeros(inputs.shape[1], self.hidden_size)
@@ -39,7 +42,7 @@ class ScratchLSTM(nn.Module):
         hidden, cell = state
         # What the inputs add to the gates needs no recurrence: one product for all steps.
         from_inputs = inputs @ self.weight_ih_l0.T + (self.bias_ih_l0 + self.bias_hh_l0)
-        weight_hh = self.weight_hh_l0.T
+        weight_hh = (self.weight_hh_l0 if weight_hh is None else weight_hh).T
         outputs = []
         for gates in from_inputs:
             hidden, cell = lstm_step(cell, gates + hidden @ weight_hh)

@@ -27,13 +27,16 @@ class ScratchRNN(nn.Module):
         init_as_torch(self, hidden_size, second_bias)
 
     def forward(
-        self, inputs: Float[Tensor, "time batch input"], state: HiddenState | None = None
+        self,
+        inputs: Float[Tensor, "time batch input"],
+        state: HiddenState | None = None,
+        weight_hh: Float[Tensor, "gates hidden"] | None = None,
     ) -> tuple[Float[Tensor, "time batch hidden"], HiddenState]:
         if state is None:
             state = HiddenState(self.weight_hh_l0.new_zeros(inputs.shape[1], self.hidden_size))
         # What the inputs add needs no recurrence: one product for all steps.
         from_inputs = inputs @ self.weight_ih_l0.T + (self.bias_ih_l0 + self.bias_hh_l0)
-        weight_hh = self.weight_hh_l0.T
+        weight_hh = (self.weight_hh_l0 if weight_hh is None else weight_hh).T
         hidden = state.hidden
         outputs = []
         for from_input in from_inputs:

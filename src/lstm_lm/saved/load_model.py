@@ -17,7 +17,10 @@ from lstm_lm.saved.checkpoint_file import load_checkpoint, load_newest
 from lstm_lm.saved.run_folder import RunFolder
 
 # Settings that must be equal for weights to mean the same.
-SHAPE = "cell", "hidden_size", "num_layers", "embedding_size", "second_bias", "reset_gate"
+SHAPE = (
+    *("cell", "hidden_size", "num_layers", "embedding_size", "second_bias", "reset_gate"),
+    *("last_hidden_size", "skip_connections", "tie_weights"),
+)
 CPU = torch.device("cpu")
 
 log = logging.getLogger(__name__)
@@ -96,7 +99,10 @@ def load_weights(model: LanguageModel, path: Path, checkpoint: dict[str, Any]) -
     """
     try:
         saved = checkpoint["state_dict"]
-        model.load_state_dict({name.removeprefix("model."): part for name, part in saved.items()})
+        own = {
+            n.removeprefix("model."): part for n, part in saved.items() if n.startswith("model.")
+        }
+        model.load_state_dict(own)
     except (KeyError, RuntimeError, AttributeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise SettingsError(

@@ -14,7 +14,7 @@ from torch import Tensor, distributed
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from lstm_lm.config import ModelConfig, OptimizerConfig, RunConfig, from_plain, to_plain
+from lstm_lm.config import LossConfig, ModelConfig, OptimizerConfig, RunConfig, from_plain, to_plain
 from lstm_lm.data.batches import Batch, TrainingBatches, rank_rows
 from lstm_lm.data.data_module import epoch_and_batch
 from lstm_lm.model.core import (
@@ -27,6 +27,7 @@ from lstm_lm.model.core import (
     to_plain_state,
 )
 from lstm_lm.model.language_model import LanguageModel
+from lstm_lm.training.loss import TrainingLoss
 from lstm_lm.training.metrics import TrainingMetrics, in_all_units
 from lstm_lm.training.optimization import (
     budget_share,
@@ -61,6 +62,7 @@ class LanguageModelModule(LightningModule):
         vocabulary_size: number of tokens in the vocabulary.
         model: a :class:`lstm_lm.config.ModelConfig`, or a dictionary with some of its settings.
         optimizer: likewise a :class:`lstm_lm.config.OptimizerConfig`.
+        loss: likewise a :class:`lstm_lm.config.LossConfig`.
 
     Raises:
         SettingsError: if a setting does not exist or is out of range.
@@ -71,19 +73,23 @@ class LanguageModelModule(LightningModule):
         vocabulary_size: int,
         model: ModelConfig | Mapping[str, Any] | None = None,
         optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
+        loss: LossConfig | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         config = from_plain(ModelConfig, model, "model")
         self.optimizer_config = from_plain(OptimizerConfig, optimizer, "optimizer")
+        loss_config = from_plain(LossConfig, loss, "loss")
         self.save_hyperparameters(
             {
                 "vocabulary_size": vocabulary_size,
                 # The backend of a fused core depends on the machine that loads the file.
                 "model": to_plain(config) | {"backend": "auto"},
                 "optimizer": to_plain(self.optimizer_config),
+                "loss": to_plain(loss_config),
             }
         )
         self.model = LanguageModel(config, vocabulary_size)
+        self.loss = TrainingLoss(loss_config, config.layer_sizes[-1])
         self.metrics = TrainingMetrics()
         self.training_state: State | None = None
         self.evaluation_state: State | None = None
@@ -94,7 +100,7 @@ class LanguageModelModule(LightningModule):
 
     @classmethod
     def from_config(cls, config: RunConfig, *, vocabulary_size: int) -> "LanguageModelModule":
-        return cls(vocabulary_size, config.model, config.optimizer)
+        return cls(vocabulary_size, config.model, config.optimizer, config.loss)
 
     @property
     def learning_rate(self) -> float:
@@ -180,15 +186,15 @@ class LanguageModelModule(LightningModule):
             self.log_training_metrics()
         batch = as_batch(batch)
         state = self.training_state if batch.continues else None
-        logits, state = self.model(batch.inputs, state)
-        self.training_state = detach(state)
-        loss = cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
+        features = self.model.run_cores(batch.inputs, state)
+        self.training_state = detach(features.state)
+        losses = self.loss(self.model, features, batch.targets)
         length = len(batch.inputs) / (self.num_steps or len(batch.inputs))
         self.lengths_of_step.append(length)
         self.metrics.lengths.append(length)
-        self.metrics.losses.append(loss.detach())
+        self.metrics.losses.append(losses.next_token.detach())
         self.metrics.tokens += batch.targets.numel() * self.trainer.world_size
-        return loss
+        return losses.trained
 
     def configure_gradient_clipping(
         self,

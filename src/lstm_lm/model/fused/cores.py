@@ -48,10 +48,13 @@ class FusedCore(nn.Module, Generic[S]):
         self.backend = backend
 
     def forward(
-        self, inputs: Float[Tensor, "time batch input"], state: S | None = None
+        self,
+        inputs: Float[Tensor, "time batch input"],
+        state: S | None = None,
+        weight_hh: Float[Tensor, "gates hidden"] | None = None,
     ) -> tuple[Float[Tensor, "time batch hidden"], S]:
         inputs = ready(inputs, self.input_size)
-        weight_hh = self.weight_hh_l0
+        weight_hh = self.weight_hh_l0 if weight_hh is None else weight_hh
         before = ready_state(state, len(self.state_type._fields), inputs.shape[1], weight_hh)
         kernels = kernels_of(self.backend, inputs.device)
         with without_autocast(inputs):
