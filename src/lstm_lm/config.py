@@ -137,7 +137,7 @@ class Accelerator(StrEnum):
 
 
 LARGEST = 3e38  # about the largest float32
-SHORTEST_WINDOW = 5  # tokens, with data.variable_num_steps
+SHORTEST_WINDOW = 4  # tokens, with data.variable_num_steps
 BACKENDS = Backend.torch, Backend.cpp, Backend.triton  # what auto can stand for
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 AUTO = "auto"  # what suits the machine; see lstm_lm.model.auto_settings
@@ -208,10 +208,10 @@ class DataConfig:
         require_not_negative("data", test_size=self.test_size, text_seed=self.text_seed)
         if self.variable_num_steps and self.order is not Order.consecutive:
             raise SettingsError("data.variable_num_steps=true needs data.order=consecutive")
-        if self.variable_num_steps and self.num_steps < 2 * SHORTEST_WINDOW:
+        if self.variable_num_steps and self.num_steps < 10:
             raise SettingsError(
-                f"data.variable_num_steps=true needs data.num_steps of at least "
-                f"{2 * SHORTEST_WINDOW}, not {self.num_steps}"
+                "data.variable_num_steps=true needs data.num_steps of at least 10, not "
+                f"{self.num_steps}"
             )
         if self.text is TextName.file and self.path is None:
             raise SettingsError("data=text_file needs data.path=<a UTF-8 text file>")
@@ -557,11 +557,13 @@ class RunConfig:
         check_trainer_arguments(self.trainer)
         if not 0 <= self.seed < 2**32:
             raise SettingsError(f"seed must be from 0 to 2**32 - 1, not {self.seed}")
-        ahead, steps = self.loss.tokens_ahead, self.data.num_steps
-        if self.loss.multi_token_weight and ahead > steps:
+        ahead, steps = self.loss.tokens_ahead, f"data.num_steps={self.data.num_steps}"
+        shortest = self.data.num_steps
+        if self.data.variable_num_steps:
+            shortest, steps = SHORTEST_WINDOW, f"{SHORTEST_WINDOW} with data.variable_num_steps"
+        if self.loss.multi_token_weight and ahead > shortest:
             raise SettingsError(
-                f"loss.tokens_ahead={ahead} is beyond a window: choose at most "
-                f"data.num_steps={steps}"
+                f"loss.tokens_ahead={ahead} is beyond a window: choose at most {steps}"
             )
         rows, ranks = self.data.batch_size, self.device.ranks
         if rows % ranks:

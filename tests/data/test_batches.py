@@ -4,7 +4,7 @@ import random
 import pytest
 import torch
 
-from lstm_lm.config import DataConfig, Order
+from lstm_lm.config import DataConfig, LossConfig, Order, RunConfig
 from lstm_lm.data.batches import (
     EvaluationBatches,
     TrainingBatches,
@@ -93,11 +93,11 @@ def test_lengths_of_windows_depend_on_seed_and_epoch_alone():
 
 
 @pytest.mark.parametrize("count", [1, 2, 50])
-def test_no_window_is_empty_however_they_are_scaled(count):
+def test_no_window_is_shorter_than_four_however_they_are_scaled(count):
     for seed in range(50):
         ends = window_ends(count, 10 * count, 10, random.Random(seed))
         assert ends[-1] == 10 * count
-        assert all(end - start >= 2 for start, end in itertools.pairwise([0, *ends]))
+        assert all(end - start >= 4 for start, end in itertools.pairwise([0, *ends]))
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,12 @@ def test_no_window_is_empty_however_they_are_scaled(count):
 def test_windows_that_cannot_vary_are_refused(settings, message):
     with pytest.raises(SettingsError, match=message):
         DataConfig(variable_num_steps=True, **settings)
+
+
+def test_a_token_ahead_of_the_shortest_window_is_refused():
+    loss = LossConfig(multi_token_weight=0.3, tokens_ahead=5)
+    with pytest.raises(SettingsError, match="at most 4 with data.variable_num_steps"):
+        RunConfig(data=DataConfig(variable_num_steps=True), loss=loss)
 
 
 def test_random_windows_do_not_overlap_and_are_shuffled():

@@ -11,8 +11,8 @@ Each epoch starts at another offset, so windows are cut at other places. Order a
 only on (seed, epoch). All epochs have equally many batches: those that fit behind the largest
 offset. Offsets, rows and windows are those of the chapter of d2l.ai.
 
-With ``data.variable_num_steps`` windows are cut at other places in another way: their lengths vary
-(Merity et al. 2018, section 5), as :func:`window_ends` says.
+With ``data.variable_num_steps`` the lengths of windows vary (Merity et al. 2018, section 5); see
+:func:`window_ends`.
 """
 
 import hashlib
@@ -32,6 +32,7 @@ EVERY = slice(None)
 LARGEST_LOGITS = 2**22  # logits that an evaluation computes at a time: 16 MiB in float32
 FULL_WINDOWS = 0.95  # share of windows about as long as data.num_steps; the rest are half as long
 JITTER = 5.0  # standard deviation of a window's length, in tokens
+SHORTEST_DRAWN = 5  # tokens; afterwards all lengths are scaled
 
 
 class Batch(NamedTuple):
@@ -114,14 +115,17 @@ def window_ends(count: int, columns: int, num_steps: int, draw: Random) -> list[
 
     A length is normally distributed around ``num_steps``, or one time in twenty around half of it,
     and at least five tokens (Merity et al. 2018, section 5). All are then scaled by the same factor
-    to add up, so an epoch has equally many windows whatever was drawn.
+    to add up, so an epoch has equally many windows whatever was drawn. If one falls below four
+    tokens, as it can in a very short text, all are drawn again.
     """
     drawn = []
     for _ in range(count):
         middle = num_steps if draw.random() < FULL_WINDOWS else num_steps / 2
-        drawn.append(max(SHORTEST_WINDOW, int(draw.gauss(middle, JITTER))))
-    ends = list(accumulate(drawn))
-    return [round(end * columns / ends[-1]) for end in ends]
+        drawn.append(max(SHORTEST_DRAWN, int(draw.gauss(middle, JITTER))))
+    total = sum(drawn)
+    ends = [round(end * columns / total) for end in accumulate(drawn)]
+    shortest = min(end - start for start, end in pairwise([0, *ends]))
+    return ends if shortest >= SHORTEST_WINDOW else window_ends(count, columns, num_steps, draw)
 
 
 def consecutive(
