@@ -880,7 +880,7 @@ STOPPING = (
     "callbacks.early_stopping.patience=1",
     "callbacks.early_stopping.min_delta=10",
 )
-AVERAGING = "callbacks=weight_averaging", "callbacks.weight_averaging.decay=0.9"
+AVERAGING = "callbacks=ema", "callbacks.ema.decay=0.9"
 GROWING = (
     "callbacks=gradient_accumulation_schedule",
     "+callbacks.gradient_accumulation_schedule.scheduling={1:2,2:3}",

@@ -234,10 +234,10 @@ FACTORS = {
     "regularized": [False, True],
     "optimizer": [
         "name=sgd momentum=0.9",
-        "name=adam learning_rate=0.01",
-        "name=adamw clip_norm=null",
+        "name=rmsprop learning_rate=0.01",
+        "name=muon learning_rate=0.01",
     ],
-    "optimizer.schedule": ["constant", "linear", "cosine"],
+    "optimizer.schedule": ["constant", "cosine", "one_cycle"],
     "training.log_every": [1, 4, 50],
     "checkpoint.every_steps": ["null", 3],
     "place": list(MOMENTS),
