@@ -200,7 +200,7 @@ def check_schedule(before: RunConfig, config: RunConfig, checkpoint: dict[str, A
         return
     schedule, instead = config.optimizer.schedule, "start a new run, for instance from the weights"
     instead += " of this one with init_from"
-    if schedule is not Schedule.constant:
+    if schedule not in (Schedule.constant, Schedule.multistep):
         raise SettingsError(
             f"optimizer.schedule={schedule} spreads over the whole budget, so a new budget would "
             f"change learning rates that were already used in the {checkpoint['global_step']:,} "

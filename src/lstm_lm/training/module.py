@@ -38,6 +38,7 @@ from lstm_lm.training.optimization import (
     build_schedule,
     clip_by_global_norm,
     core_matrices,
+    epochs_done,
     scale_learning_rate,
 )
 
@@ -136,7 +137,8 @@ class LanguageModelModule(LightningModule):
         optimizer = build_optimizer(trained, config, not has_scaler, matrices)
         if config.is_constant:
             return optimizer
-        schedule = build_schedule(optimizer, config, budget_share(self.trainer, is_shared=True))
+        spent = budget_share(self.trainer, is_shared=True)
+        schedule = build_schedule(optimizer, config, spent, lambda: epochs_done(self.trainer))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
