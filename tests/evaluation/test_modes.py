@@ -20,7 +20,9 @@ from lstm_lm.model.core import detach
 from lstm_lm.model.language_model import LanguageModel
 
 VOCABULARY = 7
-SCRATCH = ModelConfig(core=CoreName.scratch, hidden_size=6, num_layers=2, embedding_size=4)
+SCRATCH = ModelConfig(
+    core=CoreName.scratch, hidden_size=6, num_layers=2, embedding_size=4, tie_weights=True
+)
 CONFIGS = {
     "scratch": SCRATCH,
     "builtin": ModelConfig(core=CoreName.builtin, hidden_size=6, second_bias=False),
@@ -116,7 +118,7 @@ def test_the_text_after_a_token_does_not_change_its_loss(modes, device):
 @every_device
 @every_core
 def test_the_model_stays_as_it_is(config, device):
-    model, ids = build(replace(config, dropout=0.5)).to(device), text()
+    model, ids = build(replace(config, dropout=0.5, locked_dropout=True)).to(device), text()
     before = copy.deepcopy(model.state_dict())
     random = torch.get_rng_state()
     roots = root_mean_squares(model, ids)
@@ -186,6 +188,15 @@ def test_monte_carlo_dropout_is_the_mean_of_the_probabilities_of_the_passes(monk
     passes = [model.train()(ids[:-1].unsqueeze(1).expand(-1, rows))[0] for rows in (2, 1)]
     mean = (torch.cat(passes, 1) / 0.7).softmax(-1).mean(1)
     torch.testing.assert_close(parts, -mean[range(59), ids[1:]].log().detach())
+
+
+def test_passes_of_monte_carlo_dropout_share_no_dropped_weights():
+    model, ids = build(replace(SCRATCH, weight_drop=0.5)), text()
+    losses = monte_carlo_losses(model, ids, MonteCarloDropout(passes=2, seed=5), steps=100)
+    torch.manual_seed(5)
+    passes = [model.train()(ids[:-1].unsqueeze(1))[0] for _ in range(2)]
+    mean = torch.cat(passes, 1).softmax(-1).mean(1)
+    torch.testing.assert_close(losses, -mean[range(59), ids[1:]].log().detach())
 
 
 def test_the_temperature_divides_the_logits():

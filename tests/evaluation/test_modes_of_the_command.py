@@ -93,6 +93,16 @@ def test_runs_that_predict_other_tokens_are_no_ensemble(type_command, run, tiny_
         code, output, errors = type_command("evaluate.py", "run", "--ensemble", name)
         assert (code, output, errors.count("\n")) == (2, "", 1)
         assert reason in errors
+    code, output, errors = type_command("evaluate.py", "split", "--monte-carlo-dropout", "2")
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert "split was trained without dropout: leave out Monte-Carlo dropout" in errors
+
+
+def test_monte_carlo_dropout_is_repeatable(evaluate):
+    typed = "--monte-carlo-dropout", "3", "--seed", "4"
+    output = evaluate(*typed)
+    assert "mode                monte carlo dropout\n" in output
+    assert evaluate(*typed) == output != evaluate(*typed[:2])
 
 
 def test_the_test_text_changes_nothing_that_is_tuned(evaluate, run):

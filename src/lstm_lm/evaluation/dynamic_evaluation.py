@@ -37,7 +37,7 @@ ROWS, SEGMENTS, STEPS = 100, 500, 20
 
 
 class Rule(StrEnum):
-    """How the weights follow a gradient; see :mod:`lstm_lm.evaluation.dynamic_evaluation`."""
+    """Rule by which the weights follow a gradient; see :mod:`lstm_lm.evaluation.dynamic_evaluation`."""
 
     sgd = auto()
     rms = auto()
@@ -133,24 +133,28 @@ def root_mean_squares(
     segments = list(zip(inputs.split(STEPS), targets.split(STEPS), strict=True))[:SEGMENTS]
     parameters, state = parameters_of(model), None
     squares = [torch.zeros_like(parameter) for parameter in parameters]
-    for some_inputs, some_targets in tqdm(
-        segments, "gathering gradients", leave=False, disable=None, delay=2
-    ):
-        with differentiable():
+    with differentiable(model):
+        for some_inputs, some_targets in tqdm(
+            segments, "gathering gradients", leave=False, disable=None, delay=2
+        ):
             logits, state = model(some_inputs.long(), state)
+            state = detach(state)
             loss = cross_entropy(logits.flatten(0, 1), some_targets.flatten().long())
             gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-        state = detach(state)
-        for square, gradient in zip(squares, gradients, strict=True):
-            square.addcmul_(gradient, gradient)
+            for square, gradient in zip(squares, gradients, strict=True):
+                square.addcmul_(gradient, gradient)
     return [(square / len(segments)).sqrt() for square in squares]
 
 
 @contextlib.contextmanager
-def differentiable() -> Iterator[None]:
+def differentiable(model: LanguageModel) -> Iterator[None]:
     """Context manager in which a model in evaluation mode can be differentiated.
 
-    cuDNN's backward pass needs training mode, which would let dropout act.
+    cuDNN's backward pass needs training mode. Only the cores are in it, and a core has no dropout.
     """
-    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-        yield
+    model.cores.train()
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        model.cores.eval()

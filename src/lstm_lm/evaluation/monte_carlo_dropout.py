@@ -1,8 +1,7 @@
 """Monte-Carlo dropout: the mean of the probabilities over many passes with dropout on.
 
 A model trained with dropout is an average over networks; without dropout one pass approximates it.
-Each pass carries a state of its own through the text. Passes are rows of one batch, so they share
-what a model draws once a batch, such as dropped weights.
+Each pass carries a state of its own through the text.
 
 Source: Gal & Ghahramani (2016).
 """
@@ -12,8 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Integer
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from lstm_lm.data.batches import LARGEST_LOGITS, as_rows
@@ -53,35 +51,46 @@ def monte_carlo_losses(
     The global random state does not change.
 
     Args:
-        steps: number of steps at a time: as in training, where masks can last as long.
+        steps: number of steps for which masks can last, as in a window of the training.
     """
     ids = ids.to(next(model.parameters()).device).long()
-    inputs, targets = as_rows(ids, 1)
+    windows = list(zip(*(every.split(steps) for every in as_rows(ids, 1)), strict=True))
     rows = max(1, min(settings.passes, LARGEST_LOGITS // (steps * model.vocabulary_size)))
-    passes = [min(rows, settings.passes - first) for first in range(0, settings.passes, rows)]
-    chunks = list(zip(inputs.split(steps), targets.split(steps), strict=True))
-    totals = []
+    if model.embedding_dropout.p > 0 or model.weight_drop.p > 0:
+        rows = 1  # the rows of a batch would share the tokens and weights that are dropped
+    batches = [min(rows, settings.passes - first) for first in range(0, settings.passes, rows)]
+    total = len(batches) * len(windows)
     with (
         torch.random.fork_rng(devices=[ids.device] if ids.is_cuda else []),
-        tqdm(
-            total=len(passes) * len(chunks), desc="scoring", leave=False, disable=None, delay=2
-        ) as bar,
+        tqdm(total=total, desc="scoring", leave=False, disable=None, delay=2) as bar,
     ):
         torch.manual_seed(settings.seed)
         model.train()
         try:
-            for count in passes:
-                state, logs = None, []
-                for some_inputs, some_targets in chunks:
-                    logits, state = model(some_inputs.expand(-1, count), state)
-                    losses = cross_entropy(
-                        logits.flatten(0, 1) / temperature,
-                        some_targets.expand(-1, count).flatten(),
-                        reduction="none",
-                    )
-                    logs.append((-losses.view(-1, count)).logsumexp(1))
-                    bar.update()
-                totals.append(torch.cat(logs))
+            sums = [log_of_sum(model, windows, count, temperature, bar) for count in batches]
         finally:
             model.eval()
-    return (math.log(settings.passes) - torch.stack(totals).logsumexp(0)).cpu()
+    return (math.log(settings.passes) - torch.stack(sums).logsumexp(0)).cpu()
+
+
+def log_of_sum(
+    model: LanguageModel,
+    windows: list[tuple[Integer[Tensor, "time 1"], ...]],
+    rows: int,
+    temperature: float,
+    bar: tqdm,
+) -> Float[Tensor, " targets"]:
+    """The logarithm of the sum of each target's probabilities, over passes side by side."""
+    state, logs = None, []
+    for inputs, targets in windows:
+        logits, state = model(inputs.expand(-1, rows), state)
+        log_probabilities = (logits / temperature).log_softmax(-1)
+        of_targets = log_probabilities.gather(-1, targets.expand(-1, rows).unsqueeze(-1))
+        logs.append(of_targets[..., 0].logsumexp(1))
+        bar.update()
+    return torch.cat(logs)
+
+
+def has_dropout(model: LanguageModel) -> bool:
+    """True if anything in the model is dropped in training."""
+    return any(module.p > 0 for module in model.modules() if isinstance(module, nn.Dropout))

@@ -5,13 +5,12 @@ Each token is scored by what came before it, and no weight of a run is changed.
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 from jaxtyping import Float, Integer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
@@ -25,7 +24,7 @@ from lstm_lm.evaluation.dynamic_evaluation import (
     root_mean_squares,
 )
 from lstm_lm.evaluation.modes import Modes
-from lstm_lm.evaluation.monte_carlo_dropout import monte_carlo_losses
+from lstm_lm.evaluation.monte_carlo_dropout import has_dropout, monte_carlo_losses
 from lstm_lm.evaluation.neural_cache import Cache
 from lstm_lm.evaluation.score import Score, score_of, split_of_run, text_losses
 from lstm_lm.model.core import detach
@@ -59,13 +58,18 @@ class Scorer:
         return [*modes.names, *(["ensemble"] if len(self.runs) > 1 else [])]
 
     def check(self, modes: Modes, reset_every: int | None) -> None:
-        """Raise SettingsError if the modes cannot be combined with resets of the state."""
+        """Raise SettingsError if the modes do not fit the runs, or resets of the state."""
         names = [name for name in modes.names if name != "temperature"]
         if reset_every is not None and names:
             raise SettingsError(
                 f"{' and '.join(names).replace('_', ' ')} cannot be combined with resets of the "
                 "state: leave out one of them"
             )
+        for run in self.runs if modes.monte_carlo_dropout else ():
+            if not has_dropout(run.model):
+                raise SettingsError(
+                    f"{run.folder} was trained without dropout: leave out Monte-Carlo dropout"
+                )
 
     def split(self, name: str) -> Split:
         """A split of the runs' text.
@@ -153,30 +157,15 @@ def adaptive_losses(
     ids, temperature = ids.to(next(model.parameters()).device).long(), modes.temperature or 1.0
     losses, state = [], None
     segments = list(zip(ids[:-1].split(steps), ids[1:].split(steps), strict=True))
-    context = differentiable() if learner else torch.inference_mode()
-    with inputs_of(model.output) as hidden, context:
+    with differentiable(model) if learner else torch.inference_mode():
         for inputs, targets in tqdm(segments, "scoring", leave=False, disable=None, delay=2):
-            logits, state = model(inputs.unsqueeze(1), state)
-            state = detach(state)
-            nats = cross_entropy(logits[:, 0].detach() / temperature, targets, reduction="none")
-            if cache:
-                nats = cache.mix(hidden.pop()[:, 0].detach(), targets, nats)
-            losses.append(nats)
+            _, hidden, state = model.run_cores(inputs.unsqueeze(1), state)
+            state, logits = detach(state), model.output(hidden)[:, 0]
+            nats = cross_entropy(logits.detach() / temperature, targets, reduction="none")
+            losses.append(cache.mix(hidden[:, 0].detach(), targets, nats) if cache else nats)
             if learner:
-                learner.learn(cross_entropy(logits[:, 0], targets))
-            hidden.clear()
+                learner.learn(cross_entropy(logits, targets))
     return torch.cat(losses).cpu()
-
-
-@contextmanager
-def inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Context manager: a list to which a module's inputs are added whenever it is called."""
-    inputs: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
-    try:
-        yield inputs
-    finally:
-        handle.remove()
 
 
 def mean_of_probabilities(
