@@ -37,7 +37,7 @@ ROWS, SEGMENTS, STEPS = 100, 500, 20
 
 
 class Rule(StrEnum):
-    """Rule by which the weights follow a gradient; see :mod:`lstm_lm.evaluation.dynamic_evaluation`."""
+    """Rule by which the weights follow a gradient; the equations are in this module."""
 
     sgd = auto()
     rms = auto()

@@ -75,12 +75,16 @@ def monte_carlo_losses(
 
 def log_of_sum(
     model: LanguageModel,
-    windows: list[tuple[Integer[Tensor, "time 1"], ...]],
+    windows: list[tuple[Tensor, ...]],
     rows: int,
     temperature: float,
     bar: tqdm,
 ) -> Float[Tensor, " targets"]:
-    """The logarithm of the sum of each target's probabilities, over passes side by side."""
+    """The logarithm of the sum of each target's probabilities, over passes side by side.
+
+    Args:
+        windows: inputs and targets, each [time, 1].
+    """
     state, logs = None, []
     for inputs, targets in windows:
         logits, state = model(inputs.expand(-1, rows), state)

@@ -31,7 +31,7 @@ GRIDS: dict[str, tuple[float, ...]] = {
     "dynamic_evaluation.decay": (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
     "neural_cache.theta": (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5),
     "neural_cache.weight": (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4),
-    "neural_cache.window": (50, 100, 200, 500, 1000, 2000, 4000),
+    "neural_cache.window": (50, 100, 200, 500, 1000, 2000, 4000, 8000, 16000),
 }
 TRAINING, VALIDATION = "training", "validation"
 
