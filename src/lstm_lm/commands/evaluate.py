@@ -44,16 +44,14 @@ def main() -> None:
 
     scorer = Scorer(load_runs(arguments), arguments.data_root, arguments.text_path)
     scorer.check(modes, arguments.reset_every)
+    own = None if arguments.text is None else split_of_file(scorer.runs[0], arguments.text)
     settings = {"checkpoint": arguments.checkpoint}
     if free:
         source, tokens = where_to_tune(arguments, scorer.runs[0].summary["test_is_validation"])
         modes = tune_and_print(scorer, modes, free, source, tokens)
         settings |= {"tuned": free, "tuned_on": source}
-    # It is read after tuning, which must know nothing of it.
-    if arguments.text is not None:
-        split = split_of_file(scorer.runs[0], arguments.text)
-    else:
-        split = scorer.split(arguments.split)
+    # A split is read after tuning, which must know nothing of it.
+    split = scorer.split(arguments.split) if own is None else own
     score = scorer.score(split, modes, arguments.reset_every)
     print_text(arguments, scorer.runs[0], score)
     print_modes(scorer, modes)

@@ -20,38 +20,55 @@ def add_modes(parser: argparse.ArgumentParser) -> None:
     modes = parser.add_argument_group(
         "modes", "off by default, named in the output, and recorded in summary.json on their own"
     )
-    modes.add_argument(
+    add = modes.add_argument
+    add(
         "--dynamic-evaluation",
         choices=["sgd", "rms"],
         help="learn from each segment after it is scored (Krause et al. 2018)",
     )
-    number = modes.add_argument
-    number("--learning-rate", type=float, metavar="RATE", help="default: 0.1; of rms: 0.0001")
-    number("--segment", type=int, metavar="TOKENS", help="tokens to learn from (default: 20)")
-    number("--decay", type=float, help="pull to the trained weights, 0 to 1 (default: 0)")
-    modes.add_argument(
+    add("--learning-rate", type=float, metavar="RATE", help="default: 0.1; of rms: 0.0001")
+    add("--segment", type=int, metavar="TOKENS", help="tokens to learn from (default: 20)")
+    add(
+        "--decay",
+        type=float,
+        metavar="SHARE",
+        help="pull to the trained weights, 0 to 1 (default: 0)",
+    )
+    add(
         "--neural-cache",
         action="store_true",
         help="what followed similar hidden states is likely to follow again (Grave et al. 2017)",
     )
-    number("--window", type=int, metavar="TOKENS", help="tokens to remember (default: 500)")
-    number("--theta", type=float, help="how similar hidden states must be (default: 0.3)")
-    number("--lambda", type=float, dest="weight", help="share of the cache (default: 0.1)")
-    number(
+    add("--window", type=int, metavar="TOKENS", help="tokens to remember (default: 500)")
+    add(
+        "--theta",
+        type=float,
+        metavar="FACTOR",
+        help="how similar hidden states must be (default: 0.3)",
+    )
+    add(
+        "--lambda",
+        type=float,
+        dest="weight",
+        metavar="SHARE",
+        help="share of the cache (default: 0.1)",
+    )
+    add(
         "--monte-carlo-dropout",
         type=int,
         metavar="PASSES",
         help="average over so many passes with dropout on (Gal & Ghahramani 2016)",
     )
-    number("--seed", type=int, help="what is dropped (default: 0)")
-    number(
+    add("--seed", type=int, help="what is dropped (default: 0)")
+    add(
         "--temperature",
         type=float,
+        metavar="T",
         nargs="?",
         const=True,
         help="below 1 sharpens the model's distribution; without a number it is tuned",
     )
-    number(
+    add(
         "--ensemble",
         type=Path,
         nargs="+",
