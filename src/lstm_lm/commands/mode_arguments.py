@@ -1,6 +1,7 @@
 """Arguments of the modes of the command ``evaluate``, and what was typed for them."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,11 @@ def add_modes(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="pull to the trained weights, 0 to 1 (default: 0)",
     )
+    add_cache(add)
+    add_averages(add)
+
+
+def add_cache(add: Callable[..., object]) -> None:
     add(
         "--neural-cache",
         action="store_true",
@@ -53,6 +59,9 @@ def add_modes(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of the cache (default: 0.1)",
     )
+
+
+def add_averages(add: Callable[..., object]) -> None:
     add(
         "--monte-carlo-dropout",
         type=int,
