@@ -33,7 +33,7 @@ from lstm_lm.model.language_model import LanguageModel
 
 EPSILON = 2e-5
 # Of the training text: so many rows side by side, and at most so many segments of each.
-ROWS, SEGMENTS, STEPS = 100, 500, 20
+ROWS, SEGMENTS, STEPS = 100, 200, 20
 
 
 class Rule(StrEnum):
