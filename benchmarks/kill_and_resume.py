@@ -49,7 +49,7 @@ CASES = {
         "trainer.val_check_interval=0.4",
         "training.epochs=4",
     ],
-    "moving average": ["callbacks=weight_averaging", "callbacks.weight_averaging.decay=0.9"],
+    "moving average": ["callbacks=ema", "callbacks.ema.decay=0.9"],
     "accumulation": ["trainer.accumulate_grad_batches=3", "logger=[tensorboard,csv]"],
     "accumulation by a schedule": ["callbacks=gradient_accumulation_schedule"],
     "two processes": ["device=ddp", "device.accelerator=cpu", "data.batch_size=16"],
@@ -57,8 +57,8 @@ CASES = {
         "device=ddp",
         "device.accelerator=cpu",
         "data.order=random",
-        "callbacks=weight_averaging",
-        "callbacks.weight_averaging.decay=0.9",
+        "callbacks=ema",
+        "callbacks.ema.decay=0.9",
     ],
 }
 LIVES = {"starting": 0.2, "training": 0.3, "writing": 0.5}  # share of kills aimed at each phase

@@ -45,7 +45,7 @@ from torch.testing import assert_close
 from lstm_lm.data import batches
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.errors import Stopped
-from lstm_lm.evaluation import evaluate
+from lstm_lm.evaluation.score import evaluate
 from lstm_lm.experiment import train
 from lstm_lm.model.core import detach
 from lstm_lm.resume import resume
@@ -880,7 +880,7 @@ STOPPING = (
     "callbacks.early_stopping.patience=1",
     "callbacks.early_stopping.min_delta=10",
 )
-AVERAGING = "callbacks=weight_averaging", "callbacks.weight_averaging.decay=0.9"
+AVERAGING = "callbacks=ema", "callbacks.ema.decay=0.9"
 GROWING = (
     "callbacks=gradient_accumulation_schedule",
     "+callbacks.gradient_accumulation_schedule.scheduling={1:2,2:3}",

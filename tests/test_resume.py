@@ -234,10 +234,10 @@ FACTORS = {
     "regularized": [False, True],
     "optimizer": [
         "name=sgd momentum=0.9",
-        "name=adam learning_rate=0.01",
-        "name=adamw clip_norm=null",
+        "name=rmsprop learning_rate=0.01",
+        "name=muon learning_rate=0.01",
     ],
-    "optimizer.schedule": ["constant", "linear", "cosine"],
+    "optimizer.schedule": ["constant", "cosine", "multistep optimizer.milestones=[1,2]"],
     "training.log_every": [1, 4, 50],
     "checkpoint.every_steps": ["null", 3],
     "place": list(MOMENTS),
@@ -291,7 +291,7 @@ def test_whatever_is_trained_goes_on_exactly(case, tiny_run, tmp_path, assert_sa
     case = dict(case)
     place, optimizer, core = case.pop("place"), case.pop("optimizer"), case.pop("core")
     settings = list(REGULARIZED) if case.pop("regularized") else []
-    settings += [f"{name}={value}" for name, value in case.items()]
+    settings += [part for name, value in case.items() for part in f"{name}={value}".split()]
     settings += [f"model.{setting}" for setting in f"core={core}".split()]
     settings += [f"optimizer.{setting}" for setting in optimizer.split()]
     config = tiny_run("model.num_layers=2", *settings)

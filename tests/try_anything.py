@@ -102,14 +102,14 @@ SETTINGS = [
     *(["model.cell=gru"], ["model.core=scratch"], ["data.level=word"], ["data.order=random"]),
     *(["optimizer.learning_rate=1e9"], ["training.epochs=0"], ["nonsense=1"], ["seed=-1"]),
     *(["logger=[tensorboard,csv]"], ["logger=none"], ["callbacks=early_stopping"]),
-    *(["inside.every_epochs=1"], ["callbacks=weight_averaging"], ["data.validation_size=1"]),
+    *(["inside.every_epochs=1"], ["callbacks=ema"], ["data.validation_size=1"]),
     *(["data.minimum_count=4"], ["hydra.job.chdir=true"], ["samples.prompts=['a \\${x}']"]),
     *(["samples.prompts=['Ж']"], ["debug=fast"], ["training.log_every=${data.num_steps}"]),
     *(["trainer.accumulate_grad_batches=2"], ["data.max_tokens=60"], ["checkpoint.every_steps=1"]),
     *(["model.hidden_size=1000000000"], ["data.reset_every=5"], ["init_from=nowhere"]),
     ["device.devices=2", "data.batch_size=3"],
     ["device.devices=2"],
-    ["logger=csv", "callbacks=[early_stopping,weight_averaging]"],
+    ["logger=csv", "callbacks=[early_stopping,ema]"],
 ]
 # How often a try has each. Most have one to three.
 SHARES = {

@@ -118,9 +118,13 @@ class Initialization(StrEnum):
 
 
 class OptimizerName(StrEnum):
+    """Optimizer; see :mod:`lstm_lm.training.optimization`."""
+
     sgd = auto()
+    rmsprop = auto()
     adam = auto()
     adamw = auto()
+    muon = auto()
 
 
 class Schedule(StrEnum):
@@ -129,6 +133,8 @@ class Schedule(StrEnum):
     constant = auto()
     linear = auto()
     cosine = auto()
+    one_cycle = auto()
+    multistep = auto()
 
 
 class Accelerator(StrEnum):
@@ -139,6 +145,7 @@ class Accelerator(StrEnum):
 
 FEWEST_SUBWORDS, MOST_SUBWORDS = 257, 2**20
 LARGEST = 3e38  # about the largest float32
+SHORTEST_WINDOW = 4  # tokens, with data.variable_num_steps
 BACKENDS = Backend.torch, Backend.cpp, Backend.triton  # what auto can stand for
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 AUTO = "auto"  # what suits the machine; see lstm_lm.model.fused.kernels
@@ -185,6 +192,8 @@ class DataConfig:
     order: Order = Order.consecutive
     batch_size: int = 32  # windows per batch, over all processes
     num_steps: int = 35  # tokens per window
+    # Draw the length of each window, and scale the learning rate of its step by it.
+    variable_num_steps: bool = False
     evaluation_rows: int = 32  # rows of the validation text that are read side by side
     # Tokens: also report final figures with the state reset after this many.
     reset_every: int | None = changes(Effect.nothing, None)
@@ -209,6 +218,13 @@ class DataConfig:
             longest=self.longest,
         )
         require_not_negative("data", test_size=self.test_size, text_seed=self.text_seed)
+        if self.variable_num_steps and self.order is not Order.consecutive:
+            raise SettingsError("data.variable_num_steps=true needs data.order=consecutive")
+        if self.variable_num_steps and self.num_steps < 10:
+            raise SettingsError(
+                "data.variable_num_steps=true needs data.num_steps of at least 10, not "
+                f"{self.num_steps}"
+            )
         if self.text is TextName.file and self.path is None:
             raise SettingsError("data=text_file needs data.path=<a UTF-8 text file>")
         if self.text is not TextName.file and self.path is not None:
@@ -387,6 +403,17 @@ class ModelConfig:
             raise SettingsError(f"model.forget_bias must be finite, not {self.forget_bias}")
 
 
+OF_ADAM = OptimizerName.adam, OptimizerName.adamw, OptimizerName.muon
+# The optimizers that use a setting which not all of them use.
+USERS: dict[str, tuple[OptimizerName, ...]] = {
+    "momentum": (OptimizerName.sgd,),
+    "nesterov": (OptimizerName.sgd,),
+    "alpha": (OptimizerName.rmsprop,),
+    "beta1": OF_ADAM,
+    "beta2": OF_ADAM,
+}
+
+
 @dataclass
 class LossConfig:
     """Terms of the loss that is trained; what is logged and validated is without them."""
@@ -414,9 +441,15 @@ class OptimizerConfig:
     name: OptimizerName = OptimizerName.sgd
     learning_rate: float = 1.0
     momentum: float = 0.0  # only sgd
+    nesterov: bool = False  # of the momentum
+    alpha: float = 0.99  # rmsprop: decay of the mean square
+    beta1: float = 0.9  # adam, adamw, and what muon leaves to adamw: decay of the mean
+    beta2: float = 0.999  # the same: decay of the mean square
     weight_decay: float = 0.0
     clip_norm: float | None = 1.0  # largest global norm of the gradient; null: no clipping
     schedule: Schedule = Schedule.constant
+    milestones: list[int] = field(default_factory=list)  # multistep: epochs, counted from 1
+    gamma: float = 0.1  # multistep: factor of the learning rate after each of these epochs
     warmup_steps: int = 0  # the learning rate rises over these steps to its full value
 
     def __post_init__(self) -> None:
@@ -424,15 +457,37 @@ class OptimizerConfig:
             "optimizer",
             learning_rate=self.learning_rate,
             clip_norm=self.clip_norm,
+            gamma=self.gamma,
         )
         require_not_negative(
             "optimizer",
             weight_decay=self.weight_decay,
             warmup_steps=self.warmup_steps,
         )
-        require_fraction("optimizer", momentum=self.momentum)
-        if self.momentum and self.name is not OptimizerName.sgd:
-            raise SettingsError(f"optimizer.momentum needs optimizer.name=sgd, not {self.name}")
+        require_fraction(
+            "optimizer",
+            momentum=self.momentum,
+            alpha=self.alpha,
+            beta1=self.beta1,
+            beta2=self.beta2,
+        )
+        for each in fields_of(OptimizerConfig):
+            users = USERS.get(each.name)
+            if users and self.name not in users and getattr(self, each.name) != each.default:
+                raise SettingsError(
+                    f"optimizer.{each.name} needs optimizer.name={' or '.join(users)}, "
+                    f"not {self.name}"
+                )
+        if (self.schedule is Schedule.multistep) != bool(self.milestones):
+            raise SettingsError(
+                "optimizer.schedule=multistep and optimizer.milestones=[EPOCH,…] need each other"
+            )
+        if any(epoch < 1 for epoch in self.milestones):
+            raise SettingsError(
+                f"optimizer.milestones must be epochs from 1 on, not {self.milestones}"
+            )
+        if self.nesterov and not self.momentum:
+            raise SettingsError("optimizer.nesterov needs optimizer.momentum above 0")
 
     @property
     def is_constant(self) -> bool:
@@ -560,11 +615,13 @@ class RunConfig:
         check_trainer_arguments(self.trainer)
         if not 0 <= self.seed < 2**32:
             raise SettingsError(f"seed must be from 0 to 2**32 - 1, not {self.seed}")
-        ahead, steps = self.loss.tokens_ahead, self.data.num_steps
-        if self.loss.multi_token_weight and ahead > steps:
+        ahead, steps = self.loss.tokens_ahead, f"data.num_steps={self.data.num_steps}"
+        shortest = self.data.num_steps
+        if self.data.variable_num_steps:
+            shortest, steps = SHORTEST_WINDOW, f"{SHORTEST_WINDOW} with data.variable_num_steps"
+        if self.loss.multi_token_weight and ahead > shortest:
             raise SettingsError(
-                f"loss.tokens_ahead={ahead} is beyond a window: choose at most "
-                f"data.num_steps={steps}"
+                f"loss.tokens_ahead={ahead} is beyond a window: choose at most {steps}"
             )
         rows, ranks = self.data.batch_size, self.device.ranks
         if rows % ranks:

@@ -137,7 +137,10 @@ def build_module(
     config: RunConfig, vocabulary_size: int, device: torch.device
 ) -> LanguageModelModule:
     """The module on its device; raise SettingsError if it does not fit into memory."""
-    copies = 2 if config.optimizer.name is OptimizerName.sgd else 4  # weight, gradient, moments
+    # Weight, gradient and moments.
+    copies = {OptimizerName.sgd: 2, OptimizerName.rmsprop: 3, OptimizerName.muon: 3}.get(
+        config.optimizer.name, 4
+    )
     check_model_size(config, vocabulary_size, copies if device.type == "cpu" else 1)
     try:
         module = LanguageModelModule.from_config(config, vocabulary_size=vocabulary_size)

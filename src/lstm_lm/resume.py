@@ -10,6 +10,7 @@ from lstm_lm.command_line.instantiate import typed_entries
 from lstm_lm.config import AUTO, RunConfig, Schedule, settings_of
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.experiment import load_init_from, log_start, prepare, train
+from lstm_lm.lightning_parts import TARGET
 from lstm_lm.machine import cpu_cores, resolve_precision
 from lstm_lm.model.fused.kernels import AUTO_SETTINGS
 from lstm_lm.process import StopSignals
@@ -18,6 +19,8 @@ from lstm_lm.saved.fingerprint import fingerprint, trained_settings
 from lstm_lm.saved.run_folder import RunFolder, Status, check_folder_name, with_absolute_paths
 from lstm_lm.training.process_group import as_rank, rank_of
 from lstm_lm.training.resumed_folder import ResumedFolder
+
+TAIL_AVERAGING = "lstm_lm.training.weight_averaging.TailAveraging"
 
 log = logging.getLogger(__name__)
 
@@ -191,12 +194,21 @@ def is_run_complete(
 
 
 def check_schedule(before: RunConfig, config: RunConfig, checkpoint: dict[str, Any]) -> None:
-    """Raise SettingsError if a new budget would change the learning rates of steps already done."""
+    """Raise SettingsError if a new budget would change what was done with the steps so far."""
     old, new = ((c.training.epochs, c.training.steps, c.training.minutes) for c in (before, config))
-    schedule = config.optimizer.schedule
-    if schedule is not Schedule.constant and old != new:
+    if old == new:
+        return
+    schedule, instead = config.optimizer.schedule, "start a new run, for instance from the weights"
+    instead += " of this one with init_from"
+    if schedule not in (Schedule.constant, Schedule.multistep):
         raise SettingsError(
             f"optimizer.schedule={schedule} spreads over the whole budget, so a new budget would "
             f"change learning rates that were already used in the {checkpoint['global_step']:,} "
-            "steps done: start a new run, for instance from the weights of this one with init_from"
+            f"steps done: {instead}"
         )
+    for name, entry in config.callbacks.items():
+        if entry[TARGET] == TAIL_AVERAGING:
+            raise SettingsError(
+                f"callbacks.{name} averages the last share of the budget, which a new budget would "
+                f"move: {instead}"
+            )

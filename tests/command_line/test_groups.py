@@ -157,7 +157,7 @@ def test_what_saves_at_a_wrong_moment_is_refused(compose, tmp_path):
 
 
 def test_what_cannot_resume_exactly_says_so(compose, caplog):
-    for name, count in ("swa", 1), ("weight_averaging", 0):
+    for name, count in ("swa", 1), ("ema", 0):
         caplog.clear()
         config = compose(f"callbacks={name}")
         build_callbacks(config, FOLDER, typed_entries(config))

@@ -1,15 +1,17 @@
+import itertools
 import random
 
 import pytest
 import torch
 
-from lstm_lm.config import Order
+from lstm_lm.config import DataConfig, LossConfig, Order, RunConfig
 from lstm_lm.data.batches import (
     EvaluationBatches,
     TrainingBatches,
     consecutive,
     rank_rows,
     shuffled,
+    window_ends,
 )
 from lstm_lm.errors import SettingsError
 
@@ -31,7 +33,7 @@ def test_targets_are_the_inputs_one_step_later(order):
 
 def test_rows_of_the_published_example():
     # d2l.ai, language-models-and-dataset: range(35), batch 2, steps 5, offset 0
-    first, second, third = consecutive(torch.arange(35), 2, 5)
+    first, second, third = consecutive(torch.arange(35), 2, range(5, 16, 5))
     assert first.inputs.T.tolist() == [[0, 1, 2, 3, 4], [17, 18, 19, 20, 21]]
     assert second.inputs[0].tolist() == [5, 22]
     assert third.inputs[0].tolist() == [10, 27]
@@ -50,6 +52,70 @@ def test_each_row_goes_on_where_it_left_off():
     batches = list(training.batches_of_epoch(0))
     for before, after in zip(batches, batches[1:], strict=False):
         assert torch.equal(after.inputs[0], before.targets[-1])
+
+
+def varying(tokens=80_000, position=lambda: (0, 0), rows=slice(None)):
+    ids = torch.arange(tokens)
+    return TrainingBatches(ids, 4, 70, Order.consecutive, 3, rows, position, is_variable=True)
+
+
+def test_windows_of_varying_length_follow_each_other_and_read_as_much_in_every_epoch():
+    fixed = TrainingBatches(torch.arange(80_000), 4, 70, Order.consecutive, seed=3)
+    for number in range(5):
+        batches = list(varying().batches_of_epoch(number))
+        assert len(batches) == len(varying()) == round(len(fixed) / 0.975)
+        assert sum(len(batch.inputs) for batch in batches) == 70 * len(fixed)
+        for before, after in zip(batches, batches[1:], strict=False):
+            assert torch.equal(after.inputs[0], before.targets[-1])
+        assert [batch.continues for batch in batches] == [False] + [True] * (len(batches) - 1)
+
+
+def test_lengths_of_windows_are_distributed_as_published():
+    lengths = torch.tensor(
+        [len(batch.inputs) for number in range(20) for batch in varying().batches_of_epoch(number)]
+    ).float()
+    short = lengths < 52
+    assert short.float().mean().item() == pytest.approx(0.05, abs=0.01)
+    for some, middle in (lengths[~short], 70), (lengths[short], 35):
+        assert some.mean().item() == pytest.approx(middle, rel=0.02)
+        assert some.std().item() == pytest.approx(5, rel=0.1)
+
+
+def test_lengths_of_windows_depend_on_seed_and_epoch_alone():
+    first, second = epoch(varying(), 0), epoch(varying(), 1)
+    assert epoch(varying(), 0) == first
+    assert [len(batch[0]) for batch in first] != [len(batch[0]) for batch in second]
+    rest = list(varying(position=lambda: (1, 100)))
+    assert [(batch.inputs.tolist(), batch.targets.tolist()) for batch in rest] == second[100:]
+    halves = [epoch(varying(rows=rank_rows(4, rank, 2)), 0) for rank in range(2)]
+    for whole, one, other in zip(first, *halves, strict=True):
+        assert whole[0] == [left + right for left, right in zip(one[0], other[0], strict=True)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 50])
+def test_no_window_is_shorter_than_four_however_they_are_scaled(count):
+    for seed in range(50):
+        ends = window_ends(count, 10 * count, 10, random.Random(seed))
+        assert ends[-1] == 10 * count
+        assert all(end - start >= 4 for start, end in itertools.pairwise([0, *ends]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"order": Order.random}, "data.variable_num_steps=true needs data.order=consecutive"),
+        ({"num_steps": 9}, "data.variable_num_steps=true needs data.num_steps of at least 10"),
+    ],
+)
+def test_windows_that_cannot_vary_are_refused(settings, message):
+    with pytest.raises(SettingsError, match=message):
+        DataConfig(variable_num_steps=True, **settings)
+
+
+def test_a_token_ahead_of_the_shortest_window_is_refused():
+    loss = LossConfig(multi_token_weight=0.3, tokens_ahead=5)
+    with pytest.raises(SettingsError, match="at most 4 with data.variable_num_steps"):
+        RunConfig(data=DataConfig(variable_num_steps=True), loss=loss)
 
 
 def test_random_windows_do_not_overlap_and_are_shuffled():

@@ -42,7 +42,7 @@ def test_what_only_watches_makes_no_other_run(same, compose):
         "trainer.limit_val_batches=2",
         "trainer.val_check_interval=0.5",
         "debug=fast",
-        "callbacks=weight_averaging",
+        "callbacks=ema",
         "callbacks=[lr_monitor,gradient_accumulation_schedule]",
         "+callbacks.x._target_=my.EarlyStopping",
     ],
@@ -63,7 +63,7 @@ def test_a_resumed_run_names_what_would_make_it_another(compose, tmp_path):
     for typed, named in (
         ("callbacks=none", "trainer.accumulate_grad_batches from 2 to unset"),
         ("trainer.accumulate_grad_batches=3", "trainer.accumulate_grad_batches from 2 to 3"),
-        ("callbacks=weight_averaging", "callbacks.weight_averaging.decay from unset to 0.999"),
+        ("callbacks=ema", "callbacks.ema.decay from unset to 0.999"),
     ):
         with pytest.raises(SettingsError, match=named):
             check_same_run(folder, before, compose(typed), summary)

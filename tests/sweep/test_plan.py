@@ -201,13 +201,13 @@ def test_a_run_that_starts_from_another_has_the_fingerprint_that_it_is_planned_w
 
 
 def test_callbacks_and_the_trainers_arguments_make_jobs_apart(plan_sweep):
-    grid = "callbacks=[early_stopping]", "callbacks=[weight_averaging,lr_monitor]", "callbacks=none"
+    grid = "callbacks=[early_stopping]", "callbacks=[ema,lr_monitor]", "callbacks=none"
     plan_sweep(*grid)
     sweep, known = plan_sweep(*grid, "callbacks=none trainer.accumulate_grad_batches=2")
     assert [job.number for job in known] == [0, 1, 2, 3]
     assert [job.name for job in sweep.jobs] == [
         "000_early_stopping",
-        "001_weight_averaging-lr_monitor",
+        "001_ema-lr_monitor",
         "002_none",
         "003_none_accumulate-grad-batches2",
     ]
@@ -225,8 +225,8 @@ def test_a_job_is_begun_with_all_that_was_recorded(plan_sweep):
 def test_auto_is_kept_for_the_same_callbacks_alone(plan_sweep, has_bfloat16):
     has_bfloat16("cpu")
     auto = "device=cpu device.precision=auto"
-    plan_sweep(auto, f"{auto} callbacks=weight_averaging")
+    plan_sweep(auto, f"{auto} callbacks=ema")
     has_bfloat16()
-    grid = [f"{auto} callbacks={name}" for name in ("none", "weight_averaging", "swa")]
+    grid = [f"{auto} callbacks={name}" for name in ("none", "ema", "swa")]
     precisions = [job.settings["device.precision"] for job in plan_sweep(*grid)[1]]
     assert precisions == ["bf16-mixed", "bf16-mixed", "32-true"]

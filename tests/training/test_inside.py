@@ -8,7 +8,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lstm_lm.errors import Diverged
-from lstm_lm.evaluation import split_of_run
+from lstm_lm.evaluation.score import split_of_run
 from lstm_lm.experiment import train
 from lstm_lm.inside.gradient_flow import gradient_flow, gradient_flow_windows
 from lstm_lm.inside.units import trace

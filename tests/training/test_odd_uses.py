@@ -63,7 +63,7 @@ def test_a_run_that_is_stopped_while_gradients_accumulate_ends_after_a_whole_ste
 
 
 def test_a_run_whose_minutes_are_up_has_the_same_figures_when_it_is_resumed(tiny_run, tmp_path):
-    minutes = "training.epochs=null", "training.minutes=0.005", "callbacks=weight_averaging"
+    minutes = "training.epochs=null", "training.minutes=0.005", "callbacks=ema"
     before = train(tiny_run(*minutes), tmp_path / "run")
     after = resume(tmp_path / "run", {"data.reset_every": 50})
     assert after["steps"] == before["steps"]

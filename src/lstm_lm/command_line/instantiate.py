@@ -7,7 +7,7 @@ Lightning's or this package's; any other class must have been typed by the user.
 import importlib
 import inspect
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     OnExceptionCheckpoint,
     StochasticWeightAveraging,
+    WeightAveraging,
 )
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 
@@ -42,6 +43,7 @@ OUTPUT_ARGUMENTS = {
 }
 # Their decisions are not in a checkpoint.
 INEXACT = StochasticWeightAveraging, LearningRateFinder, BatchSizeFinder
+AVERAGING = WeightAveraging, StochasticWeightAveraging
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +109,15 @@ def build_callbacks(config: RunConfig, folder: Path, typed: Collection[str]) -> 
         if isinstance(callback, (EarlyStopping, ModelCheckpoint)):
             check_metric(name, callback.monitor, config.callbacks)
         callbacks.append(callback)
+    require_one_average(config, callbacks)
     return callbacks
+
+
+def require_one_average(config: RunConfig, callbacks: Sequence[Callback]) -> None:
+    named = zip(config.callbacks, callbacks, strict=True)
+    averaging = [f"callbacks.{name}" for name, each in named if isinstance(each, AVERAGING)]
+    if len(averaging) > 1:
+        raise SettingsError(f"{' and '.join(averaging)} both average the weights: choose one")
 
 
 def check_metric(name: str, metric: str | None, entries: dict[str, Any]) -> None:

@@ -10,22 +10,29 @@ batch; *random*: each window stands alone.
 Each epoch starts at another offset, so windows are cut at other places. Order and offset depend
 only on (seed, epoch). All epochs have equally many batches: those that fit behind the largest
 offset. Offsets, rows and windows are those of the chapter of d2l.ai.
+
+With ``data.variable_num_steps`` the lengths of windows vary (Merity et al. 2018, section 5); see
+:func:`window_ends`.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, islice, pairwise
+from random import Random
 from typing import NamedTuple, assert_never
 
 import torch
 from jaxtyping import Int, Integer, Shaped
 from torch import Tensor
 
-from lstm_lm.config import Order
+from lstm_lm.config import SHORTEST_WINDOW, Order
 from lstm_lm.errors import SettingsError
 
 EVERY = slice(None)
 LARGEST_LOGITS = 2**22  # logits that an evaluation computes at a time: 16 MiB in float32
+FULL_WINDOWS = 0.95  # share of windows about as long as data.num_steps; the rest are half as long
+JITTER = 5.0  # standard deviation of a window's length, in tokens
+SHORTEST_DRAWN = 5  # tokens; afterwards all lengths are scaled
 
 
 class Batch(NamedTuple):
@@ -41,6 +48,7 @@ class TrainingBatches:
         rows: the rows of each batch to return; by default all.
         position: returns the epoch, and how many of its batches are done. Called when iteration
             begins, so that a resumed run continues where it stopped.
+        is_variable: draw the lengths of windows around ``num_steps``; only if consecutive.
     """
 
     def __init__(
@@ -52,15 +60,19 @@ class TrainingBatches:
         seed: int,
         rows: slice = EVERY,
         position: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        is_variable: bool = False,
     ) -> None:
         self.ids, self.batch_size, self.num_steps = ids, batch_size, num_steps
         self.rows, self.position = rows, position
-        self.order, self.seed = order, seed
+        self.order, self.seed, self.is_variable = order, seed, is_variable
         # The chapter's samplers differ: the consecutive one has one offset more.
         largest_offset = num_steps if order is Order.consecutive else num_steps - 1
         self.length = count_batches(len(ids), batch_size, num_steps, largest_offset)
         spare = len(ids) - 1 - self.length * batch_size * num_steps
         self.largest_offset = min(largest_offset, spare)
+        self.columns = self.length * num_steps  # that an epoch reads of each row
+        if is_variable:
+            self.length = max(1, round(self.length / (FULL_WINDOWS + (1 - FULL_WINDOWS) / 2)))
 
     def __len__(self) -> int:
         return self.length
@@ -81,7 +93,7 @@ class TrainingBatches:
         ids = self.ids[offset:]
         match self.order:
             case Order.consecutive:
-                batches = consecutive(ids, self.batch_size, self.num_steps, first, self.rows)
+                batches = consecutive(ids, self.batch_size, self.ends(epoch), first, self.rows)
             case Order.random:
                 batches = shuffled(
                     ids, self.batch_size, self.num_steps, generator, first, self.rows
@@ -90,19 +102,47 @@ class TrainingBatches:
                 assert_never(unhandled)
         return islice(batches, self.length - first)
 
+    def ends(self, epoch: int) -> Sequence[int]:
+        """The columns before which each window of an epoch ends."""
+        if self.is_variable:
+            draw = Random(f"lengths of epoch {epoch}, seed {self.seed}")
+            return window_ends(self.length, self.columns, self.num_steps, draw)
+        return range(self.num_steps, self.columns + 1, self.num_steps)
+
+
+def window_ends(count: int, columns: int, num_steps: int, draw: Random) -> list[int]:
+    """The columns before which windows of varying length end, the last of them ``columns``.
+
+    A length is normally distributed around ``num_steps``, or one time in twenty around half of it,
+    and at least five tokens (Merity et al. 2018, section 5). All are then scaled by the same factor
+    to add up, so an epoch has equally many windows whatever was drawn. If one falls below four
+    tokens, as it can in a very short text, all are drawn again.
+    """
+    drawn = []
+    for _ in range(count):
+        middle = num_steps if draw.random() < FULL_WINDOWS else num_steps / 2
+        drawn.append(max(SHORTEST_DRAWN, int(draw.gauss(middle, JITTER))))
+    total = sum(drawn)
+    ends = [round(end * columns / total) for end in accumulate(drawn)]
+    shortest = min(end - start for start, end in pairwise([0, *ends]))
+    return ends if shortest >= SHORTEST_WINDOW else window_ends(count, columns, num_steps, draw)
+
 
 def consecutive(
     ids: Integer[Tensor, " tokens"],
     batch_size: int,
-    num_steps: int,
+    ends: Sequence[int],
     first: int = 0,
     rows: slice = EVERY,
 ) -> Iterator[Batch]:
-    """Batches in which row ``r`` continues row ``r`` of the previous batch."""
+    """Batches in which row ``r`` continues row ``r`` of the previous batch.
+
+    Args:
+        ends: the columns before which the windows end.
+    """
     inputs, targets = (every[:, rows] for every in as_rows(ids, batch_size))
-    for batch in range(first, len(inputs) // num_steps):
-        steps = slice(batch * num_steps, (batch + 1) * num_steps)
-        yield Batch(inputs[steps].long(), targets[steps].long(), continues=batch > 0)
+    for start, end in islice(pairwise([0, *ends]), first, None):
+        yield Batch(inputs[start:end].long(), targets[start:end].long(), continues=start > 0)
 
 
 def shuffled(

@@ -104,6 +104,7 @@ class TextDataModule(LightningDataModule):
             self.seed,
             rank_rows(config.batch_size, rank, world_size),
             lambda: (0, 0) if self.trainer is None else epoch_and_batch(self.trainer),
+            config.variable_num_steps,
         )
 
     def val_dataloader(self) -> EvaluationBatches:

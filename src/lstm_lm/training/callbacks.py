@@ -30,7 +30,7 @@ from lstm_lm.data.batches import as_rows
 from lstm_lm.data.splits import Split, Splits
 from lstm_lm.data.text import spell
 from lstm_lm.data.vocabulary import Vocabulary
-from lstm_lm.evaluation import AboveFloor, perplexity, token_losses
+from lstm_lm.evaluation.score import AboveFloor, perplexity, token_losses
 from lstm_lm.files import UNFINISHED
 from lstm_lm.generation import generate
 from lstm_lm.inside.gradient_flow import gradient_flow, gradient_flow_windows

@@ -2,6 +2,7 @@
 
 import math
 import time
+from operator import mul
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lstm_lm.data.splits import Length
-from lstm_lm.evaluation import perplexity
+from lstm_lm.evaluation.score import perplexity
 
 
 class Means(NamedTuple):
@@ -28,6 +29,7 @@ class TrainingMetrics:
 
     def __init__(self) -> None:
         self.losses: list[Float[Tensor, ""]] = []
+        self.lengths: list[float] = []  # of the batches since the last read: their weights
         self.gradient_norms: list[Float[Tensor, ""]] = []
         self.fetched_losses: list[float] = []
         self.fetched_norms: list[float] = []
@@ -38,8 +40,8 @@ class TrainingMetrics:
         self.seconds = 0.0  # of training, up to the last read
         self.seconds_unread = 0.0
         self.running_since: float | None = None
-        self.epoch_nats = 0.0  # per token, summed over the epoch's batches
-        self.epoch_batches = 0
+        self.epoch_nats = 0.0  # per token, summed over the epoch's batches, by their lengths
+        self.epoch_batches = 0.0  # a batch counts by its length, relative to data.num_steps
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -49,11 +51,17 @@ class TrainingMetrics:
     @property
     def epoch_loss(self) -> float | None:
         """Mean over this epoch's fetched steps in nats per token; the weights change meanwhile."""
-        batches = self.epoch_batches + len(self.fetched_losses)
-        return (self.epoch_nats + sum(self.fetched_losses)) / batches if batches else None
+        nats, batches = self.weighted(self.fetched_losses)
+        batches += self.epoch_batches
+        return (self.epoch_nats + nats) / batches if batches else None
+
+    def weighted(self, losses: list[float]) -> tuple[float, float]:
+        """The sum of these losses, each times its batch's length, and the sum of these lengths."""
+        lengths = self.lengths[: len(losses)]
+        return sum(map(mul, losses, lengths)), sum(lengths)
 
     def start_epoch(self) -> None:
-        self.epoch_nats, self.epoch_batches = 0.0, 0
+        self.epoch_nats, self.epoch_batches = 0.0, 0.0
 
     def start_clock(self) -> None:
         self.running_since = time.monotonic()
@@ -100,9 +108,11 @@ class TrainingMetrics:
         tokens, seconds = self.tokens - self.tokens_read, self.seconds_unread
         self.tokens_read, self.seconds_unread = self.tokens, 0.0
         self.seconds += seconds
-        self.epoch_nats += sum(losses)
-        self.epoch_batches += len(losses)
-        return Means(sum(losses) / len(losses), sum(norms) / len(norms), tokens, seconds)
+        nats, batches = self.weighted(losses)
+        self.lengths = self.lengths[len(losses) :]
+        self.epoch_nats += nats
+        self.epoch_batches += batches
+        return Means(nats / batches, sum(norms) / len(norms), tokens, seconds)
 
     def state_dict(self) -> dict[str, Any]:
         """The state for a checkpoint; call ``fetch`` first: values on the device are left out."""
@@ -113,7 +123,8 @@ class TrainingMetrics:
         return {name: value for name, value in vars(self).items() if name not in apart}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        of_equal_lengths = {"lengths": [1.0] * len(state["fetched_losses"])}  # older checkpoints
+        vars(self).update(of_equal_lengths | state)
 
 
 def first_not_finite(losses: list[float], norms: list[float], step: int) -> tuple[str, int]:

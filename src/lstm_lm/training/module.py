@@ -4,6 +4,7 @@ import hashlib
 import math
 import random
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 import numpy
@@ -37,6 +38,9 @@ from lstm_lm.training.optimization import (
     build_optimizer,
     build_schedule,
     clip_by_global_norm,
+    core_matrices,
+    epochs_done,
+    scale_learning_rate,
 )
 
 OWN = "lstm_lm"  # the key of what this module adds to a checkpoint
@@ -96,6 +100,8 @@ class LanguageModelModule(LightningModule):
         self.evaluation_state: State | None = None
         self.restored: dict[str, Any] | None = None
         self.limits: tuple[int, int | None] | None = None  # hidden from the trainer
+        self.num_steps: int | None = None  # of a usual batch; None: all are equally long
+        self.lengths_of_step: list[float] = []  # of the batches since the last optimizer step
 
     @classmethod
     def from_config(cls, config: RunConfig, *, vocabulary_size: int) -> "LanguageModelModule":
@@ -129,10 +135,12 @@ class LanguageModelModule(LightningModule):
         config = self.optimizer_config
         # With a gradient scaler, a fused step would unscale gradients only after the clipping.
         has_scaler = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        optimizer = build_optimizer(trained, config, fused=not has_scaler)
+        matrices = core_matrices(self.model)
+        optimizer = build_optimizer(trained, config, not has_scaler, matrices)
         if config.is_constant:
             return optimizer
-        schedule = build_schedule(optimizer, config, budget_share(self.trainer, is_shared=True))
+        spent = budget_share(self.trainer, is_shared=True)
+        schedule = build_schedule(optimizer, config, spent, lambda: epochs_done(self.trainer))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -153,6 +161,8 @@ class LanguageModelModule(LightningModule):
         loader = self.trainer.train_dataloader
         if isinstance(loader, TrainingBatches):  # even without its data module
             loader.position = lambda: epoch_and_batch(self.trainer)
+        self.num_steps = loader.num_steps if isinstance(loader, TrainingBatches) else None
+        self.lengths_of_step = []
         restored, self.restored = self.restored, None
         if restored is not None and self.trainer.ckpt_path is not None:
             self.restore_states(restored)
@@ -185,6 +195,9 @@ class LanguageModelModule(LightningModule):
         features = self.model.run_cores(batch.inputs, state)
         self.training_state = detach(features.state)
         losses = self.loss(self.model, features, batch.targets)
+        length = len(batch.inputs) / (self.num_steps or len(batch.inputs))
+        self.lengths_of_step.append(length)
+        self.metrics.lengths.append(length)
         self.metrics.losses.append(losses.next_token.detach())
         self.metrics.tokens += batch.targets.numel() * self.trainer.world_size
         return losses.trained
@@ -198,10 +211,23 @@ class LanguageModelModule(LightningModule):
         """Clip by ``optimizer.clip_norm``, or by the ``Trainer``'s arguments if it has them."""
         trained = [weight for group in optimizer.param_groups for weight in group["params"]]
         largest = self.optimizer_config.clip_norm if gradient_clip_val is None else None
+        if self.lengths_of_step:  # a user's own training_step records none
+            scale_learning_rate(optimizer, fmean(self.lengths_of_step))
+            self.lengths_of_step.clear()
         self.metrics.learning_rate = float(optimizer.param_groups[0]["lr"])
         self.metrics.gradient_norms.append(clip_by_global_norm(trained, largest))
         if gradient_clip_val is not None:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, *more: Any) -> None:
+        """Step with the learning rate times the batch's length over ``data.num_steps``.
+
+        As in Merity et al. (2018), section 5; :meth:`configure_gradient_clipping` scales it.
+        """
+        rates = [group["lr"] for group in optimizer.param_groups]
+        super().optimizer_step(epoch, batch_idx, optimizer, *more)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def on_train_epoch_end(self) -> None:
         self.log_training_metrics()

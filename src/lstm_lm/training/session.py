@@ -23,7 +23,7 @@ from lstm_lm.config import CoreName, DataConfig, RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import Splits
 from lstm_lm.errors import DamagedFile, Diverged
-from lstm_lm.evaluation import Score, evaluate, perplexity
+from lstm_lm.evaluation.score import evaluate, perplexity, summary_entries
 from lstm_lm.files import copy_atomically
 from lstm_lm.machine import device_name, keep_freed_memory
 from lstm_lm.model.language_model import LanguageModel
@@ -332,24 +332,3 @@ def final_figures(
         reset = evaluate(model, splits.test, config.reset_every)
         figures |= {**summary_entries("test/reset", reset), "reset_every": config.reset_every}
     return figures
-
-
-def summary_entries(prefix: str, score: Score) -> dict[str, float | None]:
-    above = score.above_floor
-    of_floor = (
-        {}
-        if above is None
-        else {
-            f"{prefix}/floor": above.floor,
-            f"{prefix}/floor_perplexity": perplexity(above.floor),
-            f"{prefix}/gap": above.gap,
-            f"{prefix}/memory_gap": above.memory_gap,
-        }
-    )
-    return of_floor | {
-        f"{prefix}/loss": score.loss,
-        f"{prefix}/perplexity": score.perplexity,
-        f"{prefix}/bits_per_character": score.bits_per_character,
-        f"{prefix}/bits_per_byte": score.bits_per_byte,
-        f"{prefix}/unknown_tokens": score.unknown,
-    }

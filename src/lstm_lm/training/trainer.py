@@ -23,12 +23,14 @@ from lstm_lm.training.checkpoint import ChecksummedCheckpointIO
 from lstm_lm.training.failures import first_line
 from lstm_lm.training.process_group import cluster_environment, strategy
 
-# About loaders of other projects, short epochs, and Lightning's own use of PyTorch.
+# About loaders of other projects, short epochs, Lightning's own use of PyTorch, and averages of
+# models that are divided among ranks, as none is here.
 EXPECTED_WARNINGS = (
     ".*does not have many workers.*",
     ".*is smaller than the logging interval.*",
     ".*LeafSpec.*is deprecated.*",
     "Experiment logs directory .* exists and is not empty.*",
+    ".*WeightAveraging callback with a model that overrides the configure_model.*",
 )
 STEP_HOOKS = (
     "on_train_batch_start",

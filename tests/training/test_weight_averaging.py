@@ -1,0 +1,216 @@
+"""Averaged weights are what validation measures and a checkpoint offers; training keeps its own."""
+
+from unittest.mock import Mock
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import parameters_to_vector
+from torch.testing import assert_close
+
+from lstm_lm.command_line.instantiate import build_callbacks, typed_entries
+from lstm_lm.data.data_module import TextDataModule
+from lstm_lm.errors import SettingsError
+from lstm_lm.evaluation import evaluate
+from lstm_lm.experiment import train
+from lstm_lm.resume import resume
+from lstm_lm.saved.checkpoint_file import load_checkpoint
+from lstm_lm.saved.load_model import restore
+from lstm_lm.training import weight_averaging
+from lstm_lm.training.module import LanguageModelModule
+from lstm_lm.training.weight_averaging import EMA, NTASGD
+
+STEPS = 3 * 13
+ADAM = "optimizer.name=adam", "optimizer.learning_rate=0.01", "model.dropout=0.2"
+EMA_HALF = "callbacks=ema", "callbacks.ema.decay=0.5", "callbacks.ema.update_starting_at_step=36"
+# What to type, and from the weights after each step the average at the end, worked out by hand.
+AVERAGES = {
+    "ema": (EMA_HALF, lambda at: 0.25 * at[37] + 0.25 * at[38] + 0.5 * at[39]),
+    "tail": (
+        # More than 0.9 of 39 steps are done from step 36 on.
+        ["callbacks=tail_averaging", "callbacks.tail_averaging.share=0.1"],
+        lambda at: (at[36] + at[37] + at[38] + at[39]) / 4,
+    ),
+    "triggered after step 26": (
+        ["callbacks=nt_asgd"],
+        lambda at: sum(at[step] for step in range(27, 40)) / 13,
+    ),
+    "triggered, every four steps": (
+        ["callbacks=nt_asgd", "callbacks.nt_asgd.update_every_n_steps=4"],
+        lambda at: (at[27] + at[31] + at[35] + at[39]) / 4,
+    ),
+}
+every_average = pytest.mark.parametrize("typed, expected", AVERAGES.values(), ids=AVERAGES)
+
+
+@pytest.fixture(autouse=True)
+def second_validation_triggers(monkeypatch):
+    monkeypatch.setattr(weight_averaging, "no_longer_improves", lambda losses, *_: len(losses) == 1)
+
+
+@pytest.fixture
+def weights_after(monkeypatch):
+    """The weights of training after each step."""
+    after = {}
+
+    def on_train_batch_end(self, *_):
+        after[self.global_step] = parameters_to_vector(self.parameters()).clone()
+
+    monkeypatch.setattr(LanguageModelModule, "on_train_batch_end", on_train_batch_end)
+    return after
+
+
+def weights_in(folder, checkpoint):
+    return parameters_to_vector(restore(folder, checkpoint).model.parameters()).detach()
+
+
+def validated(config, folder):
+    """The curve's validation loss by step, and that of the newest weights in the folder."""
+    events = EventAccumulator(str(folder), {"scalars": 0}).Reload()
+    curve = {event.step: event.value for event in events.Scalars("validation/loss")}
+    model, nats, tokens, state = restore(folder, "last").model, 0.0, 0, None
+    for batch in TextDataModule.from_config(config).val_dataloader():
+        logits, state = model(batch.inputs, state)
+        targets = batch.targets.flatten()
+        nats += cross_entropy(logits.flatten(0, 1), targets, reduction="sum").item()
+        tokens += len(targets)
+    return curve, nats / tokens
+
+
+@every_average
+def test_the_average_is_validated_saved_and_scored(
+    typed, expected, tiny_run, tmp_path, weights_after
+):
+    config = tiny_run(*ADAM, *typed)
+    summary = train(config, tmp_path)
+    assert max(weights_after) == STEPS
+    assert_close(weights_in(tmp_path, "last"), expected(weights_after))
+    curve, loss = validated(config, tmp_path)
+    assert curve[STEPS] == pytest.approx(loss, rel=1e-5)
+    validation = TextDataModule.from_config(config).splits.validation
+    scored = evaluate(restore(tmp_path, "last").model, validation)
+    assert summary["validation/loss"] == pytest.approx(scored.loss, rel=1e-6)
+    live = load_checkpoint(tmp_path / "checkpoints/last.ckpt")["current_model_state"]
+    assert_close(torch.cat([part.flatten() for part in live.values()]), weights_after[STEPS])
+
+
+@every_average
+def test_before_there_is_an_average_the_weights_of_training_are_validated_and_saved(
+    typed, expected, tiny_run, tmp_path, weights_after
+):
+    seen = {}
+
+    def on_validation_epoch_start(self):
+        seen[self.global_step] = parameters_to_vector(self.parameters()).clone()
+        original(self)
+
+    original = LanguageModelModule.on_validation_epoch_start
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LanguageModelModule, "on_validation_epoch_start", on_validation_epoch_start)
+        train(tiny_run(*ADAM, *typed, "checkpoint.every_steps=26"), tmp_path)
+    assert torch.equal(seen[13], weights_after[13]) and torch.equal(seen[26], weights_after[26])
+    assert_close(seen[39], expected(weights_after))
+
+
+class Cut(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("ema", 38),
+        ("tail", 38),
+        ("triggered after step 26", 20),
+        ("triggered after step 26", 27),
+        ("triggered, every four steps", 34),
+    ],
+)
+def test_a_run_with_an_average_goes_on_exactly(
+    name, step, tiny_run, tmp_path, assert_same_end, monkeypatch
+):
+    def training_step(self, batch, batch_idx):
+        if self.global_step == step:
+            raise Cut
+        return original(self, batch, batch_idx)
+
+    config = tiny_run(*ADAM, *AVERAGES[name][0], "checkpoint.every_steps=5")
+    train(config, tmp_path / "whole")
+    original = LanguageModelModule.training_step
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(LanguageModelModule, "training_step", training_step)
+        train(config, tmp_path / "cut")
+    resume(tmp_path / "cut", {})
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+# By hand: a loss is compared with the lowest of those before the latest five (or two).
+HISTORIES = [
+    (5, [5, 4, 3, 3.1, 3.2, 3.3, 3.4, 3.5, 3.6, 3.7], 9),
+    (5, [5, 6, 7, 8, 9, 10, 11], 7),
+    (5, [9, 8, 7, 6, 5, 4, 3, 2, 1], None),
+    (5, [1, 2, 3, 4, 5, 0.9, 0.9], None),
+    (2, [3, 1, 2, 1.5, 1.4, 1.3], 5),  # 1.5 < 3, the only one before 1 and 2; 1.4 > 1
+    (2, [3, 1, 2, 0.9, 0.8, 1.2, 1.1], 6),
+]
+
+
+@pytest.mark.parametrize(("nonmono", "losses", "expected"), HISTORIES)
+def test_the_average_begins_at_the_published_moment(nonmono, losses, expected, monkeypatch):
+    monkeypatch.undo()
+    callback = NTASGD(nonmono)
+    for number, loss in enumerate(losses, start=1):
+        trainer = Mock(
+            Trainer,
+            state=Mock(fn=TrainerFn.FITTING),
+            sanity_checking=False,
+            callback_metrics={"validation/loss": torch.tensor(loss)},
+            global_step=number,
+        )
+        callback.on_validation_end(trainer, Mock(LightningModule))
+    assert callback.first == expected
+
+
+WRONG = {
+    "callbacks.ema.decay=1": "decay must be at least 0 and below 1, not 1",
+    "callbacks.ema.update_every_n_steps=0": "update_every_n_steps must be a whole number >= 1",
+    "callbacks.tail_averaging.share=0": "share must be above 0 and at most 1, not 0",
+    "callbacks.nt_asgd.nonmono=0": "nonmono must be a whole number >= 1, not 0",
+}
+
+
+def callbacks_of(config, tmp_path):
+    return build_callbacks(config, tmp_path, typed_entries(config))
+
+
+@pytest.mark.parametrize("typed", WRONG)
+def test_what_cannot_be_averaged_is_one_line(typed, compose, tmp_path):
+    name = typed.split(".")[1]
+    with pytest.raises(SettingsError, match=f"callbacks.{name} cannot be created: {WRONG[typed]}"):
+        callbacks_of(compose(f"callbacks={name}", typed), tmp_path)
+
+
+def test_two_averages_are_refused(compose, tmp_path):
+    for other in "nt_asgd", "swa":
+        config = compose(f"callbacks=[ema,{other}]")
+        message = f"callbacks.ema and callbacks.{other} both average the weights: choose one"
+        with pytest.raises(SettingsError, match=message):
+            callbacks_of(config, tmp_path)
+
+
+def test_a_new_budget_would_move_the_tail(tiny_run, tmp_path):
+    train(tiny_run("callbacks=tail_averaging", "training.epochs=1"), tmp_path)
+    with pytest.raises(SettingsError, match="callbacks.tail_averaging averages the last share"):
+        resume(tmp_path, {"training.epochs": 2})
+
+
+def test_from_the_first_step_on_it_is_lightnings_own_average(tiny_run, tmp_path):
+    train(tiny_run(*ADAM, "callbacks=ema", "callbacks.ema.decay=0.9"), tmp_path / "ours")
+    target = "+callbacks.x._target_=lightning.pytorch.callbacks.EMAWeightAveraging"
+    train(tiny_run(*ADAM, target, "+callbacks.x.decay=0.9"), tmp_path / "theirs")
+    ours, theirs = (weights_in(tmp_path / name, "last") for name in ("ours", "theirs"))
+    assert_close(ours, theirs)
+    assert EMA(0.9).first == 0
