@@ -233,9 +233,7 @@ def own_files(config: DataConfig, known_sha256: str | None) -> Corpus:
     sha256 = (of_all if len(found) > 1 else digests[0]).hexdigest()
     held_out = zip(("validation", "test"), digests[1:], strict=False)
     same = [name for name, digest in held_out if digest.digest() == digests[0].digest()]
-    note = (
-        f"the {' and '.join(same)} text is the training text: figures of it say nothing of others"
-    )
+    note = f"the {' and '.join(same)} text is the training text: it tells nothing of other texts"
     return Corpus(found, sha256, note if same else None)
 
 
