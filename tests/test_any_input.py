@@ -21,7 +21,7 @@ from lstm_lm.config import (
     VocabularySource,
 )
 from lstm_lm.data.splits import Split, read_splits
-from lstm_lm.data.text import spell, tokenize
+from lstm_lm.data.text import OF_BYTE, bytes_of, spell, tokenize
 from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
@@ -38,6 +38,13 @@ in_any_folder = settings(
 texts = st.text(alphabet="aAbB \n\t\r\x0c'ü<eos>", max_size=300) | st.text(max_size=300)
 levels = st.sampled_from([Level.character, Level.byte, Level.word])
 cleanings = st.sampled_from(list(Cleaning))
+
+
+def tokens_of(content, level, cleaning):
+    content = content.removeprefix(codecs.BOM_UTF8)
+    if level is Level.byte and cleaning is Cleaning.none:
+        return [OF_BYTE[byte] for byte in content]
+    return list(tokenize(content.decode(), level, cleaning))
 
 
 @given(texts, levels, cleanings)
@@ -101,8 +108,7 @@ def test_any_file_is_split_and_counted_or_refused(
     except SettingsError as error:
         assert str(error) and "\n" not in str(error)
         return
-    text = content.removeprefix(codecs.BOM_UTF8).decode()
-    tokens = list(tokenize(text, level, cleaning))[:max_tokens]
+    tokens = tokens_of(content, level, cleaning)[:max_tokens]
     parts = [splits.training, splits.validation]
     parts += [] if splits.test_is_validation else [splits.test]
     assert sum(len(part.ids) for part in parts) == len(tokens)
@@ -112,7 +118,11 @@ def test_any_file_is_split_and_counted_or_refused(
         own = tokens[start : start + len(part.ids)]
         start += len(own)
         spelled = spell(own[1:], level)
-        assert (part.characters, part.bytes) == (len(spelled), len(spelled.encode()))
+        length = len(spelled), len(spelled.encode())
+        if level is Level.byte:  # it need not be UTF-8
+            own_bytes = b"".join(map(bytes_of, own[1:]))
+            length = sum(byte & 0xC0 != 0x80 for byte in own_bytes), len(own_bytes)
+        assert (part.characters, part.bytes) == length
         assert part.predictions == len(own) - 1
         for token, id_ in zip(own, part.ids.tolist(), strict=True):
             assert splits.vocabulary.tokens[id_] in (token, "<unk>")
@@ -149,9 +159,8 @@ def test_any_odd_file_is_read_the_same_twice_or_refused(content, level, cleaning
         assert "use a longer text" in str(error) or str(path) in str(error)
         return
     parts = splits.training, splits.validation, splits.test
-    text = content.removeprefix(codecs.BOM_UTF8).decode()
     assert [*parts[0].ids.tolist(), *parts[1].ids.tolist(), *parts[2].ids.tolist()] == (
-        splits.vocabulary.encode(tokenize(text, level, cleaning))
+        splits.vocabulary.encode(tokens_of(content, level, cleaning))
     )
     assert splits.unknown["train/unknown"] == 0
     assert all(0 <= share <= 1 for share in splits.unknown.values())

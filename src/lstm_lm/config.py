@@ -185,7 +185,9 @@ class DataConfig:
     # text comes with its own splits.
     validation_size: float = 0.05
     test_size: float = 0.05
-    max_tokens: int | None = None  # use only the first tokens of a text; generate this many
+    # Use only the first tokens of a text, or generate this many. As subwords are not known before
+    # the text is cut, this and both sizes count characters for level=subword.
+    max_tokens: int | None = None
     vocabulary_from: VocabularySource = VocabularySource.training
     minimum_count: int = 1  # rarer tokens become <unk>
     vocabulary_size: int | None = None  # only for level=subword

@@ -52,6 +52,13 @@ def test_without_a_test_file_the_validation_text_is_the_test_text(folder):
     assert len(splits.training.ids) == len(TEXTS[0])
 
 
+def test_a_validation_text_that_is_the_training_text_is_remarked_on(folder):
+    shutil.copy(folder / "train.txt", folder / "valid.txt")
+    splits = read_splits(own_files(folder))
+    assert splits.text_note.startswith("the validation text is the training text")
+    assert read_splits(own_files(folder, ["train", "test"])).text_note is None
+
+
 def test_the_checksum_covers_all_files_and_where_each_ends(folder):
     before = read_splits(own_files(folder)).text_sha256
     (folder / "test.txt").write_text(TEXTS[2] + "!")

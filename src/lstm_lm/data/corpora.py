@@ -230,7 +230,13 @@ def own_files(config: DataConfig, known_sha256: str | None) -> Corpus:
     digests = [hashlib.sha256(piece.content) for piece in found]
     # Of several files also where one ends and the next begins.
     of_all = hashlib.sha256(b"".join(digest.digest() for digest in digests))
-    return Corpus(found, (of_all if len(found) > 1 else digests[0]).hexdigest())
+    sha256 = (of_all if len(found) > 1 else digests[0]).hexdigest()
+    held_out = zip(("validation", "test"), digests[1:], strict=False)
+    same = [name for name, digest in held_out if digest.digest() == digests[0].digest()]
+    note = (
+        f"the {' and '.join(same)} text is the training text: figures of it say nothing of others"
+    )
+    return Corpus(found, sha256, note if same else None)
 
 
 def read_own(path: str) -> bytes:

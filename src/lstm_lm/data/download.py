@@ -5,15 +5,17 @@ import os
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from pathlib import Path
 
+from lstm_lm.data.tokenized import progress_bar
 from lstm_lm.errors import SettingsError
 from lstm_lm.files import cache_folder, read_regular, write_atomically
 
 # Some mirrors refuse clients that do not look like a browser.
 USER_AGENT = "Mozilla/5.0 (compatible; lstm_lm)"
 TIMEOUT = 30  # seconds without receiving a byte
+BLOCK = 2**20  # bytes received at a time
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,16 @@ def fetch(file: KnownFile, root: Path) -> bytes:
 
 def download(address: str) -> bytes:
     request = urllib.request.Request(address, headers={"User-Agent": USER_AGENT})
+    blocks: list[bytes] = []
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        content: bytes = response.read()
+        expected = response.length
+        with progress_bar("downloading", expected) as progress:
+            while block := response.read(BLOCK):
+                blocks.append(block)
+                progress.update(len(block))
+    content = b"".join(blocks)
+    if expected is not None and len(content) < expected:  # read() of all would say so itself
+        raise IncompleteRead(content, expected - len(content))
     return content
 
 

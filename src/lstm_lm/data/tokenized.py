@@ -11,7 +11,7 @@ about as much memory as the text's bytes, or less.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Integer, Shaped
@@ -130,18 +130,23 @@ def blocks(content: bytes) -> Iterator[bytes]:
 
 def with_progress(blocks: Iterable[Block], total: int) -> Iterator[Block]:
     """The blocks of a text, with a progress bar if it takes longer."""
-    with tqdm(
+    with progress_bar("reading the text", total) as progress:
+        for block in blocks:
+            yield block
+            progress.update(len(block))
+
+
+def progress_bar(name: str, total: int | None) -> Any:
+    """A bar of bytes, if there is a terminal and it takes longer."""
+    return tqdm(
+        desc=name,
         total=total,
-        desc="reading the text",
         unit="B",
         unit_scale=True,
         leave=False,
         disable=None,
         delay=PROGRESS_AFTER,
-    ) as progress:
-        for block in blocks:
-            yield block
-            progress.update(len(block))
+    )
 
 
 def decoded_blocks(content: bytes) -> Iterator[str]:

@@ -19,7 +19,7 @@ from lstm_lm.saved.run_folder import RunFolder, Status
 from lstm_lm.saved.sweep_folder import Job, SweepFolder
 
 FAILED = Status.diverged, Status.failed, Status.waiting  # after all others, in this order
-TEXT = "data.text", "data.path"
+TEXT = "data.text", "data.path", "data.validation_path", "data.test_path"
 SHA256 = "data.text_sha256"
 # A checksum does not tell how these texts are split.
 OWN_SPLITS = {TextName.penn_treebank, TextName.wikitext2, TextName.wikitext103, *GENERATED}
@@ -112,14 +112,14 @@ def unify_texts(results: list[Result]) -> None:
     by_name: dict[Any, dict[str, Any]] = {}
     for result in sorted(results, key=lambda result: not result.settings.get(SHA256)):
         text = {name: result.settings.get(name) for name in (*TEXT, SHA256)}
-        name, path, sha256 = text.values()
+        name, *paths, sha256 = text.values()
         if sha256:
             copies = sha256, name if name in OWN_SPLITS else None
             text = by_sha256.setdefault(copies, text)
-            by_name.setdefault((name, path), text)
+            by_name.setdefault((name, *paths), text)
             result.settings |= text
         elif result.settings:
-            result.settings |= by_name.get((name, path), {})
+            result.settings |= by_name.get((name, *paths), {})
 
 
 def below(folder: Path, others: list[Path]) -> Iterator[Result]:
