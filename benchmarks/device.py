@@ -21,7 +21,7 @@ from lstm_lm.machine import (
     onednn_limit,
     processor_name,
 )
-from lstm_lm.model.fused.cpp_build import MARCH
+from lstm_lm.model.fused.cpp_kernels import MARCH
 
 # Instruction sets by which speeds differ.
 INSTRUCTIONS = (

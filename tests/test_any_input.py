@@ -25,7 +25,7 @@ from lstm_lm.data.text import spell, tokenize
 from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
-from lstm_lm.evaluation import evaluate
+from lstm_lm.evaluation.score import evaluate
 from lstm_lm.experiment import train
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.saved.fingerprint import trained_settings

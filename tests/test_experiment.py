@@ -14,7 +14,7 @@ from lstm_lm.config import Backend, Order, Schedule
 from lstm_lm.data import batches
 from lstm_lm.data.splits import read_splits
 from lstm_lm.errors import Diverged, RunFailed, SettingsError, Stopped
-from lstm_lm.evaluation import evaluate, split_of_run
+from lstm_lm.evaluation.score import evaluate, split_of_run
 from lstm_lm.experiment import train
 from lstm_lm.generation import generate
 from lstm_lm.model.language_model import LanguageModel

@@ -7,7 +7,7 @@ import torch
 
 from lstm_lm.config import CoreName
 from lstm_lm.errors import SettingsError
-from lstm_lm.evaluation import evaluate, split_of_run
+from lstm_lm.evaluation.score import evaluate, split_of_run
 from lstm_lm.experiment import train
 from lstm_lm.resume import resume
 from lstm_lm.saved.load_model import restore

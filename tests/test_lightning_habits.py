@@ -45,7 +45,7 @@ from torch.testing import assert_close
 from lstm_lm.data import batches
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.errors import Stopped
-from lstm_lm.evaluation import evaluate
+from lstm_lm.evaluation.score import evaluate
 from lstm_lm.experiment import train
 from lstm_lm.model.core import detach
 from lstm_lm.resume import resume

@@ -65,7 +65,7 @@ import resource, sys
 from pathlib import Path
 from lstm_lm.config import DataConfig, Level, TextName
 from lstm_lm.data.splits import read_splits
-from lstm_lm.evaluation import split_of_text
+from lstm_lm.evaluation.score import split_of_text
 from lstm_lm.saved.load_model import restore
 
 path, run = sys.argv[1], restore(Path(sys.argv[2]), "last")

@@ -17,8 +17,7 @@ from lstm_lm.experiment import train
 from lstm_lm.resume import resume
 from lstm_lm.training import checkpoint
 from lstm_lm.training.checkpoint import RunCheckpoint
-from lstm_lm.training.module import LanguageModelModule
-from lstm_lm.training.random_states import random_states, set_random_states
+from lstm_lm.training.module import LanguageModelModule, random_states, set_random_states
 
 STEPS_PER_EPOCH = 13
 
@@ -238,7 +237,7 @@ FACTORS = {
         "name=rmsprop learning_rate=0.01",
         "name=muon learning_rate=0.01",
     ],
-    "optimizer.schedule": ["constant", "cosine", "one_cycle"],
+    "optimizer.schedule": ["constant", "cosine", "multistep optimizer.milestones=[1,2]"],
     "training.log_every": [1, 4, 50],
     "checkpoint.every_steps": ["null", 3],
     "place": list(MOMENTS),
@@ -292,7 +291,7 @@ def test_whatever_is_trained_goes_on_exactly(case, tiny_run, tmp_path, assert_sa
     case = dict(case)
     place, optimizer, core = case.pop("place"), case.pop("optimizer"), case.pop("core")
     settings = list(REGULARIZED) if case.pop("regularized") else []
-    settings += [f"{name}={value}" for name, value in case.items()]
+    settings += [part for name, value in case.items() for part in f"{name}={value}".split()]
     settings += [f"model.{setting}" for setting in f"core={core}".split()]
     settings += [f"optimizer.{setting}" for setting in optimizer.split()]
     config = tiny_run("model.num_layers=2", *settings)

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lstm_lm import files, process
 from lstm_lm.errors import DamagedFile, RunFailed, SettingsError, Stopped
-from lstm_lm.evaluation import evaluate, split_of_run
+from lstm_lm.evaluation.score import evaluate, split_of_run
 from lstm_lm.experiment import train
 from lstm_lm.files import is_locked, locked
 from lstm_lm.process import StopSignals

@@ -15,7 +15,7 @@ from lstm_lm.data.batches import TrainingBatches
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import read_splits, sizes
 from lstm_lm.errors import SettingsError
-from lstm_lm.evaluation import split_of_file
+from lstm_lm.evaluation.score import split_of_file
 from lstm_lm.experiment import train
 from lstm_lm.report.differences import completed_groups, differing_texts
 from lstm_lm.report.pictures.means import seed_plot

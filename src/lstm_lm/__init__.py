@@ -10,7 +10,7 @@
     resume           check what a resumed run may change, and resume it
     sweep            grid → jobs, each a run in its own process
     training         the LightningModule, its callbacks, loggers and Trainer
-    evaluation       score a model on a text
+    evaluation       score models on a text, also in modes such as dynamic evaluation
     generation       continue a prompt
     inside           activity of units and gates
     report           results of many runs; report.pictures draws them

@@ -26,7 +26,9 @@ from lstm_lm.config import (
 )
 from lstm_lm.data.text import spell, tokenize_prompt
 from lstm_lm.errors import SettingsError, Stopped
-from lstm_lm.evaluation import Score, evaluate, split_of_file, split_of_run, split_of_text
+from lstm_lm.evaluation.modes import Modes
+from lstm_lm.evaluation.score import Score, split_of_file, split_of_text
+from lstm_lm.evaluation.scorer import Scorer
 from lstm_lm.generation import generate
 from lstm_lm.machine import choose_device, limit_threads
 from lstm_lm.saved.load_model import TrainedModel, restore
@@ -74,6 +76,8 @@ class Run(TrainedModel):
         reset_every: int | None = None,
         data_root: str | None = None,
         text_path: str | Path | None = None,
+        modes: Modes | None = None,
+        ensemble: Sequence[TrainedModel] = (),
     ) -> Score:
         """Score the model on a text: every token but the first is predicted.
 
@@ -85,19 +89,22 @@ class Run(TrainedModel):
             reset_every: number of tokens after which the state is reset to zero.
             data_root: the data folder, if it is not the one that the run used.
             text_path: the path of the run's own text, if it was moved.
+            modes: dynamic evaluation and others; by default none.
+            ensemble: other runs, whose probabilities are averaged with those of this one.
 
         Raises:
             SettingsError: if the text cannot be read or has nothing to predict.
+            RunFailed: if the loss is not finite in one of the modes.
         """
+        path = None if text_path is None else str(text_path)
+        scorer = Scorer([self, *ensemble], data_root, path)
         if text is not None:
             part = split_of_text(self, text)
         elif file is not None:
             part = split_of_file(self, str(file))
         else:
-            part = split_of_run(
-                self, split, data_root, None if text_path is None else str(text_path)
-            )
-        return evaluate(self.model, part, reset_every)
+            part = scorer.split(split)
+        return scorer.score(part, modes or Modes(), reset_every)
 
     def generate(
         self,

@@ -128,6 +128,7 @@ class Schedule(StrEnum):
     linear = auto()
     cosine = auto()
     one_cycle = auto()
+    multistep = auto()
 
 
 class Accelerator(StrEnum):
@@ -140,7 +141,7 @@ LARGEST = 3e38  # about the largest float32
 SHORTEST_WINDOW = 4  # tokens, with data.variable_num_steps
 BACKENDS = Backend.torch, Backend.cpp, Backend.triton  # what auto can stand for
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
-AUTO = "auto"  # what suits the machine; see lstm_lm.model.auto_settings
+AUTO = "auto"  # what suits the machine; see lstm_lm.model.fused.kernels
 
 
 class Effect(StrEnum):
@@ -401,6 +402,8 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     clip_norm: float | None = 1.0  # largest global norm of the gradient; null: no clipping
     schedule: Schedule = Schedule.constant
+    milestones: list[int] = field(default_factory=list)  # multistep: epochs, counted from 1
+    gamma: float = 0.1  # multistep: factor of the learning rate after each of these epochs
     warmup_steps: int = 0  # the learning rate rises over these steps to its full value
 
     def __post_init__(self) -> None:
@@ -408,6 +411,7 @@ class OptimizerConfig:
             "optimizer",
             learning_rate=self.learning_rate,
             clip_norm=self.clip_norm,
+            gamma=self.gamma,
         )
         require_not_negative(
             "optimizer",
@@ -428,6 +432,14 @@ class OptimizerConfig:
                     f"optimizer.{each.name} needs optimizer.name={' or '.join(users)}, "
                     f"not {self.name}"
                 )
+        if (self.schedule is Schedule.multistep) != bool(self.milestones):
+            raise SettingsError(
+                "optimizer.schedule=multistep and optimizer.milestones=[EPOCH,…] need each other"
+            )
+        if any(epoch < 1 for epoch in self.milestones):
+            raise SettingsError(
+                f"optimizer.milestones must be epochs from 1 on, not {self.milestones}"
+            )
         if self.nesterov and not self.momentum:
             raise SettingsError("optimizer.nesterov needs optimizer.momentum above 0")
 

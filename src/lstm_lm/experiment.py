@@ -20,17 +20,16 @@ from lstm_lm.data.vocabulary import Vocabulary, describe_unknown
 from lstm_lm.errors import SettingsError
 from lstm_lm.generation import encode_prompts
 from lstm_lm.machine import choose_device, cpu_cores, device_name, limit_threads
-from lstm_lm.model.auto_settings import resolve_auto
-from lstm_lm.model.fused.kernels import check_backend
+from lstm_lm.model.fused.kernels import check_backend, resolve_auto
 from lstm_lm.model.language_model import check_model_size, count_parameters
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.fingerprint import fingerprint
 from lstm_lm.saved.load_model import TrainedModel, load_init_run, weights_sha256
 from lstm_lm.saved.run_folder import RunFolder, Status, check_folder_name
 from lstm_lm.training.failures import first_line
+from lstm_lm.training.loggers import with_saved_ids
 from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.process_group import as_rank, local_rank_of, rank_of
-from lstm_lm.training.resumed_loggers import with_saved_ids
 from lstm_lm.training.session import Session
 from lstm_lm.training.trainer import build_trainer
 

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from lstm_lm.command_line.instantiate import typed_entries
-from lstm_lm.config import RunConfig, Schedule, settings_of
+from lstm_lm.config import AUTO, RunConfig, Schedule, settings_of
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.experiment import load_init_from, log_start, prepare, train
 from lstm_lm.lightning_parts import TARGET
 from lstm_lm.machine import cpu_cores, resolve_precision
-from lstm_lm.model.auto_settings import without_auto
+from lstm_lm.model.fused.kernels import AUTO_SETTINGS
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.checkpoint_file import load_newest
 from lstm_lm.saved.fingerprint import fingerprint, trained_settings
@@ -67,6 +67,11 @@ def resume(output: Path, changes: dict[str, Any]) -> dict[str, Any]:
         log_start(session, checkpoint, summary)
         session.run(resumed)
     return folder.values
+
+
+def without_auto(changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes to a resumed run, without ``auto``, which keeps the values it has."""
+    return {n: value for n, value in changes.items() if n not in AUTO_SETTINGS or value != AUTO}
 
 
 def newest_checkpoint(
@@ -195,7 +200,7 @@ def check_schedule(before: RunConfig, config: RunConfig, checkpoint: dict[str, A
         return
     schedule, instead = config.optimizer.schedule, "start a new run, for instance from the weights"
     instead += " of this one with init_from"
-    if schedule is not Schedule.constant:
+    if schedule not in (Schedule.constant, Schedule.multistep):
         raise SettingsError(
             f"optimizer.schedule={schedule} spreads over the whole budget, so a new budget would "
             f"change learning rates that were already used in the {checkpoint['global_step']:,} "

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from lstm_lm.evaluation import split_of_run, token_losses
+from lstm_lm.evaluation.score import split_of_run, token_losses
 from lstm_lm.experiment import train
 from lstm_lm.inside.page import build_page
-from lstm_lm.inside.trace import trace
+from lstm_lm.inside.units import trace
 from lstm_lm.saved.load_model import restore
 
 

@@ -13,7 +13,7 @@ from lstm_lm.errors import SettingsError
 from lstm_lm.model import products
 from lstm_lm.model.core import HiddenState, LSTMState
 from lstm_lm.model.fused.cores import FusedGRU, FusedLSTM, FusedRNN
-from lstm_lm.model.fused.cpp_build import compiler
+from lstm_lm.model.fused.cpp_kernels import compiler
 from lstm_lm.model.fused.kernels import backend_here, check_backend
 from lstm_lm.model.language_model import LanguageModel
 

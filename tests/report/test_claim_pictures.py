@@ -7,10 +7,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lstm_lm.report.differences import completed_groups
-from lstm_lm.report.pictures.gradient_flow import gradient_flow_plot
 from lstm_lm.report.pictures.learning_curves import learning_curves, tokens_and_seconds
-from lstm_lm.report.pictures.means import cost_plot, memory_plot, seed_plot
-from lstm_lm.report.summary import columns, explanation
+from lstm_lm.report.pictures.means import cost_plot, gradient_flow_plot, memory_plot, seed_plot
+from lstm_lm.report.tables import columns, explanation
 from lstm_lm.saved.event_files import Curve
 from lstm_lm.saved.results import Result
 from lstm_lm.saved.run_folder import Status

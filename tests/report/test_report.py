@@ -11,7 +11,7 @@ import yaml
 
 from lstm_lm.errors import SettingsError
 from lstm_lm.report.report import write_report
-from lstm_lm.report.summary import print_summary
+from lstm_lm.report.tables import print_summary
 from lstm_lm.saved.fingerprint import trained_settings
 from lstm_lm.saved.results import read_results
 from lstm_lm.saved.run_folder import RunFolder

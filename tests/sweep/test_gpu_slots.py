@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from lstm_lm.errors import SettingsError
-from lstm_lm.sweep.gpu_slots import GpuSlots, release
+from lstm_lm.sweep.job_process import GpuSlots, release
 
 HOLD = "import sys; sys.stdin.read()"
 
@@ -49,7 +49,7 @@ def test_a_place_is_taken_until_its_job_ends_however_it_ends(tmp_path):
 RACE = """
 import sys, time
 from pathlib import Path
-from lstm_lm.sweep.gpu_slots import GpuSlots, release
+from lstm_lm.sweep.job_process import GpuSlots, release
 slots, log = GpuSlots(["0"], 1, Path(sys.argv[1])), open(sys.argv[2], "a", buffering=1)
 for _ in range(20):
     while (taken := slots.take(1)) is None:

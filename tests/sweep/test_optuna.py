@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from lstm_lm.errors import SettingsError
 
 optuna = pytest.importorskip("optuna")
-from hydra_plugins.lstm_lm_optuna.study import Study, distribution, values_to_check  # noqa: E402
+from hydra_plugins.lstm_lm_optuna.sweeper import Study, distribution, values_to_check  # noqa: E402
 
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
 SMALL = [

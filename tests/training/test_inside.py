@@ -8,14 +8,14 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lstm_lm.errors import Diverged
-from lstm_lm.evaluation import split_of_run
+from lstm_lm.evaluation.score import split_of_run
 from lstm_lm.experiment import train
 from lstm_lm.inside.gradient_flow import gradient_flow, gradient_flow_windows
-from lstm_lm.inside.trace import trace
+from lstm_lm.inside.units import trace
 from lstm_lm.resume import resume
 from lstm_lm.saved.checkpoint_file import load_checkpoint
 from lstm_lm.saved.load_model import restore
-from lstm_lm.training.inside_callback import STRETCH, Inside
+from lstm_lm.training.callbacks import STRETCH, Inside
 
 
 def read(folder):

@@ -189,9 +189,12 @@ def test_learning_rate_over_the_budget(schedule, expected):
 
 @pytest.mark.parametrize("schedule", list(Schedule))
 def test_every_schedule_can_warm_up(schedule):
-    config = OptimizerConfig(learning_rate=2.0, schedule=schedule, warmup_steps=4)
+    milestones = [9] if schedule is Schedule.multistep else []
+    config = OptimizerConfig(
+        learning_rate=2.0, schedule=schedule, warmup_steps=4, milestones=milestones
+    )
     optimizer = build_optimizer(with_gradients(torch.zeros(1)), config)
-    scheduler = build_schedule(optimizer, config, lambda step: 0.0)
+    scheduler = build_schedule(optimizer, config, lambda step: 0.0, lambda: 0.0)
     rates = []
     for _ in range(6):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -263,3 +266,22 @@ def test_a_gradient_that_overflows_is_named_before_the_loss_that_it_spoils():
     metrics = measured([1.0, 1.0, 1.0, math.nan], [1.0, 1.0, math.inf, math.nan])
     metrics.fetch(4, itself)
     assert metrics.not_finite == ("gradient norm", 3)
+
+
+def test_multistep_is_torchs_over_epochs():
+    config = OptimizerConfig(schedule=Schedule.multistep, milestones=[2, 3, 5], gamma=0.5)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 3, 5], 0.5)
+    for epoch in range(7):
+        for done in epoch, epoch + 0.99:
+            assert learning_rate_factor(config, 9, 0.1, done) == optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"milestones": [3]}, {"schedule": Schedule.multistep}, {"milestones": [0]}]
+)
+def test_milestones_belong_to_multistep(settings):
+    with pytest.raises(SettingsError, match="optimizer.milestones"):
+        OptimizerConfig(**settings)

@@ -1,5 +1,4 @@
 """Hydra plugin that searches with Optuna instead of a grid: ``hydra/sweeper=optuna``.
 
-study.py     the search space, and the record of all trials
-sweeper.py   Optuna proposes trials, the launcher runs them
+sweeper.py   Optuna proposes trials, the launcher runs them; the record of all trials
 """

@@ -32,13 +32,17 @@ def main() -> None:
         raise SettingsError("a folder's name is empty; type . for the current folder")
     folders = [Path(folder) for folder in arguments.folders]
     output = Path(arguments.output or folders[0])
+    from lstm_lm.report.ablation import EXPLANATION, ablation, ablation_columns
     from lstm_lm.report.report import write_report
-    from lstm_lm.report.summary import explanation, print_summary, reasons
+    from lstm_lm.report.tables import explanation, print_summary, print_table, reasons
 
     report = write_report(folders, output)
     print_summary(report.results)
     for line in reasons(report.results) + explanation(report.results) + report.notes:
         print(line)
+    if changes := ablation(report.results):
+        print_table(ablation_columns(), changes, lambda change: "")
+        print(EXPLANATION)
     print(f"\n{'table':20}{output / 'summary.md'}, {output / 'summary.csv'}")
     for title, file in report.pictures.items():
         print(f"{title:20}{file}")

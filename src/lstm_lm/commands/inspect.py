@@ -24,7 +24,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    from lstm_lm.evaluation import split_of_file, split_of_run
+    from lstm_lm.evaluation.score import split_of_file, split_of_run
     from lstm_lm.files import write_atomically
     from lstm_lm.inside.page import build_page
     from lstm_lm.machine import limit_threads

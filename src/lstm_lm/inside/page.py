@@ -14,8 +14,7 @@ from torch import Tensor
 
 from lstm_lm.config import Level
 from lstm_lm.data.batches import evaluation_steps
-from lstm_lm.inside.readable import readable_tokens, readable_units
-from lstm_lm.inside.trace import trace
+from lstm_lm.inside.units import readable_tokens, readable_units, trace
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.saved.load_model import TrainedModel
 

@@ -23,9 +23,9 @@ from lstm_lm import process
 from lstm_lm.errors import SettingsError
 from lstm_lm.files import write_atomically
 from lstm_lm.lightning_parts import is_trusted
+from lstm_lm.report.ablation import EXPLANATION, ablation, ablation_columns
 from lstm_lm.report.differences import common_settings, differing, differing_texts
-from lstm_lm.report.summary import columns, explanation, reasons, write_csv
-from lstm_lm.report.tables import markdown_lines
+from lstm_lm.report.tables import columns, explanation, markdown_lines, reasons, write_csv
 from lstm_lm.saved.results import Result, read_results
 from lstm_lm.saved.run_folder import RunFolder, as_yaml
 
@@ -119,10 +119,14 @@ def write_best(best: Result, results: list[Result], folder: Path) -> str:
 def add_pictures(report: Report) -> None:
     # Here, because importing Matplotlib takes long.
     from lstm_lm.report.pictures.drawing import write_figure
-    from lstm_lm.report.pictures.gradient_flow import gradient_flow_plot
     from lstm_lm.report.pictures.heat_map import heat_map
     from lstm_lm.report.pictures.learning_curves import learning_curves, tokens_and_seconds
-    from lstm_lm.report.pictures.means import cost_plot, memory_plot, seed_plot
+    from lstm_lm.report.pictures.means import (
+        cost_plot,
+        gradient_flow_plot,
+        memory_plot,
+        seed_plot,
+    )
 
     pictures = {
         "heat map": heat_map,
@@ -152,10 +156,18 @@ def write_markdown(report: Report, folders: list[Path]) -> None:
         f"From {', '.join(f'`{folder}`' for folder in folders)}, {now:%Y-%m-%d %H:%M %Z}.",
         "\n".join(markdown_lines(columns(results), results)),
         "\n".join(f"- {line}" for line in notes),
+        *ablation_section(results),
         f"The best run's settings again:\n\n```sh\n{report.command}\n```" if report.command else "",
         *(f"![{title}]({picture.name})" for title, picture in report.pictures.items()),
     ]
     write_atomically(report.output / "summary.md", "\n\n".join(filter(None, parts)) + "\n")
+
+
+def ablation_section(results: list[Result]) -> list[str]:
+    if not (changes := ablation(results)):
+        return []
+    table = "\n".join(markdown_lines(ablation_columns(), changes))
+    return ["## What each change is worth", table, EXPLANATION]
 
 
 def runs(folder: str | Path = "outputs") -> list[dict[str, Any]]:

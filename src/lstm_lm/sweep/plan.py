@@ -14,13 +14,13 @@ from lstm_lm.data.splits import Splits, read_splits
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import DamagedFile, SettingsError
 from lstm_lm.generation import encode_prompts
-from lstm_lm.model.auto_settings import NAMES, resolve_auto, resolve_backend
+from lstm_lm.model.fused.kernels import AUTO_SETTINGS, resolve_auto, resolve_backend
 from lstm_lm.saved.fingerprint import fingerprint, select_trained
 from lstm_lm.saved.load_model import load_init_run, weights_sha256
 from lstm_lm.saved.run_folder import RunFolder, Status, config_from_settings, with_absolute_paths
 from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder, identity
-from lstm_lm.sweep.gpu_slots import uses_gpu
 from lstm_lm.sweep.job_names import differing, job_name
+from lstm_lm.sweep.job_process import uses_gpu
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,9 @@ def resolve_auto_all(
         job = next((job for job in jobs if matches_except_auto(job, typed)), None)
         device = "cuda" if uses_gpu(config.device.accelerator, gpus) else "cpu"
         if job is not None:
-            config = config_from_settings(typed | {name: job.settings[name] for name in NAMES})
+            config = config_from_settings(
+                typed | {name: job.settings[name] for name in AUTO_SETTINGS}
+            )
         is_kept = job is not None and config.device.precision != AUTO  # even if it is not native
         if not is_kept and (device == "cpu" or gpus):
             config, why = resolve_auto(config, device, apart=True)
@@ -79,11 +81,15 @@ def resolve_auto_all(
 
 def matches_except_auto(job: Job, typed: dict[str, Any]) -> bool:
     """True if the settings equal those of a job, except for ``auto`` that the job has resolved."""
-    chosen = {name: job.settings.get(name, AUTO) for name in NAMES}
-    is_open = [name for name in NAMES if typed[name] == AUTO and chosen[name] != AUTO]
+    chosen = {name: job.settings.get(name, AUTO) for name in AUTO_SETTINGS}
+    is_open = [name for name in AUTO_SETTINGS if typed[name] == AUTO and chosen[name] != AUTO]
 
     def of_job(settings: dict[str, Any]) -> dict[str, Any]:
-        named = {"init_from", *NAMES, *(name for name in typed if name.startswith("device."))}
+        named = {
+            "init_from",
+            *AUTO_SETTINGS,
+            *(name for name in typed if name.startswith("device.")),
+        }
         known = select_trained(settings) | {name: settings.get(name) for name in named}
         return {name: value for name, value in known.items() if name not in is_open}
 

@@ -9,8 +9,7 @@ from rich.live import Live
 from rich.table import Table
 
 from lstm_lm.errors import DamagedFile
-from lstm_lm.report.summary import COLORS
-from lstm_lm.report.tables import Column, Console, plain_lines, rich_table, text_of
+from lstm_lm.report.tables import COLORS, Column, Console, plain_lines, rich_table, text_of
 from lstm_lm.saved.results import read_run
 from lstm_lm.saved.run_folder import Status
 from lstm_lm.saved.sweep_folder import Job, SweepFolder

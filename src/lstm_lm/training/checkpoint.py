@@ -34,8 +34,8 @@ from lstm_lm.files import copy_atomically
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.checkpoint_file import load_checkpoint, save_checkpoint
 from lstm_lm.saved.run_folder import RunFolder
+from lstm_lm.training.loggers import rows_written
 from lstm_lm.training.module import OWN, LanguageModelModule
-from lstm_lm.training.resumed_loggers import rows_written
 
 MONITOR = "validation/loss"
 

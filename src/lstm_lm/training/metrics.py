@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lstm_lm.evaluation import perplexity
+from lstm_lm.evaluation.score import perplexity
 
 
 class Means(NamedTuple):

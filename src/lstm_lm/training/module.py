@@ -1,10 +1,13 @@
-"""The LightningModule of a language model: loss, carried state, optimizer and metrics."""
+"""The LightningModule of a language model: loss, carried and random states, optimizer, metrics."""
 
+import hashlib
 import math
+import random
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+import numpy
 import torch
 from jaxtyping import Float, Int
 from lightning import LightningModule
@@ -35,9 +38,9 @@ from lstm_lm.training.optimization import (
     build_schedule,
     clip_by_global_norm,
     core_matrices,
+    epochs_done,
     scale_learning_rate,
 )
-from lstm_lm.training.random_states import random_states, seed_rank, set_random_states
 
 OWN = "lstm_lm"  # the key of what this module adds to a checkpoint
 
@@ -134,7 +137,8 @@ class LanguageModelModule(LightningModule):
         optimizer = build_optimizer(trained, config, not has_scaler, matrices)
         if config.is_constant:
             return optimizer
-        schedule = build_schedule(optimizer, config, budget_share(self.trainer, is_shared=True))
+        spent = budget_share(self.trainer, is_shared=True)
+        schedule = build_schedule(optimizer, config, spent, lambda: epochs_done(self.trainer))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -394,3 +398,29 @@ def as_batch(batch: Any) -> Batch:
     if isinstance(batch, Batch):
         return batch
     return Batch(batch[:-1], batch[1:]) if isinstance(batch, Tensor) else Batch(*batch)
+
+
+def random_states() -> dict[str, Any]:
+    """Random states of PyTorch (on the CPU and the training GPU), Python and NumPy."""
+    gpu = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    kind, keys, *rest = numpy.random.get_state()
+    return {
+        "cpu": torch.get_rng_state(),
+        "gpu": gpu,
+        "python": random.getstate(),
+        "numpy": (kind, list(map(int, keys)), *rest),
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if states["gpu"] is not None and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(states["gpu"])
+    random.setstate(states["python"])
+    numpy.random.set_state(states["numpy"])
+
+
+def seed_rank(rank: int) -> None:
+    """Seed a rank: its dropout differs from rank 0's, and is the same at each start."""
+    digest = hashlib.sha256(f"rank {rank}, seed {torch.initial_seed()}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:7], "big"))

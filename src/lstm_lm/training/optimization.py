@@ -14,6 +14,8 @@
     one_cycle  rises linearly from a tenth over 45 % of the budget, falls back over as much, and
                then to zero (Smith 2018; the momentum stays)
 
+    multistep  times ``gamma`` after each epoch in ``milestones``
+
 Each may begin with a warm-up, in which the learning rate rises from near zero. The budget is
 epochs, steps or minutes, whichever is used up first.
 """
@@ -84,17 +86,25 @@ def scale_learning_rate(optimizer: Optimizer, factor: float) -> None:
 
 
 def build_schedule(
-    optimizer: Optimizer, config: OptimizerConfig, spent: Callable[[int], float]
+    optimizer: Optimizer,
+    config: OptimizerConfig,
+    spent: Callable[[int], float],
+    epochs: Callable[[], float],
 ) -> LRScheduler:
     """Scheduler that sets the learning rate of each step.
 
     Args:
         spent: returns the share of the training budget used after a number of steps.
+        epochs: returns the number of epochs done, fractions included.
     """
-    return LambdaLR(optimizer, lambda step: learning_rate_factor(config, step, spent(step)))
+    return LambdaLR(
+        optimizer, lambda step: learning_rate_factor(config, step, spent(step), epochs())
+    )
 
 
-def learning_rate_factor(config: OptimizerConfig, step: int, spent: float) -> float:
+def learning_rate_factor(
+    config: OptimizerConfig, step: int, spent: float, epochs: float = 0.0
+) -> float:
     """Factor of the learning rate in the step after ``step`` steps."""
     warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     match config.schedule:
@@ -106,6 +116,8 @@ def learning_rate_factor(config: OptimizerConfig, step: int, spent: float) -> fl
             return warmup * (1 + math.cos(math.pi * spent)) / 2
         case Schedule.one_cycle:
             return warmup * (1 - 0.9 * abs(spent / 0.45 - 1) if spent < 0.9 else 1 - spent)
+        case Schedule.multistep:
+            return warmup * config.gamma ** sum(epochs >= each for each in config.milestones)
         case unhandled:
             assert_never(unhandled)
 

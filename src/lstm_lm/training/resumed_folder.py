@@ -15,7 +15,7 @@ from lstm_lm.config import RunConfig
 from lstm_lm.files import ESCAPE, atomic_file, link_atomically, write_atomically
 from lstm_lm.saved.event_files import cut_back, event_files, sizes_at
 from lstm_lm.saved.run_folder import RunFolder, Status, as_yaml
-from lstm_lm.training.resumed_loggers import remove_backups, restore_backups
+from lstm_lm.training.loggers import remove_backups, restore_backups
 
 
 class ResumedFolder:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import platform
 import threading
@@ -18,26 +19,34 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from torch.utils.tensorboard import SummaryWriter
 
-from lstm_lm.config import CoreName, RunConfig
+from lstm_lm.config import CoreName, DataConfig, RunConfig
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.data.splits import Splits
-from lstm_lm.errors import Diverged
-from lstm_lm.evaluation import perplexity
+from lstm_lm.errors import DamagedFile, Diverged
+from lstm_lm.evaluation.score import evaluate, perplexity, summary_entries
+from lstm_lm.files import copy_atomically
 from lstm_lm.machine import device_name, keep_freed_memory
+from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.process import StopSignals
+from lstm_lm.saved.checkpoint_file import load_checkpoint
 from lstm_lm.saved.event_files import sizes_on_disk
+from lstm_lm.saved.load_model import load_weights
 from lstm_lm.saved.run_folder import RunFolder, Status
-from lstm_lm.training.callbacks import FloorLine, Progress, Samples
+from lstm_lm.training.callbacks import INSIDE_CHARTS, FloorLine, Inside, Progress, Samples
 from lstm_lm.training.checkpoint import RunCheckpoint
 from lstm_lm.training.failures import explain_error, ignore_thread_disk_errors, status_after
-from lstm_lm.training.final_figures import final_figures
-from lstm_lm.training.hparams import write_failure, write_start, write_success
-from lstm_lm.training.inside_callback import INSIDE_CHARTS, Inside
+from lstm_lm.training.loggers import (
+    restore_rows,
+    save_ids,
+    tensorboard_of,
+    write_failure,
+    write_start,
+    write_success,
+)
 from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.optimization import epochs_done
 from lstm_lm.training.process_group import environment_for_ranks
 from lstm_lm.training.resumed_folder import ResumedFolder
-from lstm_lm.training.resumed_loggers import restore_rows, save_ids, tensorboard_of
 from lstm_lm.training.trainer import build_trainer
 
 # TensorBoard shows these curves in one chart.
@@ -285,3 +294,41 @@ class Session:
         # On the previous device the run might not have diverged.
         comes_again = resumed.before.device == self.config.device
         resumed.put_back(self.loggers, diverged_step if comes_again else None)
+
+
+def final_figures(
+    config: DataConfig,
+    splits: Splits,
+    model: LanguageModel,
+    folder: RunFolder,
+    checkpoint_callback: RunCheckpoint,
+) -> dict[str, Any]:
+    """Exact metrics: final weights on the validation text, best weights on validation and test.
+
+    Every held-out token is scored, in one stream.
+    """
+    log.info("scoring every token of the held-out text, one after the other")
+    final = best = evaluate(model, splits.validation)
+    best_step = last_step = checkpoint_callback.saved_step or 0
+    if checkpoint_callback.best_step != last_step:
+        try:
+            checkpoint = load_checkpoint(folder.best)
+            load_weights(model, folder.best, checkpoint)
+            best_step = checkpoint["global_step"]
+            best = evaluate(model, splits.validation)
+        except DamagedFile as error:
+            log.warning("warning: %s; the final weights are used instead", error)
+            copy_atomically(folder.best, folder.last)
+    if math.isinf(best.perplexity):
+        raise Diverged("validation perplexity", last_step)
+    test = best if splits.test_is_validation else evaluate(model, splits.test)
+    figures: dict[str, Any] = {
+        **summary_entries("validation", final),
+        **summary_entries("best/validation", best),
+        **summary_entries("test", test),
+        "best/step": best_step,
+    }
+    if config.reset_every is not None:
+        reset = evaluate(model, splits.test, config.reset_every)
+        figures |= {**summary_entries("test/reset", reset), "reset_every": config.reset_every}
+    return figures

@@ -2,25 +2,27 @@
 
 Equations, parameters and initialization are those of the scratch cores, which they extend.
 
-cores            what the language model is built of
-sequence         its place in autograd: what is saved, what flows back
+cores            what the language model is built of, and its place in autograd
 kernels          what a backend has to compute, and which backend can run where
 torch_kernels    in plain PyTorch, on every device
-cpp_kernels      on a CPU, by the C++ in cpp/, which cpp_build compiles when first asked for
-triton_kernels   on a GPU, by the kernels in triton_steps
+cpp_kernels      on a CPU, by the C++ in cpp/, which it compiles when first asked for
+triton_kernels   on a GPU, in Triton
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import ClassVar, Generic
+from typing import Any, ClassVar, Generic
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from lstm_lm.config import Backend, Cell
 from lstm_lm.model.core import CoreState, HiddenState, LSTMState, S
-from lstm_lm.model.fused.kernels import kernels_of
-from lstm_lm.model.fused.sequence import run_sequence
+from lstm_lm.model.fused.kernels import Kernels, kernels_of
+from lstm_lm.model.fused.torch_kernels import Weights
+from lstm_lm.model.products import product
 from lstm_lm.model.scratch_gru import ScratchGRU
 from lstm_lm.model.scratch_lstm import ScratchLSTM
 from lstm_lm.model.scratch_rnn import ScratchRNN
@@ -128,3 +130,73 @@ def without_autocast(inputs: Tensor) -> AbstractContextManager[object]:
     if not torch.is_autocast_enabled(device):  # checking is quicker than switching it off
         return nullcontext()
     return torch.autocast(device, enabled=False)
+
+
+class SequenceFunction(Function):
+    """A layer's whole sequence in autograd: outputs and the last state, from the first state."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        kernels: Kernels,
+        cell: Cell,
+        inputs: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor,
+        bias_hh: Tensor | None,
+        *state: Tensor,
+    ) -> tuple[Tensor, ...]:
+        weights = Weights(weight_ih, weight_hh, bias_ih, bias_hh)
+        saved = kernels.forward(cell, inputs, weights, state)
+        ctx.kernels, ctx.cell = kernels, cell
+        ctx.save_for_backward(inputs, weight_ih, weight_hh, *saved)
+        return saved[0][1:], *map(last, saved, state)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_outputs: Tensor, *grad_state: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight_ih, weight_hh, *saved = ctx.saved_tensors
+        grad_sums, grad_first = ctx.kernels.backward(
+            ctx.cell, grad_outputs, grad_state, weight_hh, tuple(saved)
+        )
+        grad_inputs = None
+        if ctx.needs_input_grad[2]:
+            grad_inputs = input_gradient(grad_sums[0], weight_ih)
+        weight_gradients, dtype = ctx.kernels.weight_gradients, weight_hh.dtype
+        factors, grad_bias_hh = [inputs, saved[0][:-1]], None
+        if len(grad_sums) == 1:  # both at once, which is faster in C++
+            grad_weights, grad_bias_ih = weight_gradients(grad_sums[0], factors, dtype)
+        else:
+            [grad_ih], grad_bias_ih = weight_gradients(grad_sums[0], factors[:1], dtype)
+            [grad_hh], grad_bias_hh = weight_gradients(grad_sums[1], factors[1:], dtype)
+            grad_weights = [grad_ih, grad_hh]
+        return None, None, grad_inputs, *grad_weights, grad_bias_ih, grad_bias_hh, *grad_first
+
+
+class NoContext:
+    """Stands in for autograd's context where nothing flows back."""
+
+    kernels: Kernels
+    cell: Cell
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        pass
+
+
+def run_sequence(*arguments: Any) -> tuple[Tensor, ...]:
+    """``SequenceFunction.apply``, which costs more than a short sequence takes to compute."""
+    if torch.is_grad_enabled():
+        return SequenceFunction.apply(*arguments)
+    return SequenceFunction.forward(NoContext(), *arguments)
+
+
+def last(states: Tensor, like: Tensor) -> Tensor:
+    # Not a view: whoever keeps the state must not keep the sequence.
+    return states[-1].to(like.dtype, copy=True)
+
+
+def input_gradient(grad_sums: Tensor, weight_ih: Tensor) -> Tensor:
+    """The gradient of a layer's inputs, from that of what they add to the gates."""
+    rows = product(grad_sums.flatten(0, 1), weight_ih.to(grad_sums.dtype).T)
+    return rows.unflatten(0, grad_sums.shape[:2])

@@ -1,4 +1,4 @@
-"""The functions of a backend, and which backend can run where.
+"""The functions of a backend, which backend can run where, and what ``auto`` stands for there.
 
 A backend is a module with the functions of :class:`Kernels`. Each is about one layer and a whole
 sequence; what must be done step by step is
@@ -10,8 +10,12 @@ and the gradients of the weights are one product over all steps. Sequences are t
 ``[time, batch, …]``; ``hiddens`` and ``cells`` are longer by one, as they begin with the state
 before the first step. Sequences have the dtype of ``inputs``, in which products are computed;
 states, weights and their gradients have their own, which may be wider.
+
+A new run is trained with the backend and the precision that ``auto`` stands for, and its
+``config.yaml`` has them instead. A resumed run keeps them; so does a sweep's job that is run again.
 """
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from functools import cache
@@ -20,10 +24,13 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lstm_lm.config import Backend, Cell
+from lstm_lm.config import Backend, Cell, CoreName, RunConfig
 from lstm_lm.errors import SettingsError
-from lstm_lm.model.fused import torch_kernels
+from lstm_lm.machine import resolve_precision
+from lstm_lm.model.fused import cpp_kernels, torch_kernels
 from lstm_lm.model.fused.torch_kernels import Saved, State, Tensors, Weights
+
+AUTO_SETTINGS = "device.precision", "model.backend"
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +57,16 @@ class Kernels(Protocol):
 
 @cache
 def kernels_of(backend: Backend, device: torch.device) -> Kernels:
-    # Two are imported when first asked for: one compiles C++, the other needs Triton.
     match backend:
         case Backend.auto:
             return kernels_of(backend_here(device.type), device)
         case Backend.torch:
             return torch_kernels
         case Backend.cpp:
-            import lstm_lm.model.fused.cpp_kernels as cpp_kernels
-
+            cpp_kernels.load_library()
             return cpp_kernels
         case Backend.triton:
-            try:
+            try:  # not above, as it needs Triton
                 import lstm_lm.model.fused.triton_kernels as triton_kernels
             except ModuleNotFoundError as error:
                 raise SettingsError(
@@ -102,3 +107,28 @@ def check_backend(backend: Backend, device: torch.device) -> None:
         from lstm_lm.model.fused.triton_kernels import check_device
 
         check_device(device)
+
+
+def resolve_auto(
+    config: RunConfig, device: str, apart: bool = False
+) -> tuple[RunConfig, str | None]:
+    """The config without ``auto``, and for an ``auto`` precision a line that says why this one.
+
+    Args:
+        device: the run's device, ``cpu`` or ``cuda``.
+        apart: ask the GPU in a separate process: takes no GPU memory, but seconds longer.
+
+    Raises:
+        SettingsError: if the requested precision is not native to the device.
+    """
+    precision, why = resolve_precision(config.device.precision, device, apart)
+    on = dataclasses.replace(config.device, precision=precision)
+    return dataclasses.replace(resolve_backend(config, device), device=on), why
+
+
+def resolve_backend(config: RunConfig, device: str) -> RunConfig:
+    if config.model.backend is not Backend.auto:
+        return config
+    is_fused = config.model.core is CoreName.fused  # other cores ignore it: theirs is torch
+    backend = backend_here(device) if is_fused else Backend.torch
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, backend=backend))

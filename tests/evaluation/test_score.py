@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from lstm_lm import evaluation
 from lstm_lm.config import ModelConfig
 from lstm_lm.data import batches
 from lstm_lm.data.generated import Floor
 from lstm_lm.data.splits import Split
-from lstm_lm.evaluation import AboveFloor, Score, evaluate
+from lstm_lm.evaluation import score
+from lstm_lm.evaluation.score import AboveFloor, Score, evaluate
 from lstm_lm.model.language_model import LanguageModel
 
 VOCABULARY = 9
@@ -46,7 +46,7 @@ def test_every_token_but_the_first_counts_once(model, steps, monkeypatch):
 
 @pytest.mark.parametrize("length", [1, 7, 10, 48, 49, 99])
 def test_resetting_the_state_scores_each_stretch_alone(model, length, monkeypatch):
-    monkeypatch.setattr(evaluation, "ROWS", 3)
+    monkeypatch.setattr(score, "ROWS", 3)
     text = split()
     stretches = [text.ids[start : start + length + 1] for start in range(0, 49, length)]
     expected = sum(nats_by_hand(model, stretch) for stretch in stretches)

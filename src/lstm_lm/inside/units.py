@@ -1,4 +1,7 @@
-"""Find the units of a model that a reader can interpret.
+"""Units of a model: their gates and states over a text, and those that a reader can interpret.
+
+Cores do not store their gates. They are computed from a core's inputs and outputs, all steps in
+one product, so any core can be traced.
 
 A unit is readable if its activity correlates with a visible feature of the text: position in a
 line or a word, inside quotes or brackets. The units that change slowest are of interest, too.
@@ -7,22 +10,86 @@ Source: Karpathy, Johnson & Fei-Fei (2015), who found such cells by eye.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import linear
 
+from lstm_lm.config import Cell
 from lstm_lm.data.text import END_OF_LINE
 from lstm_lm.data.vocabulary import UNKNOWN, Vocabulary
+from lstm_lm.model.language_model import LanguageModel
 
 SHOWN_AS = {END_OF_LINE: "\n", UNKNOWN: "\ufffd"}
 FEWEST = 0.02  # rarer features are ignored: share of the tokens
 FOLLOWS = 0.3  # correlation from which on a unit is said to follow a feature
 LEAST_CHANGE = 0.05  # units that change less are ignored: standard deviation of the activity
 
+Units = Float[Tensor, "time batch hidden"]
 Activities = list[Float[Tensor, "time hidden"]]  # one per layer
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    gates: dict[str, Units]  # by name, from 0 (closed) to 1 (open); a plain RNN has none
+    memory_name: str
+    memory: Units  # the carried state: an LSTM's cells, else the layer's outputs
+    activity: Units  # the memory from -1 to 1; by tanh where it is unbounded
+
+
+@dataclass(frozen=True)
+class Trace:
+    layers: list[LayerTrace]
+    outputs: Units  # what the output layer reads
+
+
+@torch.no_grad()
+def trace(model: LanguageModel, cell: Cell, ids: Int[Tensor, "time batch"]) -> Trace:
+    """The trace of a text, read from zero state without dropout."""
+    features, layers = model.features(ids), []
+    for layer, core in enumerate(model.cores, start=1):
+        outputs, _ = core(features)
+        layers.append(trace_layer(core, cell, features, outputs))
+        features = model.skip(layer, features, outputs)
+    return Trace(layers, features)
+
+
+def trace_layer(
+    core: nn.Module, cell: Cell, inputs: Float[Tensor, "time batch input"], outputs: Units
+) -> LayerTrace:
+    if cell is Cell.transformer:
+        return LayerTrace({}, "output", outputs, outputs.tanh())
+    if cell is Cell.rnn:
+        return LayerTrace({}, "hidden state", outputs, outputs)
+    blocks = gate_preactivations(core, inputs, outputs).chunk(4 if cell is Cell.lstm else 3, dim=-1)
+    if cell is Cell.gru:
+        # Both gates are the same wherever the reset gate is applied.
+        gates = {"reset gate": blocks[0].sigmoid(), "update gate": blocks[1].sigmoid()}
+        return LayerTrace(gates, "hidden state", outputs, outputs)
+    i, f, o = blocks[0].sigmoid(), blocks[1].sigmoid(), blocks[3].sigmoid()
+    memory, cells = torch.zeros_like(outputs[0]), []
+    for kept, written in zip(f, i * blocks[2].tanh(), strict=True):
+        memory = kept * memory + written
+        cells.append(memory)
+    states = torch.stack(cells)
+    gates = {"input gate": i, "forget gate": f, "output gate": o}
+    return LayerTrace(gates, "cell", states, states.tanh())
+
+
+def gate_preactivations(
+    core: nn.Module, inputs: Float[Tensor, "time batch input"], outputs: Units
+) -> Float[Tensor, "time batch gates"]:
+    """Pre-activations of the gates, from the inputs and the previous hidden states."""
+    before = torch.cat([torch.zeros_like(outputs[:1]), outputs[:-1]])
+    ih, hh = (
+        (core.get_parameter(f"weight_{side}_l0"), core.get_parameter(f"bias_{side}_l0"))
+        for side in ("ih", "hh")
+    )
+    return linear(inputs, *ih) + linear(before, *hh)
 
 
 class Readable(NamedTuple):

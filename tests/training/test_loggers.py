@@ -7,7 +7,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 
 from lstm_lm.errors import DamagedFile
-from lstm_lm.training.resumed_loggers import save_ids, with_saved_ids
+from lstm_lm.training.loggers import save_ids, with_saved_ids
 
 ENTRIES = {
     "wandb": {"_target_": "lightning.pytorch.loggers.WandbLogger", "project": "p"},

@@ -100,6 +100,28 @@ def perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 709 else math.inf
 
 
+def summary_entries(prefix: str, score: Score) -> dict[str, float | None]:
+    """The entries of a score in a run's summary."""
+    above = score.above_floor
+    of_floor = (
+        {}
+        if above is None
+        else {
+            f"{prefix}/floor": above.floor,
+            f"{prefix}/floor_perplexity": perplexity(above.floor),
+            f"{prefix}/gap": above.gap,
+            f"{prefix}/memory_gap": above.memory_gap,
+        }
+    )
+    return of_floor | {
+        f"{prefix}/loss": score.loss,
+        f"{prefix}/perplexity": score.perplexity,
+        f"{prefix}/bits_per_character": score.bits_per_character,
+        f"{prefix}/bits_per_byte": score.bits_per_byte,
+        f"{prefix}/unknown_tokens": score.unknown,
+    }
+
+
 def evaluate(model: LanguageModel, split: Split, reset_every: int | None = None) -> Score:
     """The score of a text as one stream with the state carried from end to end.
 
@@ -112,14 +134,33 @@ def evaluate(model: LanguageModel, split: Split, reset_every: int | None = None)
     Raises:
         SettingsError: if ``reset_every`` is not positive.
     """
+    losses = text_losses(model, split.ids, reset_every)
+    return score_of(losses, split, reset_every)
+
+
+def text_losses(
+    model: LanguageModel,
+    ids: Integer[Tensor, " tokens"],
+    reset_every: int | None = None,
+    temperature: float = 1.0,
+) -> Float[Tensor, " targets"]:
+    """Loss of each token but the first in nats, on the CPU; arguments: :func:`evaluate`.
+
+    Args:
+        temperature: the logits are divided by it.
+    """
     if reset_every is not None and reset_every < 1:
         raise SettingsError(f"reset_every must be at least 1 token, not {reset_every}")
-    device = next(model.parameters()).device
-    ids = split.ids.to(device)
-    if reset_every is None or reset_every >= split.predictions:
-        losses = token_losses(model, *as_rows(ids, 1)).flatten()
-    else:
-        losses = losses_in_stretches(model, ids, reset_every)
+    ids = ids.to(next(model.parameters()).device)
+    if reset_every is None or reset_every >= len(ids) - 1:
+        return token_losses(model, *as_rows(ids, 1), temperature).flatten()
+    return losses_in_stretches(model, ids, reset_every, temperature)
+
+
+def score_of(
+    losses: Float[Tensor, " targets"], split: Split, reset_every: int | None = None
+) -> Score:
+    """The score of a text from the loss of each token but the first."""
     above_floor = None
     if split.floor is not None:
         above_floor = AboveFloor.of(losses, split.floor, reset_every=reset_every)
@@ -128,7 +169,7 @@ def evaluate(model: LanguageModel, split: Split, reset_every: int | None = None)
         tokens=split.predictions,
         characters=split.characters,
         bytes=split.bytes,
-        unknown=int((ids[1:] == 0).sum()),
+        unknown=int((split.ids[1:] == 0).sum()),
         above_floor=above_floor,
     )
 
@@ -192,6 +233,7 @@ def token_losses(
     model: LanguageModel,
     inputs: Integer[Tensor, "time batch"],
     targets: Integer[Tensor, "time batch"],
+    temperature: float = 1.0,
 ) -> Float[Tensor, "time batch"]:
     """Loss of each target in nats, on the CPU; each row starts from zero state and carries it."""
     losses, state = [], None
@@ -199,20 +241,22 @@ def token_losses(
     chunks = list(zip(inputs.split(steps), targets.split(steps), strict=True))
     for some_inputs, some_targets in tqdm(chunks, "scoring", leave=False, disable=None, delay=2):
         logits, state = model(some_inputs.long(), state)
-        flat = cross_entropy(logits.flatten(0, 1), some_targets.flatten().long(), reduction="none")
+        flat = cross_entropy(
+            logits.flatten(0, 1) / temperature, some_targets.flatten().long(), reduction="none"
+        )
         losses.append(flat.view(some_targets.shape))
     return torch.cat(losses).cpu()  # one copy at the end, so that the GPU is waited for only once
 
 
 def losses_in_stretches(
-    model: LanguageModel, ids: Integer[Tensor, " tokens"], length: int
+    model: LanguageModel, ids: Integer[Tensor, " tokens"], length: int, temperature: float = 1.0
 ) -> Float[Tensor, " targets"]:
     """Loss of each target in nats; each stretch of ``length`` tokens starts from zero state."""
     stretches = (len(ids) - 1) // length
     inputs, targets = as_rows(ids[: stretches * length + 1], stretches)
     side_by_side = zip(inputs.split(ROWS, 1), targets.split(ROWS, 1), strict=True)
-    losses = [token_losses(model, *rows).T.flatten() for rows in side_by_side]
+    losses = [token_losses(model, *rows, temperature).T.flatten() for rows in side_by_side]
     rest = ids[stretches * length :]
     if len(rest) > 1:
-        losses.append(token_losses(model, *as_rows(rest, 1)).flatten())
+        losses.append(token_losses(model, *as_rows(rest, 1), temperature).flatten())
     return torch.cat(losses)

@@ -9,9 +9,8 @@ import pytest
 from lstm_lm.process import StopSignals
 from lstm_lm.saved.sweep_folder import Job, Sweep, SweepFolder
 from lstm_lm.sweep import job_process
-from lstm_lm.sweep.gpu_slots import GpuSlots
-from lstm_lm.sweep.job_process import CpuSlots
-from lstm_lm.sweep.runner import Runner
+from lstm_lm.sweep.job_process import CpuSlots, GpuSlots
+from lstm_lm.sweep.run_sweep import Runner
 
 # Notes what the job sees, works for a while, and ends with the code that its number stands for.
 WORK = """

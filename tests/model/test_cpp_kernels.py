@@ -15,16 +15,16 @@ import torch
 from torch.utils.cpp_extension import include_paths
 
 from lstm_lm.errors import SettingsError
-from lstm_lm.model.fused import cpp_build
+from lstm_lm.model.fused import cpp_kernels
 
 ROOT = Path(__file__).parents[2]
 # With fewer instructions to choose from, compiling takes half as long.
-QUICK = {cpp_build.MARCH: "x86-64-v2"} if platform.machine() == "x86_64" else {}
+QUICK = {cpp_kernels.MARCH: "x86-64-v2"} if platform.machine() == "x86_64" else {}
 
 LOAD = """
 import logging
 logging.basicConfig(level=logging.INFO)
-from lstm_lm.model.fused.cpp_build import load_library
+from lstm_lm.model.fused.cpp_kernels import load_library
 load_library().weight_gradients
 """
 
@@ -63,7 +63,7 @@ def test_without_a_compiler_the_error_says_what_to_install(empty_cache, monkeypa
     with pytest.raises(
         SettingsError, match=r"no program no-such-compiler, which CXX names: install one .*apt inst"
     ):
-        cpp_build.load_library()
+        cpp_kernels.load_library()
     assert not list(empty_cache.glob("*.so"))
 
 
@@ -85,7 +85,7 @@ def test_a_compiler_that_fails_is_told_in_one_line(
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
     with pytest.raises(SettingsError, match=says) as caught:
-        cpp_build.load_library()
+        cpp_kernels.load_library()
     assert "\n" not in str(caught.value)
     assert not list(empty_cache.glob("*.so"))
 
@@ -93,23 +93,23 @@ def test_a_compiler_that_fails_is_told_in_one_line(
 @pytest.mark.parametrize("damage", [b"", b"\x7fELF and no more"])
 def test_a_damaged_library_is_compiled_anew(empty_cache, monkeypatch, damage):
     empty_cache.mkdir()
-    library = empty_cache / f"kernels_{cpp_build.signature()}.so"
+    library = empty_cache / f"kernels_{cpp_kernels.signature()}.so"
     library.write_bytes(b"as it was compiled")
-    cpp_build.checksum_file(library).write_text(cpp_build.checksum(library))
-    assert cpp_build.is_whole(library)
+    cpp_kernels.checksum_file(library).write_text(cpp_kernels.checksum(library))
+    assert cpp_kernels.is_whole(library)
     library.write_bytes(damage)
     compiled = []
-    monkeypatch.setattr(cpp_build, "compile_into", compiled.append)
+    monkeypatch.setattr(cpp_kernels, "compile_into", compiled.append)
     with pytest.raises(SettingsError, match="cannot load the compiled kernels"):
-        cpp_build.load_library()  # as nothing was really compiled
+        cpp_kernels.load_library()  # as nothing was really compiled
     assert compiled == [library]
 
 
 COMPILE = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests in the background lack
-from lstm_lm.model.fused import cpp_build
-cpp_build.compile_into(cpp_build.cache_folder() / "kernels.so")
+from lstm_lm.model.fused import cpp_kernels
+cpp_kernels.compile_into(cpp_kernels.cache_folder() / "kernels.so")
 """
 
 
@@ -143,7 +143,7 @@ def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(SettingsError, match="cannot be kept in .*file/lstm_lm: .*XDG_CACHE_HOME"):
-        cpp_build.load_library()
+        cpp_kernels.load_library()
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="is about x86-64 processors")
@@ -154,7 +154,7 @@ def test_kernels_for_lesser_processors_keep_the_contract(march):
     tests = [str(ROOT / f"tests/model/test_{of}.py") for of in ("core_contract", "fused")]
     # No plug-in of the tests around: they would want to share these out.
     command = [sys.executable, "-m", "pytest", "-q", "-k", "cpp", "-p", "no:xdist", *tests]
-    environment = os.environ | {cpp_build.MARCH: march, "OMP_NUM_THREADS": "2"}
+    environment = os.environ | {cpp_kernels.MARCH: march, "OMP_NUM_THREADS": "2"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     passed = re.search(r"(\d+) passed", done.stdout)
@@ -162,10 +162,10 @@ def test_kernels_for_lesser_processors_keep_the_contract(march):
 
 
 def test_each_processor_has_a_library_of_its_own(monkeypatch):
-    monkeypatch.setenv(cpp_build.MARCH, "haswell")
-    haswell = cpp_build.library_file()
-    monkeypatch.delenv(cpp_build.MARCH)
-    assert cpp_build.library_file() != haswell
+    monkeypatch.setenv(cpp_kernels.MARCH, "haswell")
+    haswell = cpp_kernels.library_file()
+    monkeypatch.delenv(cpp_kernels.MARCH)
+    assert cpp_kernels.library_file() != haswell
 
 
 def test_instructions_that_the_processor_lacks_are_told_in_one_line(
@@ -176,13 +176,13 @@ def test_instructions_that_the_processor_lacks_are_told_in_one_line(
     compiler.write_text(f'#!/bin/sh\nexec {shutil.which("c++")} "$@"\n')
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    monkeypatch.setattr(cpp_build, "SOURCES", tmp_path)
-    monkeypatch.setattr(cpp_build, "signature", lambda: "of_a_trap")
-    monkeypatch.setenv(cpp_build.MARCH, "x86-64-v2" if QUICK else "native")
+    monkeypatch.setattr(cpp_kernels, "SOURCES", tmp_path)
+    monkeypatch.setattr(cpp_kernels, "signature", lambda: "of_a_trap")
+    monkeypatch.setenv(cpp_kernels.MARCH, "x86-64-v2" if QUICK else "native")
     with pytest.raises(
         SettingsError, match=r"-march=.* lacks: set LSTM_LM_CPP_MARCH to one"
     ) as told:
-        cpp_build.load_library()
+        cpp_kernels.load_library()
     assert "\n" not in str(told.value)
     assert not list(empty_cache.glob("*.so"))
 
@@ -193,9 +193,9 @@ def test_instructions_that_the_processor_lacks_are_told_in_one_line(
     reason="needs a compiler for Arm: apt install g++-aarch64-linux-gnu",
 )
 def test_the_kernels_compile_for_arm(tmp_path):
-    flags = [flag for flag in cpp_build.flags() if not flag.startswith("-march")] + ["-O0"]
+    flags = [flag for flag in cpp_kernels.flags() if not flag.startswith("-march")] + ["-O0"]
     headers = [f"-I{path}" for path in include_paths()]
-    source = cpp_build.SOURCES / "recurrence.cpp"
+    source = cpp_kernels.SOURCES / "recurrence.cpp"
     command = ["aarch64-linux-gnu-g++", "-std=c++20", "-fPIC", *flags, *headers, "-c", str(source)]
     done = subprocess.run([*command, "-o", tmp_path / "a.o"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
