@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from lstm_lm.command_line.instantiate import build_callbacks, typed_entries
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.errors import SettingsError
-from lstm_lm.evaluation import evaluate
+from lstm_lm.evaluation.score import evaluate
 from lstm_lm.experiment import train
 from lstm_lm.resume import resume
 from lstm_lm.saved.checkpoint_file import load_checkpoint
