@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lstm_lm import files
 from lstm_lm.command_line.settings import register, run_config
 from lstm_lm.config import RunConfig
-from lstm_lm.data import token_cache
+from lstm_lm.data import splits
 from lstm_lm.machine import bfloat16_support
 from lstm_lm.saved.checkpoint_file import load_checkpoint
 from lstm_lm.saved.run_folder import REQUIRED_KEYS, RunFolder
@@ -48,7 +48,7 @@ def seed():
 def users_cache(tmp_path_factory, monkeypatch) -> Path:
     """Not the user's own: no test leaves anything there, or is helped by what is there."""
     folder: Path = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(token_cache, "cache_folder", lambda: folder)
+    monkeypatch.setattr(splits, "cache_folder", lambda: folder)
     return folder
 
 

@@ -36,7 +36,7 @@ in_any_folder = settings(
 )
 # Some texts with few letters and many line ends, others with anything that Unicode has.
 texts = st.text(alphabet="aAbB \n\t\r\x0c'ü<eos>", max_size=300) | st.text(max_size=300)
-levels = st.sampled_from(list(Level))
+levels = st.sampled_from([Level.character, Level.byte, Level.word])
 cleanings = st.sampled_from(list(Cleaning))
 
 
@@ -44,7 +44,7 @@ cleanings = st.sampled_from(list(Cleaning))
 @settings(derandomize=True)
 def test_tokens_spell_the_text_and_ids_the_tokens(text, level, cleaning):
     tokens = list(tokenize(text, level, cleaning))
-    if level is Level.character:
+    if level is not Level.word:
         assert all(len(token) == 1 for token in tokens)
         if cleaning is Cleaning.none:
             assert spell(tokens, level) == text

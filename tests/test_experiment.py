@@ -89,7 +89,7 @@ def test_curves_are_over_optimizer_steps_without_gaps_or_nan(small_run, tmp_path
     expected = {
         f"{split}/{name}"
         for split in ("train", "validation")
-        for name in ("loss", "perplexity", "bits_per_character")
+        for name in ("loss", "perplexity", "bits_per_character", "bits_per_byte")
     } | {"learning_rate", "gradient_norm", "tokens", "tokens_per_second"}
     expected |= {"best/validation/perplexity", "final/validation/perplexity", "test/perplexity"}
     assert set(events.Tags()["scalars"]) == expected

@@ -24,12 +24,12 @@ from lstm_lm.config import (
     RunConfig,
     validated_copy,
 )
-from lstm_lm.data.text import spell, tokenize_prompt
+from lstm_lm.data.text import Speller
 from lstm_lm.errors import SettingsError, Stopped
 from lstm_lm.evaluation.modes import Modes
 from lstm_lm.evaluation.score import Score, split_of_file, split_of_text
 from lstm_lm.evaluation.scorer import Scorer
-from lstm_lm.generation import generate
+from lstm_lm.generation import generate, prompt_tokens
 from lstm_lm.machine import choose_device, limit_threads
 from lstm_lm.saved.load_model import TrainedModel, restore
 from lstm_lm.saved.run_folder import RunFolder
@@ -144,12 +144,9 @@ class Run(TrainedModel):
         if tokens < 0:
             raise SettingsError(f"tokens must be >= 0, not {tokens}")
         data = self.config.data
-        read = tokenize_prompt(prompt, data.level, data.cleaning)
+        read = prompt_tokens(prompt, data, self.vocabulary)
         ids = self.vocabulary.encode(read)
         following = generate(self.model, ids, temperature, top_k, top_p, samples, seed)
-        if unknown := self.vocabulary.unknown(read):
-            names = ", ".join(map(repr, unknown))
-            log.warning("warning: not in the vocabulary, taken as <unk>: %s", names)
         steps = (self.vocabulary.decode(ids) for ids in islice(following, tokens))
         return spelled(read, steps, samples, data.level)
 
@@ -298,9 +295,9 @@ def spelled(
     prompt: list[str], steps: Iterable[list[str]], samples: int, level: Level
 ) -> Iterator[list[str]]:
     """The text of the prompt, then the text that each step's tokens add to it."""
-    yield [spell(prompt, level)] * samples
-    before = prompt[-1:] * samples
+    spellers = [Speller(level) for _ in range(samples)]
+    yield ["".join(map(speller.add, prompt)) for speller in spellers]
     for tokens in steps:
-        pairs = zip(before, tokens, strict=True)
-        yield [spell([one, other], level)[len(spell([one], level)) :] for one, other in pairs]
-        before = tokens
+        yield [speller.add(token) for speller, token in zip(spellers, tokens, strict=True)]
+    if any(rest := [speller.finish() for speller in spellers]):
+        yield rest

@@ -30,7 +30,11 @@ class TextName(StrEnum):
     python_docs = auto()
     time_machine = auto()
     tiny_shakespeare = auto()
+    penn_treebank = auto()
     wikitext2 = auto()
+    wikitext103 = auto()
+    text8 = auto()
+    enwik8 = auto()
     file = auto()
     embedded_reber = auto()
     recall = auto()
@@ -45,6 +49,8 @@ class Level(StrEnum):
 
     character = auto()
     word = auto()
+    byte = auto()  # of UTF-8
+    subword = auto()  # frequent sequences of bytes: byte-pair encoding
 
 
 class Cleaning(StrEnum):
@@ -137,6 +143,7 @@ class Accelerator(StrEnum):
     gpu = "gpu"
 
 
+FEWEST_SUBWORDS, MOST_SUBWORDS = 257, 2**20
 LARGEST = 3e38  # about the largest float32
 SHORTEST_WINDOW = 4  # tokens, with data.variable_num_steps
 BACKENDS = Backend.torch, Backend.cpp, Backend.triton  # what auto can stand for
@@ -166,6 +173,9 @@ def group(kind: type, effect: Effect = Effect.training) -> Any:
 class DataConfig:
     text: TextName = TextName.python_docs
     path: str | None = changes(Effect.cost, None)  # of the user's own UTF-8 text, for text=file
+    # If path has only the training text; without test_path the validation text is the test text.
+    validation_path: str | None = changes(Effect.cost, None)
+    test_path: str | None = changes(Effect.cost, None)
     # The data folder, which keeps texts; null: $LSTM_LM_DATA, else a cache folder.
     root: str | None = changes(Effect.nothing, None)
     level: Level = Level.character
@@ -178,6 +188,7 @@ class DataConfig:
     max_tokens: int | None = None  # use only the first tokens of a text; generate this many
     vocabulary_from: VocabularySource = VocabularySource.training
     minimum_count: int = 1  # rarer tokens become <unk>
+    vocabulary_size: int | None = None  # only for level=subword
     order: Order = Order.consecutive
     batch_size: int = 32  # windows per batch, over all processes
     num_steps: int = 35  # tokens per window
@@ -218,8 +229,43 @@ class DataConfig:
             raise SettingsError("data=text_file needs data.path=<a UTF-8 text file>")
         if self.text is not TextName.file and self.path is not None:
             raise SettingsError(f"data.path needs data=text_file, not {self.text}")
+        if self.path is None and (self.validation_path or self.test_path) is not None:
+            raise SettingsError(
+                "data.validation_path and data.test_path need data=text_file and data.path=<the "
+                "training text>"
+            )
+        if self.test_path is not None and self.validation_path is None:
+            raise SettingsError(
+                "data.test_path needs data.validation_path=<the validation text>; without both, "
+                "data.validation_size and data.test_size cut them from the end of data.path"
+            )
         if self.text in GENERATED:
             self.require_whole_symbols()
+        self.require_subwords()
+
+    def require_subwords(self) -> None:
+        if self.level is not Level.subword:
+            if self.vocabulary_size is not None:
+                raise SettingsError(
+                    f"data.vocabulary_size needs data.level=subword, not {self.level}: other "
+                    "vocabularies list all tokens that occur data.minimum_count times"
+                )
+            return
+        if self.vocabulary_size is None:
+            raise SettingsError(
+                "data.level=subword needs data.vocabulary_size, for example data.vocabulary_size="
+                "2000 for a text of a megabyte"
+            )
+        if not FEWEST_SUBWORDS <= self.vocabulary_size <= MOST_SUBWORDS:
+            raise SettingsError(
+                f"data.vocabulary_size must be at least {FEWEST_SUBWORDS}, for all bytes and "
+                f"<unk>, and at most {MOST_SUBWORDS:,}, not {self.vocabulary_size:,}"
+            )
+        if self.minimum_count > 1:
+            raise SettingsError(
+                "data.minimum_count needs another data.level than subword, whose vocabulary has "
+                "the size that data.vocabulary_size says"
+            )
 
     def require_whole_symbols(self) -> None:
         if self.max_tokens is None:

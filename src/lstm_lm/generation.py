@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lstm_lm.config import RunConfig
+from lstm_lm.config import Cleaning, DataConfig, Level, RunConfig
 from lstm_lm.data.splits import Splits
-from lstm_lm.data.text import tokenize_prompt
+from lstm_lm.data.subwords import subwords_of
+from lstm_lm.data.text import bytes_of, letters_only, tokenize_prompt
+from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel
 
@@ -112,10 +114,21 @@ def encode_prompts(config: RunConfig, splits: Splits) -> list[list[int]]:
     """
     encoded = []
     for prompt in config.samples.prompts:
-        tokens = tokenize_prompt(prompt, config.data.level, config.data.cleaning)
+        tokens = prompt_tokens(prompt, config.data, splits.vocabulary)
         if not tokens:
             raise SettingsError(f"samples.prompts: {prompt!r} has no token to start from")
-        if unknown := splits.vocabulary.unknown(tokens):
-            log.warning("samples.prompts: %s are not in the vocabulary", unknown)
         encoded.append(splits.vocabulary.encode(tokens))
     return encoded or [splits.validation.ids[:DEFAULT_PROMPT].tolist()]
+
+
+def prompt_tokens(prompt: str, config: DataConfig, vocabulary: Vocabulary) -> list[str]:
+    """The tokens of a prompt; logs a warning of those that the vocabulary lacks."""
+    if config.level is Level.subword:
+        text = prompt if config.cleaning is Cleaning.none else letters_only(prompt)
+        return subwords_of(text, vocabulary)
+    tokens = tokenize_prompt(prompt, config.level, config.cleaning)
+    if unknown := vocabulary.unknown(tokens):
+        is_bytes = config.level is Level.byte
+        names = ", ".join(repr(bytes_of(token) if is_bytes else token) for token in unknown)
+        log.warning("warning: not in the vocabulary, taken as <unk>: %s", names)
+    return tokens

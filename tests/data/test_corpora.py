@@ -1,6 +1,7 @@
 """The real texts, held to their published counts."""
 
 import hashlib
+import io
 import zipfile
 from collections import Counter
 from dataclasses import replace
@@ -8,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from lstm_lm.config import Cleaning, DataConfig, Level, TextName, VocabularySource
-from lstm_lm.data import corpora
+from lstm_lm.data import corpora, download
 from lstm_lm.data.corpora import find_corpus
 from lstm_lm.data.download import KnownFile
 from lstm_lm.data.splits import read_splits
@@ -25,12 +26,13 @@ def sha1(tokens):
 
 def test_built_in_text_needs_nothing():
     corpus = find_corpus(DataConfig())
-    assert len(corpus.training) > 300_000
-    assert "assert_stmt" in corpus.training
+    (piece,) = corpus.pieces
+    assert len(piece.content) > 300_000
+    assert b"assert_stmt" in piece.content
 
 
 def test_time_machine_by_the_rule_of_the_chapter(real_texts):
-    text = find_corpus(DataConfig(text=TextName.time_machine)).training
+    text = find_corpus(DataConfig(text=TextName.time_machine)).pieces[0].content.decode()
     characters = list(tokenize(text, Level.character, Cleaning.letters_by_line))
     assert len(characters) == 170_580
     assert sha1(characters) == "7f4f69ca0213ddde2efcf59a4743a8bf0709e1ae"
@@ -42,7 +44,7 @@ def test_time_machine_by_the_rule_of_the_chapter(real_texts):
 
 
 def test_words_of_the_time_machine_with_ties_as_published(real_texts):
-    text = find_corpus(DataConfig(text=TextName.time_machine)).training
+    text = find_corpus(DataConfig(text=TextName.time_machine)).pieces[0].content.decode()
     words = list(tokenize(text, Level.word, Cleaning.letters_by_line))
     vocabulary = Vocabulary.from_counts(Counter(words))
     assert (len(words), len(vocabulary)) == (32_775, 4_580)
@@ -75,7 +77,98 @@ def test_the_official_archive_of_wikitext2_comes_before_the_variant(monkeypatch,
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(corpora, "WIKITEXT2", KnownFile("wikitext-2/official.zip", sha256))
     corpus = find_corpus(DataConfig(text=TextName.wikitext2, root=str(tmp_path)))
-    assert (corpus.training, corpus.test, corpus.note) == (" train text \n", " test text \n", None)
+    texts = [piece.content for piece in corpus.pieces]
+    assert texts == [b" train text \n", b" valid text \n", b" test text \n"]
+    assert corpus.note is None
+
+
+def put(tmp_path, monkeypatch, name, content):
+    """Let a known file have this content, and be there."""
+    known = getattr(corpora, name)
+    sha256 = hashlib.sha256(content).hexdigest()
+    monkeypatch.setattr(corpora, name, KnownFile(known.path, sha256))
+    path = tmp_path / known.path
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def zipped(**contents):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("text", [TextName.text8, TextName.enwik8])
+def test_a_text_is_taken_as_it_is_or_out_of_its_archive(text, tmp_path, monkeypatch):
+    name, config = text.value.upper(), DataConfig(text=text, root=str(tmp_path))
+    put(tmp_path, monkeypatch, f"{name}_ARCHIVE", zipped(**{text.value: b"to be or not"}))
+    assert find_corpus(config).pieces[0].content == b"to be or not"
+    path = put(tmp_path, monkeypatch, name, b"to be")
+    assert find_corpus(config).pieces[0].content == b"to be"
+    path.write_bytes(b"something else")
+    with pytest.raises(SettingsError, match="is not the expected file"):
+        find_corpus(config)
+
+
+def test_bytes_are_tokens_even_of_what_is_not_utf8(tmp_path):
+    config = own_text(tmp_path, b"\xff\x00 \xc3\xa9\n" * 100)
+    splits = read_splits(replace(config, level=Level.byte))
+    assert len(splits.vocabulary) == 6 + 1
+    first = splits.vocabulary.decode(splits.training.ids[:6].tolist())
+    assert first == ["ÿ", "Ā", "Ġ", "Ã", "©", "Ċ"]
+    assert splits.training.bytes == len(splits.training.ids) - 1
+    assert splits.training.characters == splits.training.bytes - 90  # "é" is two bytes
+
+
+def test_penn_treebank_has_one_end_of_line_a_sentence(tmp_path, monkeypatch):
+    contents = [b" no it was n't black monday \n but <unk> N \n", b" a \n", b" b \n b \n"]
+    known = []
+    for file, content in zip(corpora.PENN_TREEBANK, contents, strict=True):
+        known.append(KnownFile(file.path, hashlib.sha256(content).hexdigest()))
+        (tmp_path / file.path).parent.mkdir(exist_ok=True)
+        (tmp_path / file.path).write_bytes(content)
+    monkeypatch.setattr(corpora, "PENN_TREEBANK", known)
+    config = DataConfig(text=TextName.penn_treebank, level=Level.word, root=str(tmp_path))
+    splits = read_splits(config)
+    sizes = [len(part.ids) for part in (splits.training, splits.validation, splits.test)]
+    assert sizes == [6 + 3 + 2, 2, 4]
+    assert splits.vocabulary.tokens[:2] == ("<unk>", "<eos>")
+    assert splits.unknown["train/unknown"] == pytest.approx(0.1)  # the one in the text
+
+
+def test_wikitext103_comes_out_of_its_archive(tmp_path, monkeypatch):
+    parts = {
+        f"wikitext-103/wiki.{part}.tokens": f" {part} \n" for part in ("train", "valid", "test")
+    }
+    put(tmp_path, monkeypatch, "WIKITEXT103", zipped(**parts))
+    pieces = find_corpus(DataConfig(text=TextName.wikitext103, root=str(tmp_path))).pieces
+    assert [piece.content for piece in pieces] == [b" train \n", b" valid \n", b" test \n"]
+
+
+@pytest.mark.parametrize(
+    ("group", "says"),
+    [
+        ("penn_treebank", "put the file with SHA-256 fcea919f.* at .*penn-treebank/ptb.train.txt"),
+        ("wikitext103", "wikitext-103/wikitext-103-v1.zip"),
+        ("text8", "text8/text8.zip"),
+        ("enwik8", "enwik8/enwik8.zip"),
+    ],
+)
+def test_a_corpus_that_is_nowhere_is_named_with_its_place(
+    group, says, compose, tmp_path, monkeypatch
+):
+    def no_network(address):
+        raise OSError("no network")
+
+    monkeypatch.setattr(download, "download", no_network)
+    config = compose(f"data={group}", f"data.root={tmp_path}").data
+    with pytest.raises(SettingsError, match=says):
+        find_corpus(config)
+    held_out = {"text8": 5_000_000, "enwik8": 5_000_000}.get(group)
+    assert held_out in (None, config.validation_size) and held_out in (None, config.test_size)
 
 
 def own_text(tmp_path, content):

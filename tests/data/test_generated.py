@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from lstm_lm.config import GENERATED, Cleaning, DataConfig, Level, TextName
-from lstm_lm.data.corpora import find_corpus
 from lstm_lm.data.generated import CUE, DISTRACTORS, REMEMBERED, generate_text
-from lstm_lm.data.splits import read_splits
+from lstm_lm.data.splits import find_text, read_splits
 from lstm_lm.errors import SettingsError
 
 every_text = pytest.mark.parametrize("text", sorted(GENERATED))
@@ -146,9 +145,9 @@ def test_without_test_tokens_the_validation_text_is_tested_on():
 
 @every_text
 def test_the_floor_belongs_to_the_ids(text):
-    corpus, splits = find_corpus(config(text)), read_splits(config(text))
+    corpus, splits = find_text(config(text)), read_splits(config(text))
     spelled = "".join(splits.vocabulary.decode(splits.validation.ids.tolist()))
-    assert spelled == corpus.validation
+    assert spelled == corpus.pieces[1].content.decode()
     assert np.array_equal(splits.validation.floor.nats, corpus.floors[1].nats)
 
 
@@ -170,4 +169,4 @@ def test_what_cannot_be_generated_is_refused(settings, says):
 
 def test_a_text_too_short_to_be_split_is_refused():
     with pytest.raises(SettingsError, match="too short to hold out"):
-        find_corpus(config(TextName.recall, max_tokens=3))
+        find_text(config(TextName.recall, max_tokens=3))

@@ -12,7 +12,8 @@ from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.data.vocabulary import Vocabulary
 
 TEXT = "To be, or\nnot to bé:\n\n<eos> 'tis <eos>a b<eos>\nthe question " * 3
-every_way = pytest.mark.parametrize(("level", "cleaning"), list(product(Level, Cleaning)))
+LEVELS = Level.character, Level.byte, Level.word
+every_way = pytest.mark.parametrize(("level", "cleaning"), list(product(LEVELS, Cleaning)))
 
 
 def test_different_tokens_are_numbered_as_they_first_occur():
@@ -41,7 +42,10 @@ def test_a_part_is_as_long_as_its_tokens_spelled_out(level, cleaning):
     numbered = Tokenized.of(TEXT, level, cleaning)
     for part in (slice(start, stop) for start in range(8) for stop in range(start, 24)):
         spelled = spell(tokens[part], level)
-        assert numbered[part].spelled_lengths(level) == (len(spelled), len(spelled.encode()))
+        expected = len(spelled), len(spelled.encode())
+        if level is Level.byte:  # a part can begin or end within a character
+            expected = sum(token not in "©" for token in tokens[part]), len(tokens[part])
+        assert numbered[part].spelled_lengths(level) == expected
 
 
 @pytest.mark.parametrize(("distinct", "size"), [(256, 1), (257, 2), (65536, 2), (65537, 4)])
@@ -56,7 +60,7 @@ def test_numbers_take_as_few_bytes_as_will_do(distinct, size):
         assert tokens.numbers.tolist() == list(range(distinct))
 
 
-@pytest.mark.parametrize(("listed", "kind"), [(255, torch.uint8), (256, torch.int32)])
+@pytest.mark.parametrize(("listed", "kind"), [(255, torch.uint8), (256, torch.int16)])
 def test_ids_that_fit_into_a_byte_are_kept_in_one(listed, kind):
     text = "".join(map(chr, range(0x100, 0x100 + listed)))
     tokens = Tokenized.of(text, Level.character, Cleaning.none)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lstm_lm.config import Cell, CoreName, ModelConfig, ResetGate
+from lstm_lm.config import Cell, CoreName, Level, ModelConfig, ResetGate
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.inside.units import (
     features,
@@ -11,6 +11,7 @@ from lstm_lm.inside.units import (
     inside_quotes,
     position_in_line,
     position_in_word,
+    readable_alone,
     readable_tokens,
     readable_units,
     trace,
@@ -133,4 +134,12 @@ def test_a_unit_is_named_once():
 
 
 def test_lines_end_and_what_is_unknown_can_be_seen():
-    assert readable_tokens(Vocabulary(["<unk>", "<eos>", "a"]), [0, 1, 2]) == ["\ufffd", "\n", "a"]
+    vocabulary = Vocabulary(["<unk>", "<eos>", "a"])
+    assert readable_tokens(vocabulary, [0, 1, 2], Level.word) == ["\ufffd", "\n", "a"]
+
+
+def test_a_character_of_two_bytes_is_shown_at_its_second():
+    vocabulary = Vocabulary(["<unk>", "Ã", "©", "Ġb"])
+    ids = [1, 2, 3, 0, 1]
+    assert readable_tokens(vocabulary, ids, Level.subword) == ["", "é", " b", "\ufffd", ""]
+    assert [readable_alone(token, Level.subword) for token in ("Ã", "Ġb")] == ["\ufffd", " b"]

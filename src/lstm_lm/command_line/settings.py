@@ -94,7 +94,8 @@ def run_config(
     if config_name != MAIN:
         typed = explicit_settings(overrides, flat(composed))
         if typed.get("data.text", TextName.file) != TextName.file:
-            composed.data.path = None  # the file's path belongs to another text
+            for name in "path", "validation_path", "test_path":  # they are of another text
+                composed.data[name] = None
         for key, value in typed.items():
             change(composed, key, value)
     if composed.init_from is not None:

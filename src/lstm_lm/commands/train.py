@@ -123,6 +123,8 @@ def refuse(error: Exception) -> int:
 
 
 def report(summary: dict[str, Any], output: Path) -> None:
+    from lstm_lm.training.metrics import is_nearly_ascii
+
     rows = {
         "train": "while the weights moved, last epoch",
         "validation": "final weights",
@@ -131,12 +133,16 @@ def report(summary: dict[str, Any], output: Path) -> None:
     }
     if "reset_every" in summary:
         rows["test/reset"] = f"best weights, state reset every {summary['reset_every']} tokens"
-    print(f"\n{'':12}{'perplexity':>12}{'bits per character':>20}")
+    units = ["bits per character", "bits per byte"]
+    bits = {key: [summary.get(f"{key}/{u.replace(' ', '_')}") for u in units] for key in rows}
+    if is_nearly_ascii(summary["test/bits_per_character"], summary["test/bits_per_byte"]):
+        units.pop()
+    print(f"\n{'':12}{'perplexity':>12}{''.join(f'{unit:>{2 + len(unit)}}' for unit in units)}")
     for key, weights in rows.items():
         name = key.removeprefix("best/").split("/")[0]
-        bits = summary.get(f"{key}/bits_per_character")
-        shown = "" if bits is None else f"{bits:.4f}"
-        print(f"{name:12}{summary[f'{key}/perplexity']:>12.4f}{shown:>20}  {weights}")
+        numbers = ("" if value is None else f"{value:.4f}" for value in bits[key])
+        shown = "".join(f"{n:>{2 + len(u)}}" for n, u in zip(numbers, units, strict=False))
+        print(f"{name:12}{summary[f'{key}/perplexity']:>12.4f}{shown}  {weights}")
     if summary["test_is_validation"]:
         print("The validation text doubles as test text.")
     if unknown := describe_unknown(summary):

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from lstm_lm.config import DataConfig, RunConfig, TextName, from_plain
 from lstm_lm.data.batches import Batch, EvaluationBatches, TrainingBatches, rank_rows
-from lstm_lm.data.corpora import find_corpus
-from lstm_lm.data.splits import Split, Splits, read_splits
+from lstm_lm.data.splits import Length, Split, Splits, find_text, read_splits
 from lstm_lm.data.vocabulary import Vocabulary
 from lstm_lm.errors import SettingsError
 
@@ -84,7 +83,7 @@ class TextDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Download the text if needed, and check it; Lightning calls this once on each machine."""
         if self.read is None:
-            find_corpus(self.config)
+            find_text(self.config)
 
     def setup(self, stage: str) -> None:
         """Build the vocabulary and the splits; the same for every stage."""
@@ -123,11 +122,11 @@ class TextDataModule(LightningDataModule):
         ids = self.on_device(split.ids)
         return EvaluationBatches(ids, rows, len(self.vocabulary), self.rank, self.world_size)
 
-    def characters_per_token(self, split: str) -> float:
+    def token_length(self, split: str) -> Length:
         """Mean over the predicted tokens of a split: ``train``, ``validation`` or ``test``."""
         splits = self.splits
         parts = {"train": splits.training, "validation": splits.validation, "test": splits.test}
-        return parts[split].characters / parts[split].predictions
+        return parts[split].token_length
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int

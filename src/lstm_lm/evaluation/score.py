@@ -3,6 +3,7 @@
 import codecs
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from lstm_lm.config import TextName
+from lstm_lm.config import DataConfig, Level, TextName
 from lstm_lm.data.batches import as_rows, evaluation_steps
-from lstm_lm.data.corpora import decode, out_of_memory_error, read_file
+from lstm_lm.data.corpora import not_utf8_error, out_of_memory_error, read_file
 from lstm_lm.data.generated import Floor
 from lstm_lm.data.splits import Split, read_splits
+from lstm_lm.data.subwords import tokenize_subwords
+from lstm_lm.data.text import characters
 from lstm_lm.data.tokenized import Tokenized
 from lstm_lm.errors import SettingsError
 from lstm_lm.model.language_model import LanguageModel
@@ -194,10 +197,20 @@ def split_of_run(
             f"this run was trained on data={data.text}, whose folder is --data-root: leave out "
             "--text-path"
         )
-    config = replace(data, root=root or data.root, path=data.path if path is None else path)
+    config = replace(data if path is None else moved(data, path), root=root or data.root)
     splits = read_splits(config, run.vocabulary, run.summary["text_sha256"])
     parts = splits.training, splits.validation, splits.test
     return dict(zip(SPLITS, parts, strict=True))[name]
+
+
+def moved(data: DataConfig, path: str) -> DataConfig:
+    """The settings of a text of the user's own that now is at ``path``, other files beside it."""
+
+    def beside(other: str | None) -> str | None:
+        return None if other is None else str(Path(path).parent / Path(other).name)
+
+    validation, test = beside(data.validation_path), beside(data.test_path)
+    return replace(data, path=path, validation_path=validation, test_path=test)
 
 
 def split_of_file(run: TrainedModel, path: str) -> Split:
@@ -207,25 +220,34 @@ def split_of_file(run: TrainedModel, path: str) -> Split:
         SettingsError: if the file cannot be read or has nothing to predict.
     """
     content = read_file(path, is_read_once=True).removeprefix(codecs.BOM_UTF8)
-    return split_of_text(run, decode(content, path), path)
+    return split_of_text(run, content, path)
 
 
-def split_of_text(run: TrainedModel, text: str, name: str = "the text") -> Split:
-    """A text as ids of a run; SettingsError if it has nothing to predict."""
+def split_of_text(run: TrainedModel, text: str | bytes, name: str = "the text") -> Split:
+    """A text, in UTF-8 if it is bytes, as ids of a run; SettingsError if nothing is to predict."""
     data = run.config.data
     try:
-        tokens = Tokenized.of(text, data.level, data.cleaning)
+        tokens = tokens_of(text, run)
         if len(tokens) < 2:
             raise SettingsError(
                 f"{name} has {len(tokens)} tokens, so there is nothing to predict: use a longer one"
             )
         return Split.of(tokens, run.vocabulary, data.level)
     except UnicodeEncodeError as error:
-        raise SettingsError(
-            f"{name} contains {text[error.start]!r}, which is no character"
-        ) from error
+        wrong = error.object[error.start]
+        raise SettingsError(f"{name} contains {wrong!r}, which is no character") from error
+    except UnicodeDecodeError as error:
+        raise not_utf8_error(name, error) from error
     except MemoryError as error:
-        raise out_of_memory_error(name, text) from error
+        raise out_of_memory_error(name, len(text)) from error
+
+
+def tokens_of(text: str | bytes, run: TrainedModel) -> Tokenized:
+    data = run.config.data
+    if data.level is not Level.subword:
+        return Tokenized.of(text, data.level, data.cleaning)
+    content = text.encode() if isinstance(text, str) else text
+    return tokenize_subwords(characters(content.decode(), data.cleaning), run.vocabulary)
 
 
 @torch.inference_mode()

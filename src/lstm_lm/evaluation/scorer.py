@@ -185,7 +185,7 @@ def check_same_tokens(first: TrainedModel, other: TrainedModel) -> None:
         for name in ("level", "cleaning")
         if getattr(here, name) != getattr(there, name)
     ]
-    if not differing and first.vocabulary.tokens != other.vocabulary.tokens:
+    if not differing and first.vocabulary.for_json() != other.vocabulary.for_json():
         sizes = f"{len(first.vocabulary):,} and {len(other.vocabulary):,} tokens"
         differing = [f"their vocabularies differ, with {sizes}"]
     if differing:

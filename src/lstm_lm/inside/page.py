@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lstm_lm.config import Level
 from lstm_lm.data.batches import evaluation_steps
-from lstm_lm.inside.units import readable_tokens, readable_units, trace
+from lstm_lm.inside.units import readable_alone, readable_tokens, readable_units, trace
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.saved.load_model import TrainedModel
 
@@ -28,12 +28,13 @@ def build_page(run: TrainedModel, title: str, ids: Int[Tensor, " time"]) -> str:
     device = next(run.model.parameters()).device
     seen = trace(run.model, run.config.model.cell, ids.to(device).unsqueeze(1))
     activities = [layer.activity[:, 0].float().cpu() for layer in seen.layers]
-    tokens = readable_tokens(run.vocabulary, ids.tolist())
+    level = run.config.data.level
+    tokens = readable_tokens(run.vocabulary, ids.tolist(), level)
     guesses, bits = expected(run.model, seen.outputs[:, 0], ids)
-    names = readable_tokens(run.vocabulary, range(len(run.vocabulary)))
+    names = [readable_alone(token, level) for token in run.vocabulary.tokens]
     content = {
         "title": title,
-        "words": run.config.data.level is Level.word,
+        "words": level is Level.word,
         "tokens": tokens,
         "layers": [
             {"units": activity.shape[1], "activity": encode_activity(activity)}

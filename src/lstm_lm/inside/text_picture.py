@@ -27,8 +27,8 @@ class TextPicture:
     """The first lines of a text: its letters are drawn once, then colored for each unit."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
-        if any(len(token) > 1 for token in tokens):
-            tokens = [f"{token} " for token in tokens]  # words
+        if any(len(token) > 1 for token in tokens) and not any(" " in token for token in tokens):
+            tokens = [f"{token} " for token in tokens]  # words; subwords have their own blanks
         places = laid_out(tokens)
         self.shown = len(places)  # tokens
         lines = [""] * (places[-1][0] + 1)

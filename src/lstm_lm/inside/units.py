@@ -19,8 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lstm_lm.config import Cell
-from lstm_lm.data.text import END_OF_LINE
+from lstm_lm.config import Cell, Level
+from lstm_lm.data.text import END_OF_LINE, Speller, spell
 from lstm_lm.data.vocabulary import UNKNOWN, Vocabulary
 from lstm_lm.model.language_model import LanguageModel
 
@@ -105,9 +105,21 @@ class Readable(NamedTuple):
         return f"layer {self.layer + 1} unit {self.unit + 1}: {self.what}{strength}"
 
 
-def readable_tokens(vocabulary: Vocabulary, ids: Iterable[int]) -> list[str]:
-    """Tokens as a reader sees them: line breaks for ends of lines, � for unknown tokens."""
-    return [SHOWN_AS.get(token, token) for token in vocabulary.decode(ids)]
+def readable_tokens(vocabulary: Vocabulary, ids: Iterable[int], level: Level) -> list[str]:
+    """Tokens as a reader sees them: line breaks for ends of lines, � for unknown tokens.
+
+    A character of several tokens is shown at the last of them; the others are empty.
+    """
+    tokens = vocabulary.decode(ids)
+    if level not in (Level.byte, Level.subword):
+        return [SHOWN_AS.get(token, token) for token in tokens]
+    speller = Speller(level)
+    return [SHOWN_AS[UNKNOWN] if token == UNKNOWN else speller.add(token) for token in tokens]
+
+
+def readable_alone(token: str, level: Level) -> str:
+    """A token as a reader sees it without those around it; � for a part of a character."""
+    return SHOWN_AS.get(token) or spell([token], level)
 
 
 def readable_units(activities: Activities, tokens: Sequence[str], most: int) -> list[Readable]:
@@ -151,7 +163,7 @@ def features(tokens: Sequence[str]) -> dict[str, Float[Tensor, " time"]]:
         "inside brackets": inside_brackets,
         "position in line": position_in_line,
     }
-    if all(len(token) == 1 for token in tokens):
+    if all(len(token) <= 1 for token in tokens):
         kinds["position in word"] = position_in_word
     found = {}
     for name, kind in kinds.items():

@@ -62,6 +62,10 @@ def columns(results: list[Result]) -> list[Column]:
         Column("gap", figure("test/gap", "{:.4f}".format), drop_priority=1),
         Column("memory gap", figure("test/memory_gap", "{:.4f}".format), drop_priority=1),
     ]
+    bits = [
+        Column("bits per character", figure("test/bits_per_character", "{:.4f}".format)),
+        Column("bits per byte", figure("test/bits_per_byte", "{:.4f}".format), drop_priority=1),
+    ]
     unknown = Column("unknown", figure("validation/unknown", percentage), drop_priority=1)
     figures = [
         Column("status", lambda result: result.status, is_number=False),
@@ -69,6 +73,7 @@ def columns(results: list[Result]) -> list[Column]:
         Column("training", train_perplexity, drop_priority=4),
         Column("validation", validation_perplexity),
         Column("test", figure("test/perplexity", perplexity_text), drop_priority=1),
+        *(bits if differing_texts(results) else []),
         *([unknown] if any(map(has_unknown, results)) else []),
         *(floor if any(map(has_floor, results)) else []),
         Column("tokens/s", figure("tokens_per_second", "{:,.0f}".format), drop_priority=3),
@@ -140,7 +145,8 @@ def explanation(results: list[Result]) -> list[str]:
         "token, <unk>, so the perplexities of runs that differ in this cannot be "
         "compared.": any(map(has_unknown, results)),
         "The runs differ in data.level: perplexities of characters and of words cannot be "
-        "compared, bits per character can.": differ_in_level,
+        "compared, bits per character and per byte can.": differ_in_level,
+        "Bits: of the test text.": bool(differ_in_text),
         "The runs differ in their texts: their perplexities cannot be compared.": differ_in_text
         and not differ_in_level,
     }

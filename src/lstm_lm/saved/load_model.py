@@ -127,6 +127,8 @@ def load_init_run(config: RunConfig) -> TrainedModel:
     differing = [f"model.{name}={there[name]}" for name in SHAPE if here[name] != there[name]]
     if config.data.level != source.config.data.level:
         differing.append(f"data.level={source.config.data.level}")
+    elif config.data.vocabulary_size != (size := source.config.data.vocabulary_size):
+        differing.append(f"data.vocabulary_size={size}")
     if differing:
         raise SettingsError(
             f"init_from: the weights of {config.init_from} need {' '.join(differing)}"

@@ -22,7 +22,7 @@ FAILED = Status.diverged, Status.failed, Status.waiting  # after all others, in 
 TEXT = "data.text", "data.path"
 SHA256 = "data.text_sha256"
 # A checksum does not tell how these texts are split.
-OWN_SPLITS = {TextName.wikitext2, *GENERATED}
+OWN_SPLITS = {TextName.penn_treebank, TextName.wikitext2, TextName.wikitext103, *GENERATED}
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The folder of a run: its files, and how they are written and read.
 
     config.yaml                all settings
-    vocabulary.json            tokens in the order of their ids
+    vocabulary.json            tokens in the order of their ids; of subwords also their merges
     checkpoints/last.ckpt      the newest state, with all that is needed to resume
     checkpoints/previous.ckpt  the one before it, in case the newest is damaged
     checkpoints/best.ckpt      the state with the lowest validation loss
@@ -54,6 +54,7 @@ TENSORBOARD = {
         "default_hp_metric": False,
     }
 }
+PATHS = "path", "validation_path", "test_path", "root"  # of the text
 # Every run's settings have these keys; another program's config is unlikely to have them all.
 OUR_KEYS = {"checkpoint", "data", "device", "model", "optimizer", "samples", "seed", "training"}
 # A summary must have these keys from the start of a run.
@@ -195,7 +196,8 @@ class RunFolder:
             SettingsError: if the settings cannot be read or written.
         """
         before, data = self.read_config(), with_absolute_paths(config).data
-        there = dataclasses.replace(before.data, path=data.path, root=data.root)
+        now: dict[str, Any] = {name: getattr(data, name) for name in PATHS}
+        there = dataclasses.replace(before.data, **now)
         if there == before.data:
             return
         try:
@@ -248,7 +250,7 @@ class RunFolder:
             SettingsError: if it cannot be read or was changed.
         """
         try:
-            vocabulary = Vocabulary(read_json(self.vocabulary))
+            vocabulary = Vocabulary.from_json(read_json(self.vocabulary))
         except OSError as error:
             raise DamagedFile(f"{self.vocabulary} cannot be read: {error.strerror}") from error
         except (ValueError, TypeError) as error:
@@ -355,14 +357,13 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(Path(os.path.expanduser(path)).absolute())
 
-    data = dataclasses.replace(
-        config.data, path=absolute(config.data.path), root=absolute(config.data.root)
-    )
+    paths: dict[str, Any] = {name: absolute(getattr(config.data, name)) for name in PATHS}
+    data = dataclasses.replace(config.data, **paths)
     return dataclasses.replace(config, data=data, init_from=absolute(config.init_from))
 
 
 def vocabulary_json(vocabulary: Vocabulary) -> bytes:
-    return json.dumps(vocabulary.tokens).encode()
+    return json.dumps(vocabulary.for_json()).encode()
 
 
 def vocabulary_sha256(vocabulary: Vocabulary) -> str:

@@ -38,7 +38,7 @@ from lstm_lm.inside.text_picture import TextPicture
 from lstm_lm.inside.units import Trace, readable_tokens, readable_units, trace
 from lstm_lm.model.language_model import LanguageModel
 from lstm_lm.saved.run_folder import RunFolder
-from lstm_lm.training.metrics import in_all_units
+from lstm_lm.training.metrics import in_all_units, is_nearly_ascii
 from lstm_lm.training.module import LanguageModelModule
 from lstm_lm.training.optimization import budget_share, epochs_done
 
@@ -96,12 +96,15 @@ class Progress(Callback):
         latest = trainer.callback_metrics
         log.info(
             "epoch %.4g  step %s  train perplexity %.4g  validation perplexity %.4g  "
-            "%.4f bits per character  %s tokens per second",
+            "%s  %s tokens per second",
             epochs_done(trainer),
             f"{trainer.global_step:,}",
             self.train_perplexity or math.nan,
             latest["validation/perplexity"],
-            latest["validation/bits_per_character"],
+            bits_text(
+                float(latest["validation/bits_per_character"]),
+                float(latest["validation/bits_per_byte"]),
+            ),
             f"{self.module.metrics.tokens_per_second or 0:,.0f}",
         )
         if trainer.state.fn is TrainerFn.FITTING:
@@ -166,8 +169,7 @@ class FloorLine(Callback):
         ids = self.validation.ids.to(next(self.model.parameters()).device)
         losses = token_losses(self.model, *as_rows(ids, self.rows))
         above = AboveFloor.of(losses, self.validation.floor, self.rows)
-        per_token = self.validation.characters / self.validation.predictions
-        shown = in_all_units("floor", above.floor, per_token)
+        shown = in_all_units("floor", above.floor, self.validation.token_length)
         shown["validation/gap"] = above.gap
         if above.memory_gap is not None:
             shown["validation/memory_gap"] = above.memory_gap
@@ -214,6 +216,13 @@ class Samples(Callback):
         return spell(self.vocabulary.decode(ids), self.level)
 
 
+def bits_text(per_character: float, per_byte: float) -> str:
+    """Bits per character, and per byte unless they are nearly the same."""
+    text = f"{per_character:.4f} bits per character"
+    shows_both = not is_nearly_ascii(per_character, per_byte)
+    return f"{text}, {per_byte:.4f} per byte" if shows_both else text
+
+
 def wrap(text: str) -> str:
     """The text with long lines wrapped; blanks stay as the model generated them."""
     lines = (
@@ -230,9 +239,14 @@ class Inside(Callback):
     """
 
     def __init__(
-        self, cell: Cell, model: LanguageModel, splits: Splits, every: int, writer: SummaryWriter
+        self,
+        config: RunConfig,
+        model: LanguageModel,
+        splits: Splits,
+        every: int,
+        writer: SummaryWriter,
     ) -> None:
-        self.cell = cell
+        self.cell = config.model.cell
         self.model = model
         self.validation = splits.validation
         self.every = every
@@ -240,7 +254,7 @@ class Inside(Callback):
         self.looked_at: int | None = None
         self.weights_before: list[Tensor] = []  # the step to write about
         self.ids = splits.validation.ids[:STRETCH].long().unsqueeze(1)
-        self.tokens = readable_tokens(splits.vocabulary, self.ids[:, 0].tolist())
+        self.tokens = readable_tokens(splits.vocabulary, self.ids[:, 0].tolist(), config.data.level)
         self.text = TextPicture(self.tokens)
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lstm_lm.data.splits import Length
 from lstm_lm.evaluation.score import perplexity
 
 
@@ -147,17 +148,26 @@ METRICS = [
     *(
         f"{split}/{unit}"
         for split in ("validation", "train")
-        for unit in ("loss", "perplexity", "bits_per_character")
+        for unit in ("loss", "perplexity", "bits_per_character", "bits_per_byte")
     ),
     *("tokens", "tokens_per_second", "learning_rate", "gradient_norm"),
 ]
 
 
-def in_all_units(
-    prefix: str, loss: float, characters_per_token: float | None = None
-) -> dict[str, float]:
-    """The loss in nats per token, its perplexity and, if they are known, bits per character."""
+def is_nearly_ascii(per_character: float, per_byte: float) -> bool:
+    """True if bits per byte say no more than bits per character do."""
+    return per_byte > 0.99 * per_character
+
+
+def in_all_units(prefix: str, loss: float, length: Length | None = None) -> dict[str, float]:
+    """The loss in nats per token, its perplexity and bits per character and per byte.
+
+    Args:
+        length: mean length of a token; None if it is not known, and then there are no bits.
+    """
     units = {f"{prefix}/loss": loss, f"{prefix}/perplexity": perplexity(loss)}
-    if characters_per_token is not None:
-        units[f"{prefix}/bits_per_character"] = loss / math.log(2) / characters_per_token
+    if length is not None:
+        bits = loss / math.log(2)
+        units[f"{prefix}/bits_per_character"] = bits / length.characters
+        units[f"{prefix}/bits_per_byte"] = bits / length.bytes
     return units

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from lstm_lm.config import LossConfig, ModelConfig, OptimizerConfig, RunConfig, from_plain, to_plain
 from lstm_lm.data.batches import Batch, TrainingBatches, rank_rows
 from lstm_lm.data.data_module import epoch_and_batch
+from lstm_lm.data.splits import Length
 from lstm_lm.model.core import (
     State,
     detach,
@@ -57,8 +58,9 @@ class LanguageModelModule(LightningModule):
     and the metrics, so a resumed run ends with the same bits.
 
     Every ``log_every_n_steps`` optimizer steps and at an epoch's end it logs ``train/loss``,
-    ``train/perplexity``, ``train/bits_per_character``, ``learning_rate``, ``gradient_norm``,
-    ``tokens`` and ``tokens_per_second``; after validation and test, the first three for that split.
+    ``train/perplexity``, ``train/bits_per_character``, ``train/bits_per_byte``, ``learning_rate``,
+    ``gradient_norm``, ``tokens`` and ``tokens_per_second``; after validation and test, the first
+    four for that split.
     Losses are in nats per token; a training loss is the mean since the previous point.
 
     Args:
@@ -291,7 +293,7 @@ class LanguageModelModule(LightningModule):
     def log_evaluation(self, split: str) -> None:
         total = self.trainer.strategy.reduce
         loss = total(self.nats, reduce_op="sum") / total(self.tokens, reduce_op="sum")
-        self.log_metrics_now(in_all_units(split, loss.item(), self.characters_per_token(split)))
+        self.log_metrics_now(in_all_units(split, loss.item(), self.token_length(split)))
 
     def log_training_metrics(self) -> None:
         if metrics := self.training_metrics():
@@ -302,7 +304,7 @@ class LanguageModelModule(LightningModule):
         means = self.metrics.read(self.global_step, self.mean_over_ranks)
         if means is None:
             return {}
-        units = in_all_units("train", means.loss, self.characters_per_token("train"))
+        units = in_all_units("train", means.loss, self.token_length("train"))
         units |= {
             "tokens": float(self.metrics.tokens),
             "learning_rate": self.metrics.learning_rate,
@@ -329,9 +331,9 @@ class LanguageModelModule(LightningModule):
         for logger in self.loggers if finite else ():
             logger.log_metrics(finite, self.global_step)
 
-    def characters_per_token(self, split: str) -> float | None:
+    def token_length(self, split: str) -> Length | None:
         data = getattr(self.trainer, "datamodule", None)
-        known = getattr(data, "characters_per_token", None)
+        known = getattr(data, "token_length", None)
         return None if known is None else known(split)
 
     def fetch_metrics(self) -> None:

@@ -56,7 +56,7 @@ CHARTS: dict[str, dict[str, list[Any]]] = {
             "Multiline",
             [f"train/{name}", f"validation/{name}", f"floor/{name}"],  # floor: if generated
         ]
-        for name in ("loss", "perplexity", "bits_per_character")
+        for name in ("loss", "perplexity", "bits_per_character", "bits_per_byte")
     }
 }
 
@@ -210,7 +210,7 @@ class Session:
             callbacks.append(FloorLine(model, self.splits.validation, rows, self.writer))
             if config.inside.every_epochs is not None:
                 every = config.inside.every_epochs
-                self.inside = Inside(config.model.cell, model, self.splits, every, self.writer)
+                self.inside = Inside(config, model, self.splits, every, self.writer)
                 callbacks.append(self.inside)
         return [*callbacks, *self.callbacks, self.checkpoint]
 

@@ -1,0 +1,69 @@
+"""Every recipe of conf/experiment in small: it trains, and goes on exactly after a kill."""
+
+from pathlib import Path
+
+import pytest
+
+from lstm_lm.errors import Stopped
+from lstm_lm.experiment import train
+from lstm_lm.resume import resume
+from lstm_lm.training.module import LanguageModelModule
+
+EXPERIMENTS = Path(__file__).parents[1] / "conf/experiment"
+RECIPES = sorted(
+    path.stem
+    for path in EXPERIMENTS.glob("*.yaml")
+    if not path.stem.startswith(("claim", "d2l", "ablate", "embedded"))
+)
+SMALL = (
+    "data.batch_size=4",
+    "data.num_steps=12",
+    "data.evaluation_rows=4",
+    "data.reset_every=null",
+    "data.max_tokens=1500",
+    "data.validation_size=0.05",
+    "data.test_size=0.05",
+    "model.hidden_size=16",
+    "model.embedding_size=8",
+    "training.epochs=2",
+    "training.minutes=null",
+    "samples.tokens=5",
+    "checkpoint.every_steps=5",
+    "checkpoint.every_minutes=null",
+    "device=cpu",
+)
+
+
+@pytest.fixture
+def small(compose, text_file):
+    def small_recipe(name, *more):
+        config = compose(f"experiment={name}")
+        last = [] if config.model.last_hidden_size is None else ["model.last_hidden_size=8"]
+        text = ["data=text_file", f"data.path={text_file}", f"data.level={config.data.level}"]
+        return compose(f"experiment={name}", *text, *SMALL, *last, *more)
+
+    return small_recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_goes_on_exactly_after_a_kill(name, small, tmp_path, assert_same_end, monkeypatch):
+    config = small(name)
+    train(config, tmp_path / "whole")
+    original = LanguageModelModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == 33:
+            raise Stopped(9)
+        return original(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageModelModule, "training_step", training_step)
+        with pytest.raises(Stopped):
+            train(config, tmp_path / "cut")
+    resume(tmp_path / "cut", {})
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_can_be_tried_on_one_batch(name, small, tmp_path):
+    train(small(name, "debug=fast"), tmp_path)
