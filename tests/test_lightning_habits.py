@@ -881,6 +881,7 @@ STOPPING = (
     "callbacks.early_stopping.min_delta=10",
 )
 AVERAGING = "callbacks=ema", "callbacks.ema.decay=0.9"
+TAIL = "callbacks=tail_averaging", "callbacks.tail_averaging.share=0.5"
 GROWING = (
     "callbacks=gradient_accumulation_schedule",
     "+callbacks.gradient_accumulation_schedule.scheduling={1:2,2:3}",
@@ -903,6 +904,11 @@ GIVEN = {
     "average and two validations an epoch": [*AVERAGING, "trainer.val_check_interval=0.5"],
     "average and accumulation": [*AVERAGING, "trainer.accumulate_grad_batches=2"],
     "average in double precision": [*AVERAGING, "device.precision=64-true"],
+    "tail average and two validations an epoch": [*TAIL, "trainer.val_check_interval=0.5"],
+    "varying windows and accumulation": [
+        "data.variable_num_steps=true",
+        "trainer.accumulate_grad_batches=2",
+    ],
     "growing accumulation": GROWING,
     "overfit": ["debug=overfit", "training.epochs=30", "training.validate_every=10"],
     "limit": ["debug=limit", "trainer.limit_train_batches=7"],
@@ -1106,6 +1112,7 @@ AFTER_TRAINING = {
     ],
     "average": AVERAGING,
     "average and accumulation": [*AVERAGING, "trainer.accumulate_grad_batches=2"],
+    "tail average": TAIL,
     "steps": ["training.epochs=null", "training.steps=20"],
     "steps and two loggers": [
         "training.epochs=null",

@@ -107,6 +107,8 @@ SETTINGS = [
     *(["samples.prompts=['Ж']"], ["debug=fast"], ["training.log_every=${data.num_steps}"]),
     *(["trainer.accumulate_grad_batches=2"], ["data.max_tokens=60"], ["checkpoint.every_steps=1"]),
     *(["model.hidden_size=1000000000"], ["data.reset_every=5"], ["init_from=nowhere"]),
+    *(["optimizer.name=muon"], ["callbacks=nt_asgd"], ["data.variable_num_steps=true"]),
+    ["callbacks=[ema,tail_averaging]"],
     ["device.devices=2", "data.batch_size=3"],
     ["device.devices=2"],
     ["logger=csv", "callbacks=[early_stopping,ema]"],

@@ -43,7 +43,7 @@ def test_a_score_in_a_mode_is_named_and_recorded_apart(evaluate, run):
     assert score.loss != pytest.approx(before["test/loss"])
     assert "mode                dynamic evaluation + temperature\n" in output
     options = (
-        "--dynamic-evaluation sgd --learning-rate 0.5 --segment 20 --decay 0 --temperature 0.9"
+        "--dynamic-evaluation sgd --learning-rate 0.5 --segment 20 --decay 0.002 --temperature 0.9"
     )
     assert f"options             {options}\n" in output
     assert f"loss                {score.loss:.6f} nats per token" in output
@@ -55,7 +55,7 @@ def test_a_score_in_a_mode_is_named_and_recorded_apart(evaluate, run):
     assert all(key.startswith(f"{name}/") for key in added)
     assert added[f"{name}/loss"] == pytest.approx(score.loss)
     assert added[f"{name}/settings"] == {
-        "dynamic_evaluation": {"rule": "sgd", "learning_rate": 0.5, "segment": 20, "decay": 0.0},
+        "dynamic_evaluation": {"rule": "sgd", "learning_rate": 0.5, "segment": 20, "decay": 0.002},
         "temperature": 0.9,
         "checkpoint": "best",
     }

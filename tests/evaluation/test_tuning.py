@@ -19,16 +19,16 @@ RATE, DECAY = "dynamic_evaluation.learning_rate", "dynamic_evaluation.decay"
 
 
 def valley(modes):
-    """Lowest at a rate of 0.5 and a decay of 0.002, where the two depend on each other."""
+    """Lowest at a rate of 0.5 and a decay of 0.01, where the two depend on each other."""
     dynamic = modes.dynamic_evaluation
     rate = math.log(dynamic.rate / 0.5)
-    return rate**2 + (1000 * (dynamic.decay - 0.002) + 0.1 * rate) ** 2
+    return rate**2 + (200 * (dynamic.decay - 0.01) + 0.1 * rate) ** 2
 
 
 def test_the_bottom_of_a_valley_is_found_and_all_that_was_tried_is_told():
     start = Modes(DynamicEvaluation("sgd", segment=33))
     tuned = tune(valley, start, [RATE, DECAY])
-    assert tuned.modes == Modes(DynamicEvaluation("sgd", 0.5, 33, 0.002))
+    assert tuned.modes == Modes(DynamicEvaluation("sgd", 0.5, 33, 0.01))
     assert tuned.tried[tuned.modes] == min(tuned.tried.values()) == 0
     assert all(loss == valley(modes) for modes, loss in tuned.tried.items())
     assert len(tuned.tried) < 20

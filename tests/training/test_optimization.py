@@ -228,6 +228,22 @@ def itself(values):
     return values
 
 
+def test_losses_count_by_the_lengths_of_their_batches():
+    metrics = measured([1.0, 4.0], [0.0, 0.0])
+    metrics.lengths = [1.5, 0.5]
+    assert metrics.read(2, itself).loss == metrics.epoch_loss == 1.75
+
+
+def test_batches_of_older_checkpoints_are_equally_long():
+    metrics = measured([1.0, 2.0], [0.0, 0.0])
+    metrics.fetch(2, itself)
+    state = metrics.state_dict()
+    del state["lengths"]
+    resumed = TrainingMetrics()
+    resumed.load_state_dict(state)
+    assert resumed.epoch_loss == resumed.read(2, itself).loss == 1.5
+
+
 def test_means_are_read_once():
     metrics = measured([1.0, 2.0], [10.0, 30.0])
     assert metrics.read(2, itself)[:2] == (1.5, 20.0)

@@ -14,14 +14,14 @@ from torch.testing import assert_close
 from lstm_lm.command_line.instantiate import build_callbacks, typed_entries
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.errors import SettingsError
-from lstm_lm.evaluation import evaluate
+from lstm_lm.evaluation.score import evaluate
 from lstm_lm.experiment import train
 from lstm_lm.resume import resume
 from lstm_lm.saved.checkpoint_file import load_checkpoint
 from lstm_lm.saved.load_model import restore
 from lstm_lm.training import weight_averaging
 from lstm_lm.training.module import LanguageModelModule
-from lstm_lm.training.weight_averaging import EMA, NTASGD
+from lstm_lm.training.weight_averaging import NTASGD
 
 STEPS = 3 * 13
 ADAM = "optimizer.name=adam", "optimizer.learning_rate=0.01", "model.dropout=0.2"
@@ -63,6 +63,20 @@ def weights_after(monkeypatch):
     return after
 
 
+@pytest.fixture
+def weights_validated(monkeypatch):
+    """The weights of each validation, by the number of steps before it."""
+    validated = {}
+
+    def on_validation_epoch_start(self):
+        validated[self.global_step] = parameters_to_vector(self.parameters()).clone()
+        original(self)
+
+    original = LanguageModelModule.on_validation_epoch_start
+    monkeypatch.setattr(LanguageModelModule, "on_validation_epoch_start", on_validation_epoch_start)
+    return validated
+
+
 def weights_in(folder, checkpoint):
     return parameters_to_vector(restore(folder, checkpoint).model.parameters()).detach()
 
@@ -81,13 +95,18 @@ def validated(config, folder):
 
 
 @every_average
-def test_the_average_is_validated_saved_and_scored(
-    typed, expected, tiny_run, tmp_path, weights_after
+def test_an_average_is_validated_saved_and_scored_and_before_it_the_weights_of_training(
+    typed, expected, tiny_run, tmp_path, weights_after, weights_validated
 ):
     config = tiny_run(*ADAM, *typed)
     summary = train(config, tmp_path)
-    assert max(weights_after) == STEPS
-    assert_close(weights_in(tmp_path, "last"), expected(weights_after))
+    assert list(weights_validated) == [13, 26, STEPS]
+    for step in 13, 26:
+        assert torch.equal(weights_validated[step], weights_after[step])
+    average = expected(weights_after)
+    assert not torch.allclose(average, weights_after[STEPS])
+    assert_close(weights_validated[STEPS], average)
+    assert_close(weights_in(tmp_path, "last"), average)
     curve, loss = validated(config, tmp_path)
     assert curve[STEPS] == pytest.approx(loss, rel=1e-5)
     validation = TextDataModule.from_config(config).splits.validation
@@ -95,24 +114,6 @@ def test_the_average_is_validated_saved_and_scored(
     assert summary["validation/loss"] == pytest.approx(scored.loss, rel=1e-6)
     live = load_checkpoint(tmp_path / "checkpoints/last.ckpt")["current_model_state"]
     assert_close(torch.cat([part.flatten() for part in live.values()]), weights_after[STEPS])
-
-
-@every_average
-def test_before_there_is_an_average_the_weights_of_training_are_validated_and_saved(
-    typed, expected, tiny_run, tmp_path, weights_after
-):
-    seen = {}
-
-    def on_validation_epoch_start(self):
-        seen[self.global_step] = parameters_to_vector(self.parameters()).clone()
-        original(self)
-
-    original = LanguageModelModule.on_validation_epoch_start
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LanguageModelModule, "on_validation_epoch_start", on_validation_epoch_start)
-        train(tiny_run(*ADAM, *typed, "checkpoint.every_steps=26"), tmp_path)
-    assert torch.equal(seen[13], weights_after[13]) and torch.equal(seen[26], weights_after[26])
-    assert_close(seen[39], expected(weights_after))
 
 
 class Cut(BaseException):
@@ -125,7 +126,6 @@ class Cut(BaseException):
         ("ema", 38),
         ("tail", 38),
         ("triggered after step 26", 20),
-        ("triggered after step 26", 27),
         ("triggered, every four steps", 34),
     ],
 )
@@ -205,12 +205,3 @@ def test_a_new_budget_would_move_the_tail(tiny_run, tmp_path):
     train(tiny_run("callbacks=tail_averaging", "training.epochs=1"), tmp_path)
     with pytest.raises(SettingsError, match="callbacks.tail_averaging averages the last share"):
         resume(tmp_path, {"training.epochs": 2})
-
-
-def test_from_the_first_step_on_it_is_lightnings_own_average(tiny_run, tmp_path):
-    train(tiny_run(*ADAM, "callbacks=ema", "callbacks.ema.decay=0.9"), tmp_path / "ours")
-    target = "+callbacks.x._target_=lightning.pytorch.callbacks.EMAWeightAveraging"
-    train(tiny_run(*ADAM, target, "+callbacks.x.decay=0.9"), tmp_path / "theirs")
-    ours, theirs = (weights_in(tmp_path / name, "last") for name in ("ours", "theirs"))
-    assert_close(ours, theirs)
-    assert EMA(0.9).first == 0

@@ -27,13 +27,13 @@ def add_modes(parser: argparse.ArgumentParser) -> None:
         choices=["sgd", "rms"],
         help="learn from each segment after it is scored (Krause et al. 2018)",
     )
-    add("--learning-rate", type=float, metavar="RATE", help="default: 0.1; of rms: 0.0001")
+    add("--learning-rate", type=float, metavar="RATE", help="default: 0.1; of rms: 5e-05")
     add("--segment", type=int, metavar="TOKENS", help="tokens to learn from (default: 20)")
     add(
         "--decay",
         type=float,
         metavar="SHARE",
-        help="pull to the trained weights, 0 to 1 (default: 0)",
+        help="pull to the trained weights, 0 to 1 (default: 0.002)",
     )
     add_cache(add)
     add_averages(add)

@@ -43,7 +43,7 @@ class Rule(StrEnum):
     rms = auto()
 
 
-LEARNING_RATES = {Rule.sgd: 0.1, Rule.rms: 1e-4}  # the defaults
+LEARNING_RATES = {Rule.sgd: 0.1, Rule.rms: 5e-5}  # the defaults
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class DynamicEvaluation:
     rule: str = Rule.sgd
     learning_rate: float | None = None
     segment: int = 20
-    decay: float = 0.0
+    decay: float = 0.002
 
     def __post_init__(self) -> None:
         if self.rule not in list(Rule):

@@ -53,7 +53,7 @@ def monte_carlo_losses(
     Args:
         steps: number of steps for which masks can last, as in a window of the training.
     """
-    ids = ids.to(next(model.parameters()).device).long()
+    ids = ids.to(next(model.parameters()).device)
     windows = list(zip(*(every.split(steps) for every in as_rows(ids, 1)), strict=True))
     rows = max(1, min(settings.passes, LARGEST_LOGITS // (steps * model.vocabulary_size)))
     if model.embedding_dropout.p > 0 or model.weight_drop.p > 0:
@@ -87,9 +87,9 @@ def log_of_sum(
     """
     state, logs = None, []
     for inputs, targets in windows:
-        logits, state = model(inputs.expand(-1, rows), state)
+        logits, state = model(inputs.long().expand(-1, rows), state)
         log_probabilities = (logits / temperature).log_softmax(-1)
-        of_targets = log_probabilities.gather(-1, targets.expand(-1, rows).unsqueeze(-1))
+        of_targets = log_probabilities.gather(-1, targets.long().expand(-1, rows).unsqueeze(-1))
         logs.append(of_targets[..., 0].logsumexp(1))
         bar.update()
     return torch.cat(logs)

@@ -154,11 +154,12 @@ def adaptive_losses(
         model, steps = copy.deepcopy(model), modes.dynamic_evaluation.segment
         learner = Learner(model, modes.dynamic_evaluation, roots)
     cache = Cache(modes.neural_cache) if modes.neural_cache else None
-    ids, temperature = ids.to(next(model.parameters()).device).long(), modes.temperature or 1.0
+    ids, temperature = ids.to(next(model.parameters()).device), modes.temperature or 1.0
     losses, state = [], None
     segments = list(zip(ids[:-1].split(steps), ids[1:].split(steps), strict=True))
     with differentiable(model) if learner else torch.inference_mode():
         for inputs, targets in tqdm(segments, "scoring", leave=False, disable=None, delay=2):
+            inputs, targets = inputs.long(), targets.long()
             _, hidden, state = model.run_cores(inputs.unsqueeze(1), state)
             state, logits = detach(state), model.output(hidden)[:, 0]
             nats = cross_entropy(logits.detach() / temperature, targets, reduction="none")

@@ -13,7 +13,6 @@
     cosine     falls to zero over the budget along half a cosine (Loshchilov & Hutter 2017)
     one_cycle  rises linearly from a tenth over 45 % of the budget, falls back over as much, and
                then to zero (Smith 2018; the momentum stays)
-
     multistep  times ``gamma`` after each epoch in ``milestones``
 
 Each may begin with a warm-up, in which the learning rate rises from near zero. The budget is
