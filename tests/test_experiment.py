@@ -183,13 +183,13 @@ def test_the_state_is_carried_exactly_where_batches_are_consecutive(
     calls = []
 
     def spy(self, ids, state=None):
-        logits, end = forward(self, ids, state)
+        features = run_cores(self, ids, state)
         if self.training:
-            calls.append((state, end))
-        return logits, end
+            calls.append((state, features.state))
+        return features
 
-    forward = LanguageModel.forward
-    monkeypatch.setattr(LanguageModel, "forward", spy)
+    run_cores = LanguageModel.run_cores
+    monkeypatch.setattr(LanguageModel, "run_cores", spy)
     steps = train(small_run(f"data.order={order}"), tmp_path / "run")["steps"]
     assert len(calls) == steps > 100
     for index, (start, _) in enumerate(calls):
