@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from lstm_lm.report.differences import Group, as_text, completed_groups, short_names
+from lstm_lm.report.differences import (
+    Group,
+    as_text,
+    completed_groups,
+    differing_texts,
+    short_names,
+)
 from lstm_lm.report.tables import Column, text_of
 from lstm_lm.saved.results import Result
 
@@ -38,12 +44,13 @@ def ablation(results: Sequence[Result]) -> list[Change]:
     """The recipe and its changes, the largest gain first; empty if the runs are no ablation.
 
     The recipe is the group of runs from which all others differ in the fewest settings, if there
-    is only one such group. So a grid is no ablation. Differences are taken seed by seed: a seed
-    that suits a recipe often suits its neighbours.
+    is only one such group. So a grid is no ablation, and neither are runs on several texts.
+    Differences are taken seed by seed: a seed that suits a recipe often suits its neighbours.
     """
     groups = completed_groups(results)
     distances = [sum(len(differing_names(one, other)) for other in groups) for one in groups]
-    if len(groups) < 3 or distances.count(min(distances)) > 1:
+    is_grid = len(groups) < 3 or distances.count(min(distances)) > 1
+    if is_grid or differing_texts(results):
         return []
     recipe = groups[distances.index(min(distances))]
     changes = [measure(group, recipe) for group in groups if group is not recipe]
