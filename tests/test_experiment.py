@@ -299,7 +299,9 @@ def test_other_precisions_learn_the_same(core, precision, small_run, tmp_path):
 
 @pytest.mark.parametrize("schedule", list(Schedule))
 def test_the_learning_rate_follows_its_schedule(schedule, small_run, tmp_path):
-    overrides = f"optimizer.schedule={schedule}", "optimizer.warmup_steps=10"
+    overrides = [f"optimizer.schedule={schedule}", "optimizer.warmup_steps=10"]
+    if schedule is Schedule.multistep:
+        overrides.append("optimizer.milestones=[1]")
     train(small_run(*overrides, "training.log_every=1"), tmp_path / "run")
     rates = [rate for _, rate in curve(tmp_path / "run", "learning_rate")]
     assert rates[0] < rates[5] < max(rates)
@@ -308,6 +310,10 @@ def test_the_learning_rate_follows_its_schedule(schedule, small_run, tmp_path):
             assert rates[-1] == 1.0
         case Schedule.linear | Schedule.cosine:
             assert 0 < rates[-1] < 0.01
+        case Schedule.multistep:  # in the second of two epochs
+            half = len(rates) // 2
+            assert set(rates[10:half]) == {1.0}
+            assert rates[half + 1 :] == pytest.approx([0.1] * (len(rates) - half - 1))
 
 
 def test_minutes_end_a_run(small_run, tmp_path):

@@ -30,7 +30,7 @@ def test_every_cell_of_the_notebook_runs(tmp_path, monkeypatch):
     # It stops at the first cell that fails.
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
     output = [printed(cell) for cell in notebook.cells if cell.cell_type == "code"]
-    assert "did you mean model.hidden_size?" in output[0]
+    assert "did you mean model.hidden_size" in output[0]
     assert re.search(r"<Run outputs/\S+: completed, 2 epochs, \d+ steps>", output[1])
     assert "The statement " in output[3]
     assert ": completed, 3 epochs" in output[5]

@@ -147,7 +147,7 @@ def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="is about x86-64 processors")
-@pytest.mark.parametrize("march", ["haswell", "x86-64-v2"])
+@pytest.mark.parametrize("march", ["haswell", pytest.param("x86-64-v2", marks=pytest.mark.slow)])
 def test_kernels_for_lesser_processors_keep_the_contract(march):
     if march == "haswell" and not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         pytest.skip("here these are the kernels that all tests are about")

@@ -96,8 +96,8 @@ def test_rows_may_have_begun_at_different_times():
     [
         ({"core": CoreName.scratch}, "needs model.core=builtin, not scratch"),
         ({"hidden_size": 12}, "a multiple of 8"),
-        ({"init": Initialization.d2l}, "need a recurrent cell"),
-        ({"second_bias": False}, "need a recurrent cell"),
+        ({"init": Initialization.d2l}, "needs a recurrent cell"),
+        ({"second_bias": False}, "needs a recurrent cell"),
         ({"context": 0}, "model.context must be positive"),
     ],
 )
