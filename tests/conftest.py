@@ -73,7 +73,7 @@ def text_file(tmp_path) -> str:
 def pytest_configure(config):
     config.addinivalue_line("markers", "gpu: needs a GPU")
     config.addinivalue_line("markers", "bf16: needs a processor with bfloat16 instructions")
-    config.addinivalue_line("markers", "slow: takes over 15 seconds; left out unless asked for")
+    config.addinivalue_line("markers", "slow: takes over 10 seconds; left out unless asked for")
 
 
 def pytest_collection_modifyitems(items):

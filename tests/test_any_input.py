@@ -229,7 +229,7 @@ numbers = st.integers().map(str) | st.floats().map(str)
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
-    max_examples=40,
+    max_examples=25,
 )
 def test_any_settings_are_refused_in_one_line(type_command, typed):
     # The last one is wrong for certain, so nothing is ever trained.

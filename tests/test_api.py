@@ -312,6 +312,7 @@ def test_runs_are_rows_of_a_table(small):
         lstm_lm.runs("nowhere")
 
 
+@pytest.mark.slow
 def test_of_several_processes_the_first_goes_on(small, tmp_path):
     output = python(
         f"""

@@ -49,6 +49,7 @@ def test_a_run_ends_with_its_figures_and_what_to_type_next(type_command, text_fi
     assert Path("runs/one/summary.json").exists()
 
 
+@pytest.mark.slow
 def test_a_default_run_has_nothing_to_warn_of(tmp_path):
     command = [sys.executable, "-W", "error", str(SCRIPTS / "train.py")]
     short = ["data.max_tokens=20000", "training.epochs=1", "model.hidden_size=16"]

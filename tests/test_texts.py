@@ -263,6 +263,7 @@ def test_a_run_may_start_from_one_whose_text_is_gone(moved, tiny_run, tmp_path):
     assert train(config, tmp_path / "two")["started_from"] is not None
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_with_its_text_in_another_place(type_command, text_file, tmp_path):
     def sweep(path, epochs):
         return type_command(

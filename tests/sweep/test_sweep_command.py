@@ -110,6 +110,7 @@ def test_no_job_hides_another_and_what_can_be_done_later_is_left(sweep_command, 
     assert jobs_of(tmp_path / "sweep")["002_cpu_h1000000_lr1"]["tries"] == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_done_can_be_widened_and_made_longer(sweep_command, tmp_path):
     assert sweep_command("model.hidden_size=8,16", "training.epochs=1")[0] == 0
     folder = tmp_path / "sweep"

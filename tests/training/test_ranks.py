@@ -178,6 +178,7 @@ def test_a_run_whose_rank_was_killed_goes_on_exactly(tmp_path, commands, assert_
     assert_same_end(whole, cut)
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_with_another_number_of_ranks(tmp_path, commands):
     often = "training.epochs=2", "training.log_every=7", "checkpoint.every_steps=5"
     settings = *SMALL, *often, "data.batch_size=8", "device.precision=64-true"
@@ -305,7 +306,9 @@ def test_one_process_among_those_of_a_scheduler_trains_alone(
     assert resume(tmp_path / "run", {"training.epochs": 2})["epochs"] == 2
 
 
-@pytest.mark.parametrize("scheduler", ["slurm", "nothing said"])
+@pytest.mark.parametrize(
+    "scheduler", ["slurm", pytest.param("nothing said", marks=pytest.mark.slow)]
+)
 def test_a_sweep_trains_its_jobs_alone(scheduler, tmp_path, commands):
     grid = "-m", "device=cpu", "seed=1,2", "training.epochs=1", "data.max_tokens=5000"
     folder = f"hydra.sweep.dir={tmp_path / 'sweep'}"
@@ -370,6 +373,7 @@ Trainer(
 """
 
 
+@pytest.mark.slow
 def test_a_rate_that_follows_the_clock_is_the_same_on_all_ranks(tmp_path, commands):
     (tmp_path / "program.py").write_text(BY_THE_CLOCK)
     program = commands.start(program=[sys.executable, str(tmp_path / "program.py")])

@@ -163,11 +163,14 @@ def check_model_size(config: RunConfig, vocabulary_size: int, copies: int = 1) -
     Args:
         copies: numbers kept for each weight, such as its gradient and moments.
     """
-    model, sizes = config.model, config.model.layer_sizes
-    before = [model.embedding_size or vocabulary_size, *sizes]
-    weights = sum(n * (m + n) for m, n in zip(before, sizes, strict=False)) * MATRICES[model.cell]
-    of_output = 0 if model.tie_weights else sizes[-1]
-    weights += vocabulary_size * (of_output + (model.embedding_size or 0))
+    model, hidden = config.model, config.model.hidden_size
+    last, inputs = model.last_hidden_size or hidden, model.embedding_size or vocabulary_size
+    before_last = inputs if model.num_layers == 1 else hidden
+    weights = last * (before_last + last)
+    if model.num_layers > 1:
+        weights += hidden * (inputs + hidden) + (model.num_layers - 2) * 2 * hidden**2
+    weights *= MATRICES[model.cell]
+    weights += vocabulary_size * ((model.embedding_size or 0) + (not model.tie_weights) * last)
     needed = copies * weights * (8 if config.device.precision == "64-true" else 4)
     there_is = memory()
     if needed > there_is:
