@@ -356,7 +356,7 @@ class ModelConfig:
         return [*[self.hidden_size] * (self.num_layers - 1), last]
 
     def require_sizes(self) -> None:
-        if self.skip_connections and len(set(self.layer_sizes)) > 1:
+        if self.skip_connections and self.last_hidden_size not in (None, self.hidden_size):
             raise SettingsError(
                 "model.skip_connections needs layers of one size: leave out model.last_hidden_size"
             )
