@@ -46,6 +46,7 @@ class AblationSweeper(Sweeper):
         params = [f"{key}={value}" for key, value in (self.params or {}).items()]
         typed = self.values([*params, *arguments])
         jobs: list[list[str]] = []
+        changes: list[str] = []
         for change in ["", *self.changes]:
             changed = self.values(shlex.split(change))
             if several := [key for key, values in changed.items() if len(values) > 1]:
@@ -53,8 +54,11 @@ class AblationSweeper(Sweeper):
                     f"the change {change!r} has several values of {', '.join(several)}: make it "
                     "several changes"
                 )
-            jobs += map(list, itertools.product(*(typed | changed).values()))
+            of_change = [*map(list, itertools.product(*(typed | changed).values()))]
+            jobs += of_change
+            changes += [change] * len(of_change)
         self.validate_batch_is_legal(jobs)
+        self.launcher.changes = changes
         self.launcher.launch(jobs, initial_job_idx=0)
 
     def values(self, overrides: list[str]) -> dict[str, list[str]]:

@@ -58,6 +58,7 @@ def test_a_score_in_a_mode_is_named_and_recorded_apart(evaluate, run):
         "dynamic_evaluation": {"rule": "sgd", "learning_rate": 0.5, "segment": 20, "decay": 0.002},
         "temperature": 0.9,
         "checkpoint": "best",
+        "reset_every": None,
     }
     run.resume(["training.epochs=4"])  # the weights are others then
     assert name not in "".join(summary())

@@ -36,6 +36,8 @@ def test_jobs_are_the_recipe_and_one_change_each(type_command):
         [0.0, "adam", 4],
     ]
     assert {job["status"] for job in jobs} == {"completed"}
+    adam = "optimizer.name=adam model.hidden_size=4"
+    assert [job["change"] for job in jobs] == ["", "", *["model.dropout=0.5"] * 2, adam]
 
 
 @pytest.mark.parametrize(

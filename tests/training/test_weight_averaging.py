@@ -5,6 +5,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.functional import cross_entropy
@@ -21,7 +22,7 @@ from lstm_lm.saved.checkpoint_file import load_checkpoint
 from lstm_lm.saved.load_model import restore
 from lstm_lm.training import weight_averaging
 from lstm_lm.training.module import LanguageModelModule
-from lstm_lm.training.weight_averaging import NTASGD
+from lstm_lm.training.weight_averaging import EMA, NTASGD
 
 STEPS = 3 * 13
 ADAM = "optimizer.name=adam", "optimizer.learning_rate=0.01", "model.dropout=0.2"
@@ -205,3 +206,23 @@ def test_a_new_budget_would_move_the_tail(tiny_run, tmp_path):
     train(tiny_run("callbacks=tail_averaging", "training.epochs=1"), tmp_path)
     with pytest.raises(SettingsError, match="callbacks.tail_averaging averages the last share"):
         resume(tmp_path, {"training.epochs": 2})
+
+
+def test_a_plain_trainer_tests_the_average_that_a_checkpoint_offers(tiny_run, tmp_path):
+    config = tiny_run("optimizer.learning_rate=2")
+    data = TextDataModule.from_config(config)
+    module = LanguageModelModule.from_config(config, vocabulary_size=len(data.vocabulary))
+    kept = ModelCheckpoint(tmp_path, monitor="validation/loss")
+    trainer = Trainer(
+        max_epochs=2,
+        callbacks=[EMA(0.9), kept],
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, data)
+    [of_best] = trainer.test(module, data, ckpt_path="best", verbose=False)
+    alone = LanguageModelModule.load_from_checkpoint(kept.best_model_path)
+    [of_file] = trainer.test(alone, data, verbose=False)
+    assert of_best == of_file

@@ -47,8 +47,9 @@ ConfigStore.instance().store(
 
 
 class LocalLauncher(Launcher):
-    # Set by a sweeper that searches.
+    # Set by sweepers.
     searched: Sequence[str] = ()  # settings in all folder names, even if they do not differ
+    changes: Sequence[str] = ()  # of an ablation, for each job
     has_more_jobs = False  # True: more jobs follow this call, so the report can wait
 
     def __init__(self, jobs: int | None, jobs_per_gpu: int, retries: int) -> None:
@@ -83,6 +84,7 @@ class LocalLauncher(Launcher):
             jobs_per_gpu=self.jobs_per_gpu,
             retries=self.retries,
             searched=self.searched,
+            changes=self.changes,
             has_more_jobs=self.has_more_jobs,
         )
         losses = run_sweep(configs, job_overrides, sweep_dir, options)

@@ -45,11 +45,11 @@ def main() -> None:
     scorer = Scorer(load_runs(arguments), arguments.data_root, arguments.text_path)
     scorer.check(modes, arguments.reset_every)
     own = None if arguments.text is None else split_of_file(scorer.runs[0], arguments.text)
-    settings = {"checkpoint": arguments.checkpoint}
+    settings = {"checkpoint": arguments.checkpoint, "reset_every": arguments.reset_every}
     if free:
         source, tokens = where_to_tune(arguments, scorer.runs[0].summary["test_is_validation"])
         modes = tune_and_print(scorer, modes, free, source, tokens)
-        settings |= {"tuned": free, "tuned_on": source}
+        settings |= {"tuned": free, "tuned_on": source, "tuned_tokens": tokens}
     # A split is read after tuning, which must know nothing of it.
     split = scorer.split(arguments.split) if own is None else own
     score = scorer.score(split, modes, arguments.reset_every)

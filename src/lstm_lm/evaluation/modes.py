@@ -53,7 +53,10 @@ class Modes:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of the modes that are on, by their names."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.dynamic_evaluation:  # its default is that of the rule
+            values["dynamic_evaluation"]["learning_rate"] = self.dynamic_evaluation.rate
+        return values
 
     @property
     def options(self) -> str:

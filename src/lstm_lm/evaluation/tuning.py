@@ -80,13 +80,16 @@ def tune(loss: Callable[[Modes], float], modes: Modes, free: Sequence[str]) -> T
 def descend(best: Modes, name: str, loss: Callable[[Modes], float]) -> Modes:
     """Move one setting along its grid, to the side on which the loss falls, while it falls."""
     grid = grid_of(best, name)
-    for step in (1, -1):
+    # Where the loss is infinite, smaller rates may do.
+    for step in (1, -1) if math.isfinite(loss(best)) else (-1,):
         start, place = best, grid.index(value_of(best, name)) + step
         while 0 <= place < len(grid):
             candidate = with_value(best, name, grid[place])
-            if not loss(candidate) < loss(best):
+            if loss(candidate) < loss(best):
+                best = candidate
+            elif math.isfinite(loss(best)):
                 break
-            best, place = candidate, place + step
+            place += step
         if best != start:
             break
     return best

@@ -19,7 +19,9 @@ class LockedDropout(nn.Dropout):
     ) -> Float[Tensor, "time batch features"]:
         if not self.training or self.p == 0:
             return input
-        return input * super().forward(torch.ones_like(input[:1]))
+        # In float32: in fewer bits 1 / (1 - p) would be rounded, and all outputs biased alike.
+        ones = torch.ones_like(input[:1], dtype=torch.promote_types(input.dtype, torch.float32))
+        return (input * super().forward(ones)).to(input.dtype)
 
 
 class EmbeddingDropout(nn.Dropout):

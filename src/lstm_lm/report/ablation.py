@@ -4,20 +4,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
+from typing import Any
 
-from lstm_lm.report.differences import (
-    Group,
-    as_text,
-    completed_groups,
-    differing_texts,
-    short_names,
-)
+from lstm_lm.report.differences import by_key, differing, differing_texts
 from lstm_lm.report.tables import Column, text_of
 from lstm_lm.saved.results import Result
 
-# 97.5 % quantiles of Student's t for 1, 2, … degrees of freedom; beyond, that of a normal one.
-QUANTILES = 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228
-NORMAL = 1.96
+# 97.5 % quantiles of Student's t for 1, 2, … degrees of freedom; beyond, that of the last.
+QUANTILES = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+)
 
 
 @dataclass(frozen=True)
@@ -27,9 +24,9 @@ class Change:
     name: str
     loss: float  # mean over seeds
     spread: float | None  # standard deviation over seeds; None for one seed
+    seeds: int
     difference: float | None = None  # to the recipe: mean over seeds that both have
     margin: float | None = None  # ± of the difference's 95 % confidence interval
-    seeds: int = 1
 
     @property
     def verdict(self) -> str:
@@ -43,51 +40,44 @@ class Change:
 def ablation(results: Sequence[Result]) -> list[Change]:
     """The recipe and its changes, the largest gain first; empty if the runs are no ablation.
 
-    The recipe is the group of runs from which all others differ in the fewest settings, if there
-    is only one such group. So a grid is no ablation, and neither are runs on several texts.
-    Differences are taken seed by seed: a seed that suits a recipe often suits its neighbours.
+    The sweep has recorded which jobs are the recipe's. Differences are taken seed by seed: a seed
+    that suits a recipe often suits its neighbours. Several sweeps, and runs on several texts, are
+    no ablation.
     """
-    groups = completed_groups(results)
-    distances = [sum(len(differing_names(one, other)) for other in groups) for one in groups]
-    is_grid = len(groups) < 3 or distances.count(min(distances)) > 1
-    if is_grid or differing_texts(results):
+    jobs = [result for result in results if result.change is not None and result.best]
+    by_change = by_key(jobs, lambda job: job.change)
+    recipe = by_change.pop("", [])
+    is_one = len({job.path.parent for job in jobs}) == 1 and not differing_texts(jobs)
+    if not (recipe and by_change and is_one):
         return []
-    recipe = groups[distances.index(min(distances))]
-    changes = [measure(group, recipe) for group in groups if group is not recipe]
-    return [measure(recipe, recipe), *sorted(changes, key=lambda c: c.difference or 0.0)]
+    names = ["seed", *(name for name in differing(recipe) if name != "seed")]
+    of_recipe = losses(recipe, names)
+    changes = [
+        measure(str(change), losses(runs, names), of_recipe) for change, runs in by_change.items()
+    ]
+    changes.sort(key=lambda change: change.difference or 0.0)
+    return [measure("the recipe", of_recipe, {}), *changes]
 
 
-def measure(group: Group, recipe: Group) -> Change:
-    names = differing_names(group, recipe)
-    settings = (f"{n} {as_text(group.settings[full])}" for full, n in short_names(names).items())
-    name = ", ".join(settings).replace("_", " ") or "the recipe"
-    losses, of_recipe = losses_by_seed(group), losses_by_seed(recipe)
-    values = list(losses.values())
+def losses(runs: Sequence[Result], names: Sequence[str]) -> dict[Any, float]:
+    """The loss of each run, by its seed and whatever else the recipe was swept over."""
+    return {tuple(run.settings[n] for n in names): math.log(run.best or 1) for run in runs}
+
+
+def measure(name: str, found: dict[Any, float], of_recipe: dict[Any, float]) -> Change:
+    values = list(found.values())
     spread = stdev(values) if len(values) > 1 else None
-    change = Change(name, mean(values), spread, seeds=len(values))
-    differences = [losses[seed] - of_recipe[seed] for seed in losses if seed in of_recipe]
-    if group is recipe or not differences:
-        return change
-    return Change(
-        name, change.loss, spread, mean(differences), margin_of(differences), len(differences)
-    )
+    differences = [found[seed] - of_recipe[seed] for seed in found if seed in of_recipe]
+    difference = mean(differences) if differences else None
+    return Change(name, mean(values), spread, len(values), difference, margin_of(differences))
 
 
 def margin_of(differences: Sequence[float]) -> float | None:
     count = len(differences)
     if count < 2:
         return None
-    quantile = QUANTILES[count - 2] if count - 2 < len(QUANTILES) else NORMAL
+    quantile = QUANTILES[min(count - 1, len(QUANTILES)) - 1]
     return float(quantile * stdev(differences) / count**0.5)
-
-
-def losses_by_seed(group: Group) -> dict[int, float]:
-    best = {run.settings["seed"]: run.best for run in group.results}
-    return {seed: math.log(perplexity) for seed, perplexity in best.items() if perplexity}
-
-
-def differing_names(one: Group, other: Group) -> list[str]:
-    return [name for name, value in one.settings.items() if other.settings[name] != value]
 
 
 def ablation_columns() -> list[Column]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from lstm_lm.config import Effect, effect_of
 from lstm_lm.saved.results import Result
 
-TEXTS = "data.text", "data.path", "data.text_sha256", "data.level"
+TEXTS = "data.text", "data.path", "data.text_sha256", "data.level", "data.vocabulary_size"
 
 LONGEST_LABEL = 40  # characters
 

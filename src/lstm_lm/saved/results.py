@@ -38,6 +38,7 @@ class Result:
     summary: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
     error: str | None = None
+    change: str | None = None  # of a job of an ablation; see Job
 
     @property
     def best(self) -> float | None:
@@ -172,7 +173,7 @@ def read_jobs(folder: SweepFolder) -> list[Job]:
 def read_job(folder: RunFolder, job: Job) -> Result:
     result = read_run(folder) if folder.has_run() else Result(folder.path, error=job.error)
     result.settings = result.settings or shown(job.settings)
-    result.status = job.status
+    result.status, result.change = job.status, job.change
     if job.status == Status.failed:
         result.error = job.error
     return result

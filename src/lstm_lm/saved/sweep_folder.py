@@ -33,6 +33,7 @@ class Job:
     tries: int = 0
     error: str | None = None  # reason of failure, in one line
     choices: dict[str, str] = field(default_factory=dict)  # settings and groups typed for it
+    change: str | None = None  # of an ablation: what it has other than the recipe; "": nothing
     threads: int = 1  # per process; never changed, since other numbers round differently
 
     @property

@@ -49,6 +49,7 @@ class SweepOptions:
     jobs_per_gpu: int
     retries: int  # of a job that failed
     searched: Sequence[str] = ()  # settings in all folder names, even if they do not differ
+    changes: Sequence[str] = ()  # of an ablation, for each job; see Job
     has_more_jobs: bool = False  # more jobs follow, and the report waits for the last
 
 
@@ -80,6 +81,8 @@ def run_sweep(
         with folder.locked():
             threads = max(1, cpu_cores() // at_once)
             sweep, jobs = plan(folder, configs, trained, overrides, threads, options.searched)
+            for job, change in reversed(list(zip(jobs, options.changes, strict=False))):
+                job.change = change  # of several that are one job, the first
             folder.write(sweep)
             limits = CpuSlots(options.jobs_at_once or cpu_cores(), max(cpu_cores(), at_once))
             gpu_slots = GpuSlots(gpus, options.jobs_per_gpu)

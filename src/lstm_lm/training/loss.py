@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, nll_loss
 
 from lstm_lm.config import LossConfig
 from lstm_lm.model.language_model import Features, LanguageModel
@@ -36,20 +36,26 @@ class TrainingLoss(nn.Module):
     def forward(
         self, model: LanguageModel, features: Features, targets: Int[Tensor, "time batch"]
     ) -> Losses:
-        logits = model.output(features.dropped)
-        next_token = cross_entropy(logits.flatten(0, 1), targets.flatten())
-        trained, config = next_token, self.config
+        logits, config = model.output(features.dropped).flatten(0, 1), self.config
         if config.label_smoothing:
-            to_all = -logits.log_softmax(-1).mean()
-            trained = torch.lerp(trained, to_all, config.label_smoothing)
+            logs = logits.log_softmax(-1)
+            next_token = nll_loss(logs, targets.flatten())
+            trained = torch.lerp(next_token, -logs.mean(), config.label_smoothing)
+        else:
+            trained = next_token = cross_entropy(logits, targets.flatten())
         if config.activation_regularization:
-            squares = features.dropped.square().mean()
+            squares = wide(features.dropped).square().mean()
             trained = trained + config.activation_regularization * squares
         if config.temporal_activation_regularization and len(targets) > 1:
-            changes = features.outputs.diff(dim=0).square().mean()
+            changes = wide(features.outputs).diff(dim=0).square().mean()
             trained = trained + config.temporal_activation_regularization * changes
-        for further, head in enumerate(self.heads, start=1):
+        for further, head in enumerate(self.heads[: len(targets) - 1], start=1):
             logits = model.output(head(features.dropped[:-further]))
             loss = cross_entropy(logits.flatten(0, 1), targets[further:].flatten())
             trained = trained + config.multi_token_weight / len(self.heads) * loss
         return Losses(next_token, trained)
+
+
+def wide(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """At least float32: in bfloat16 a mean of squares has three digits."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

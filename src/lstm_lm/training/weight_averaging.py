@@ -41,7 +41,8 @@ class DelayedAveraging(WeightAveraging):
         self.every = update_every_n_steps
 
     def has_average(self, trainer: Trainer) -> bool:
-        return self.first is not None and trainer.global_step > self.first
+        is_training = trainer.state.fn is TrainerFn.FITTING
+        return is_training and self.first is not None and trainer.global_step > self.first
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         if self.first is None or step_idx is None or step_idx < self.first:
@@ -76,7 +77,8 @@ class DelayedAveraging(WeightAveraging):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if "averaging_state" in checkpoint:
+        # Elsewhere a checkpoint's own weights, the average, are what is asked for.
+        if "averaging_state" in checkpoint and trainer.state.fn is TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 

@@ -170,7 +170,9 @@ def replayed(function: Callable[..., Any], cell: Cell, *arguments: Any) -> Any:
     tensors = list(tensors_in(arguments))
     if tensors[0].device.type != "cuda":
         return function(cell, *arguments)
-    key = function, cell, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors)
+    # What is captured in inference mode cannot be written to outside of it.
+    mode = torch.is_inference_mode_enabled()
+    key = function, cell, mode, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors)
     if key not in graphs:
         graphs[key] = None
         return function(cell, *arguments)
