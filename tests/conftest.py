@@ -18,10 +18,13 @@ from lstm_lm import files
 from lstm_lm.command_line.settings import register, run_config
 from lstm_lm.config import RunConfig
 from lstm_lm.data import splits
+from lstm_lm.experiment import train
 from lstm_lm.machine import bfloat16_support
+from lstm_lm.resume import resume
 from lstm_lm.saved.checkpoint_file import load_checkpoint
 from lstm_lm.saved.run_folder import REQUIRED_KEYS, RunFolder
 from lstm_lm.sweep import job_process
+from lstm_lm.training.module import LanguageModelModule
 
 # Before Triton is imported: where there is no GPU its kernels are interpreted.
 if not torch.cuda.is_available():
@@ -139,6 +142,31 @@ def tiny_run(small_run):
         )
 
     return tiny_run_with
+
+
+class Cut(BaseException):
+    """Ends a run as a kill does: nothing more is saved."""
+
+
+@pytest.fixture
+def assert_killed_run_goes_on_exactly(tmp_path, assert_same_end, monkeypatch):
+    """A run that is killed in a step, and resumed, ends with the same bits."""
+
+    def assert_killed_in(step, config):
+        def training_step(self, batch, batch_idx):
+            if self.global_step == step:
+                raise Cut
+            return original(self, batch, batch_idx)
+
+        train(config, tmp_path / "whole")
+        original = LanguageModelModule.training_step
+        with monkeypatch.context() as patch, pytest.raises(Cut):
+            patch.setattr(LanguageModelModule, "training_step", training_step)
+            train(config, tmp_path / "cut")
+        resume(tmp_path / "cut", {})
+        assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+    return assert_killed_in
 
 
 @pytest.fixture

@@ -4,10 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lstm_lm.errors import Stopped
 from lstm_lm.experiment import train
-from lstm_lm.resume import resume
-from lstm_lm.training.module import LanguageModelModule
 
 EXPERIMENTS = Path(__file__).parents[1] / "conf/experiment"
 RECIPES = sorted(
@@ -46,22 +43,8 @@ def small(compose, text_file):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_goes_on_exactly_after_a_kill(name, small, tmp_path, assert_same_end, monkeypatch):
-    config = small(name)
-    train(config, tmp_path / "whole")
-    original = LanguageModelModule.training_step
-
-    def training_step(self, batch, batch_idx):
-        if self.global_step == 33:
-            raise Stopped(9)
-        return original(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LanguageModelModule, "training_step", training_step)
-        with pytest.raises(Stopped):
-            train(config, tmp_path / "cut")
-    resume(tmp_path / "cut", {})
-    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+def test_a_recipe_goes_on_exactly_after_a_kill(name, small, assert_killed_run_goes_on_exactly):
+    assert_killed_run_goes_on_exactly(33, small(name))
 
 
 @pytest.mark.parametrize("name", RECIPES)

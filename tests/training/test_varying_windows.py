@@ -7,9 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.experiment import train
-from lstm_lm.resume import resume
 from lstm_lm.saved.checkpoint_file import load_checkpoint
-from lstm_lm.training.module import LanguageModelModule
 
 VARYING = "data.variable_num_steps=true", "training.log_every=1"
 LINEAR = "optimizer.name=adam", "optimizer.learning_rate=0.01", "optimizer.schedule=linear"
@@ -60,24 +58,9 @@ def test_the_training_loss_is_the_mean_over_tokens(tiny_run, tmp_path):
     assert summary["train/perplexity"] == pytest.approx(mean.exp().item(), rel=1e-5)
 
 
-class Cut(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("optimizer", [LINEAR, ("optimizer.name=muon", "callbacks=tail_averaging")])
 def test_a_run_with_varying_windows_goes_on_exactly(
-    optimizer, tiny_run, tmp_path, assert_same_end, monkeypatch
+    optimizer, tiny_run, assert_killed_run_goes_on_exactly
 ):
-    def training_step(self, batch, batch_idx):
-        if self.global_step == 20:
-            raise Cut
-        return original(self, batch, batch_idx)
-
     config = tiny_run(*VARYING, *optimizer, "training.log_every=7", "checkpoint.every_steps=9")
-    train(config, tmp_path / "whole")
-    original = LanguageModelModule.training_step
-    with monkeypatch.context() as patch, pytest.raises(Cut):
-        patch.setattr(LanguageModelModule, "training_step", training_step)
-        train(config, tmp_path / "cut")
-    resume(tmp_path / "cut", {})
-    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+    assert_killed_run_goes_on_exactly(20, config)

@@ -117,10 +117,6 @@ def test_an_average_is_validated_saved_and_scored_and_before_it_the_weights_of_t
     assert_close(torch.cat([part.flatten() for part in live.values()]), weights_after[STEPS])
 
 
-class Cut(BaseException):
-    pass
-
-
 @pytest.mark.parametrize(
     ("name", "step"),
     [
@@ -131,21 +127,10 @@ class Cut(BaseException):
     ],
 )
 def test_a_run_with_an_average_goes_on_exactly(
-    name, step, tiny_run, tmp_path, assert_same_end, monkeypatch
+    name, step, tiny_run, assert_killed_run_goes_on_exactly
 ):
-    def training_step(self, batch, batch_idx):
-        if self.global_step == step:
-            raise Cut
-        return original(self, batch, batch_idx)
-
     config = tiny_run(*ADAM, *AVERAGES[name][0], "checkpoint.every_steps=5")
-    train(config, tmp_path / "whole")
-    original = LanguageModelModule.training_step
-    with monkeypatch.context() as patch, pytest.raises(Cut):
-        patch.setattr(LanguageModelModule, "training_step", training_step)
-        train(config, tmp_path / "cut")
-    resume(tmp_path / "cut", {})
-    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+    assert_killed_run_goes_on_exactly(step, config)
 
 
 # By hand: a loss is compared with the lowest of those before the latest five (or two).

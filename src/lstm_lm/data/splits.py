@@ -195,9 +195,8 @@ def count_tokens(
     corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None
 ) -> tuple[list[Tokenized], Vocabulary]:
     """Parts of the text in tokens of another level; the vocabulary lists the most frequent."""
-    whole, parts = cut(corpus, config, tokenize_piece)
+    source, parts = cut(corpus, config, tokenize_piece)
     if vocabulary is None:
-        source = whole if config.vocabulary_from is VocabularySource.whole_text else parts[0]
         counts = dict(zip(source.distinct, source.counts().tolist(), strict=True))
         vocabulary = Vocabulary.from_counts(counts, config.minimum_count)
     return parts, vocabulary
@@ -207,9 +206,8 @@ def cut_into_subwords(
     corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None
 ) -> tuple[list[Tokenized], Vocabulary]:
     """Subwords as tokens; the text is cut by characters, as the subwords are not known before."""
-    whole, parts = cut(corpus, config, read_characters)
+    source, parts = cut(corpus, config, read_characters)
     if vocabulary is None:
-        source = whole if config.vocabulary_from is VocabularySource.whole_text else parts[0]
         vocabulary = learn_subwords(source, config.vocabulary_size or 0)
     return [tokenize_subwords(part, vocabulary) for part in parts], vocabulary
 
@@ -217,18 +215,18 @@ def cut_into_subwords(
 def cut(
     corpus: Corpus, config: DataConfig, read: Callable[[Piece, DataConfig], Text]
 ) -> tuple[Text, list[Text]]:
-    """The whole training text, and the training, validation and perhaps test text."""
+    """The text that a vocabulary lists, and the training, validation and perhaps test text."""
     whole = read_piece(corpus.pieces.pop(0), config, read)
     training = whole[: config.max_tokens]
     if corpus.pieces:
         parts = [training]
         while corpus.pieces:
             parts.append(read_piece(corpus.pieces.pop(0), config, read))
-        return whole, parts
-    first, second, _ = sizes(len(training), config)
-    rest = training[first:]
-    parts = [training[:first], rest[:second], rest[second:]]
-    return whole, [part for part in parts if len(part)]
+    else:
+        first, second, _ = sizes(len(training), config)
+        rest = training[first:]
+        parts = [part for part in (training[:first], rest[:second], rest[second:]) if len(part)]
+    return whole if config.vocabulary_from is VocabularySource.whole_text else parts[0], parts
 
 
 def read_piece(piece: Piece, config: DataConfig, read: Callable[[Piece, DataConfig], Text]) -> Text:
