@@ -360,8 +360,18 @@ class ModelConfig:
             raise SettingsError(
                 "model.skip_connections needs layers of one size: leave out model.last_hidden_size"
             )
+        if self.num_layers == 1 and self.last_hidden_size is not None:
+            raise SettingsError(
+                "model.last_hidden_size needs at least two layers: for the only one set "
+                "model.hidden_size"
+            )
         if self.tie_weights and self.embedding_size is None:
             raise SettingsError("model.tie_weights needs an embedding: set model.embedding_size")
+        draws_range = self.init is Initialization.uniform or self.tie_weights
+        if self.init_range != ModelConfig.init_range and not draws_range:
+            raise SettingsError(
+                "model.init_range needs model.init=uniform or model.tie_weights=true"
+            )
 
     def require_attention(self) -> None:
         if self.core is not CoreName.builtin:
@@ -394,6 +404,9 @@ class ModelConfig:
             raise SettingsError(
                 f"model.longest_memory must be at least 3 steps, not {self.longest_memory}"
             )
+        of_chrono = self.init is Initialization.chrono
+        if self.longest_memory != ModelConfig.longest_memory and not of_chrono:
+            raise SettingsError("model.longest_memory needs model.init=chrono")
         if self.forget_bias is None:
             return
         if self.cell is not Cell.lstm or self.init is Initialization.chrono:
@@ -483,6 +496,10 @@ class OptimizerConfig:
         if (self.schedule is Schedule.multistep) != bool(self.milestones):
             raise SettingsError(
                 "optimizer.schedule=multistep and optimizer.milestones=[EPOCH,…] need each other"
+            )
+        if self.gamma != OptimizerConfig.gamma and self.schedule is not Schedule.multistep:
+            raise SettingsError(
+                f"optimizer.gamma needs optimizer.schedule=multistep, not {self.schedule}"
             )
         if any(epoch < 1 for epoch in self.milestones):
             raise SettingsError(

@@ -127,6 +127,8 @@ def test_trainable_parameters_of_the_models_of_the_chapter(settings, expected):
         ({"weight_drop": 0.5, "cell": Cell.transformer}, "weight_drop=0.5 needs a recurrent cell"),
         ({"tie_weights": True, "embedding_size": None}, "needs an embedding"),
         ({"skip_connections": True, "num_layers": 2, "last_hidden_size": 9}, "of one size"),
+        ({"last_hidden_size": 9}, "needs at least two layers"),
+        ({"init_range": 0.2}, "needs model.init=uniform or model.tie_weights=true"),
     ],
 )
 def test_models_that_cannot_be_are_refused(settings, reason):

@@ -280,8 +280,9 @@ def test_multistep_is_torchs_over_epochs():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"milestones": [3]}, {"schedule": Schedule.multistep}, {"milestones": [0]}]
+    "settings",
+    [{"milestones": [3]}, {"schedule": Schedule.multistep}, {"milestones": [0]}, {"gamma": 0.5}],
 )
 def test_milestones_belong_to_multistep(settings):
-    with pytest.raises(SettingsError, match="optimizer.milestones"):
+    with pytest.raises(SettingsError, match="optimizer.(milestones|gamma)"):
         OptimizerConfig(**settings)
