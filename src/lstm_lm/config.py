@@ -65,7 +65,7 @@ class VocabularySource(StrEnum):
     """Part of the text that the vocabulary is built from."""
 
     training = auto()
-    whole_text = auto()  # before max_tokens and splitting, as in the chapter
+    whole_text = auto()  # all files, before max_tokens and splitting, as in the chapter
 
 
 class Order(StrEnum):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import lstm_lm
-from lstm_lm.config import DataConfig, Level, TextName
+from lstm_lm.config import DataConfig, Level, TextName, VocabularySource
 from lstm_lm.data.splits import read_splits
 from lstm_lm.errors import SettingsError
 from lstm_lm.experiment import train
@@ -44,6 +44,16 @@ def test_each_file_is_a_split_whose_vocabulary_is_that_of_the_first(folder):
     ]
     assert splits.vocabulary.decode(splits.test.ids[-3:].tolist()) == ["or", "not", "<eos>"]
     assert not splits.test_is_validation
+
+
+@pytest.mark.parametrize("level", [Level.word, Level.subword])
+def test_a_vocabulary_of_the_whole_text_lists_all_files(folder, level):
+    (folder / "valid.txt").write_text("zz " * 500)
+    size = 262 if level is Level.subword else None
+    config = own_files(folder, level=level, vocabulary_size=size)
+    assert "zz" not in read_splits(config).vocabulary.tokens
+    whole = read_splits(replace(config, vocabulary_from=VocabularySource.whole_text))
+    assert "zz" in whole.vocabulary.tokens
 
 
 def test_without_a_test_file_the_validation_text_is_the_test_text(folder):

@@ -19,6 +19,7 @@ import math
 import mmap
 import stat
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -195,9 +196,11 @@ def count_tokens(
     corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None
 ) -> tuple[list[Tokenized], Vocabulary]:
     """Parts of the text in tokens of another level; the vocabulary lists the most frequent."""
-    source, parts = cut(corpus, config, tokenize_piece)
+    listed, parts = cut(corpus, config, tokenize_piece)
     if vocabulary is None:
-        counts = dict(zip(source.distinct, source.counts().tolist(), strict=True))
+        counts = Counter[str]()
+        for text in listed:
+            counts.update(dict(zip(text.distinct, text.counts().tolist(), strict=True)))
         vocabulary = Vocabulary.from_counts(counts, config.minimum_count)
     return parts, vocabulary
 
@@ -206,27 +209,30 @@ def cut_into_subwords(
     corpus: Corpus, config: DataConfig, vocabulary: Vocabulary | None
 ) -> tuple[list[Tokenized], Vocabulary]:
     """Subwords as tokens; the text is cut by characters, as the subwords are not known before."""
-    source, parts = cut(corpus, config, read_characters)
+    listed, parts = cut(corpus, config, read_characters)
     if vocabulary is None:
-        vocabulary = learn_subwords(source, config.vocabulary_size or 0)
+        vocabulary = learn_subwords("".join(listed), config.vocabulary_size or 0)
     return [tokenize_subwords(part, vocabulary) for part in parts], vocabulary
 
 
 def cut(
     corpus: Corpus, config: DataConfig, read: Callable[[Piece, DataConfig], Text]
-) -> tuple[Text, list[Text]]:
-    """The text that a vocabulary lists, and the training, validation and perhaps test text."""
+) -> tuple[list[Text], list[Text]]:
+    """The texts that a vocabulary lists, and the training, validation and perhaps test text."""
     whole = read_piece(corpus.pieces.pop(0), config, read)
     training = whole[: config.max_tokens]
     if corpus.pieces:
-        parts = [training]
+        others = []
         while corpus.pieces:
-            parts.append(read_piece(corpus.pieces.pop(0), config, read))
+            others.append(read_piece(corpus.pieces.pop(0), config, read))
+        parts, everything = [training, *others], [whole, *others]
     else:
         first, second, _ = sizes(len(training), config)
         rest = training[first:]
         parts = [part for part in (training[:first], rest[:second], rest[second:]) if len(part)]
-    return whole if config.vocabulary_from is VocabularySource.whole_text else parts[0], parts
+        everything = [whole]
+    of_all = config.vocabulary_from is VocabularySource.whole_text
+    return everything if of_all else parts[:1], parts
 
 
 def read_piece(piece: Piece, config: DataConfig, read: Callable[[Piece, DataConfig], Text]) -> Text:
