@@ -8,6 +8,7 @@ Source: Gal & Ghahramani (2016).
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Float, Integer
@@ -67,10 +68,11 @@ def monte_carlo_losses(
         torch.manual_seed(settings.seed)
         model.train()
         try:
-            sums = [log_of_sum(model, windows, count, temperature, bar) for count in batches]
+            sums = (log_of_sum(model, windows, count, temperature, bar) for count in batches)
+            log_of_all = reduce(torch.logaddexp, sums)  # keeps no more than two of them
         finally:
             model.eval()
-    return (math.log(settings.passes) - torch.stack(sums).logsumexp(0)).cpu()
+    return (math.log(settings.passes) - log_of_all).cpu()
 
 
 def log_of_sum(
