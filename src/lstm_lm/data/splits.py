@@ -220,17 +220,16 @@ def cut(
 ) -> tuple[list[Text], list[Text]]:
     """The texts that a vocabulary lists, and the training, validation and perhaps test text."""
     whole = read_piece(corpus.pieces.pop(0), config, read)
-    training = whole[: config.max_tokens]
+    training, everything = whole[: config.max_tokens], [whole]
     if corpus.pieces:
-        others = []
+        parts = [training]
         while corpus.pieces:
-            others.append(read_piece(corpus.pieces.pop(0), config, read))
-        parts, everything = [training, *others], [whole, *others]
+            parts.append(read_piece(corpus.pieces.pop(0), config, read))
+        everything += parts[1:]
     else:
         first, second, _ = sizes(len(training), config)
         rest = training[first:]
         parts = [part for part in (training[:first], rest[:second], rest[second:]) if len(part)]
-        everything = [whole]
     of_all = config.vocabulary_from is VocabularySource.whole_text
     return everything if of_all else parts[:1], parts
 

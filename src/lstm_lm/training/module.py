@@ -3,7 +3,7 @@
 import hashlib
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
 
@@ -211,21 +211,32 @@ class LanguageModelModule(LightningModule):
         """Clip by ``optimizer.clip_norm``, or by the ``Trainer``'s arguments if it has them."""
         trained = [weight for group in optimizer.param_groups for weight in group["params"]]
         largest = self.optimizer_config.clip_norm if gradient_clip_val is None else None
-        if self.lengths_of_step:  # a user's own training_step records none
-            scale_learning_rate(optimizer, fmean(self.lengths_of_step))
-            self.lengths_of_step.clear()
         self.metrics.learning_rate = float(optimizer.param_groups[0]["lr"])
         self.metrics.gradient_norms.append(clip_by_global_norm(trained, largest))
         if gradient_clip_val is not None:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, *more: Any) -> None:
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
         """Step with the learning rate times the batch's length over ``data.num_steps``.
 
-        As in Merity et al. (2018), section 5; :meth:`configure_gradient_clipping` scales it.
+        As in Merity et al. (2018), section 5.
         """
         rates = [group["lr"] for group in optimizer.param_groups]
-        super().optimizer_step(epoch, batch_idx, optimizer, *more)
+
+        def closure() -> Any:
+            loss = optimizer_closure() if optimizer_closure else None
+            if self.lengths_of_step:  # a user's own training_step records none
+                scale_learning_rate(optimizer, fmean(self.lengths_of_step))
+                self.lengths_of_step.clear()
+            return loss
+
+        super().optimizer_step(epoch, batch_idx, optimizer, closure)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
 
