@@ -60,6 +60,25 @@ def test_a_seed_that_the_recipe_lacks_does_not_count_in_the_difference(make_swee
     assert better.seeds == 3 and better.difference == pytest.approx(-0.095)
 
 
+@pytest.mark.parametrize("unknown", [0, 3])
+def test_other_tokens_are_compared_per_character(make_run, tmp_path, unknown):
+    tokens = {"": {}, "subwords": {"data.level": "subword", "data.vocabulary_size": 300}}
+    jobs = []
+    for change, settings in tokens.items():
+        figures = {
+            "best/validation/bits_per_character": 2.0 if change else 2.5,
+            "best/validation/unknown_tokens": unknown,
+        }
+        name = f"job{len(jobs)}"
+        make_run(tmp_path / "sweep" / name, best=20.0, settings=settings, **figures)
+        jobs.append(Job(len(jobs), name, name, {}, Status.completed, change=change))
+    SweepFolder(tmp_path / "sweep").write(Sweep({}, jobs))
+    found = ablation(read_results([tmp_path / "sweep"]))
+    assert [change.loss for change in found] == pytest.approx(
+        [] if unknown else [2.5 * math.log(2), 2 * math.log(2)]
+    )
+
+
 def test_other_runs_are_no_ablation(make_run, tmp_path):
     for size in 128, 256:
         make_run(tmp_path / str(size), best=3.0, settings={"model.hidden_size": size})

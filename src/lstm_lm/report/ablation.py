@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from lstm_lm.report.differences import by_key, differing, differing_texts
+from lstm_lm.report.differences import TOKENS, by_key, differing, differing_texts
 from lstm_lm.report.tables import Column, text_of
 from lstm_lm.saved.results import Result
 
@@ -19,7 +19,7 @@ QUANTILES = (
 
 @dataclass(frozen=True)
 class Change:
-    """A change and its effect; losses are in nats per token, of the best weights."""
+    """A change and its effect; losses are in nats, of the best weights."""
 
     name: str
     loss: float  # mean over seeds
@@ -42,29 +42,42 @@ def ablation(results: Sequence[Result]) -> list[Change]:
 
     The sweep has recorded which jobs are the recipe's. Differences are taken seed by seed: a seed
     that suits a recipe often suits its neighbours. Several sweeps, and runs on several texts, are
-    no ablation.
+    no ablation. If a change is another kind of tokens, losses are per character.
     """
     jobs = [result for result in results if result.change is not None and result.best]
     by_change = by_key(jobs, lambda job: job.change)
     recipe = by_change.pop("", [])
-    is_one = len({job.path.parent for job in jobs}) == 1 and not differing_texts(jobs)
-    if not (recipe and by_change and is_one):
+    apart = differing_texts(jobs)
+    loss_of = loss_per_character if apart else loss_per_token
+    is_one = len({job.path.parent for job in jobs}) == 1 and set(apart) <= {*TOKENS}
+    if not (recipe and by_change and is_one) or any(map(has_unknown, jobs if apart else [])):
         return []
     names = ["seed", *(name for name in differing(recipe) if name != "seed")]
-    of_recipe = losses(recipe, names)
-    changes = [
-        measure(str(change), losses(runs, names), of_recipe) for change, runs in by_change.items()
-    ]
+
+    def losses(runs: Sequence[Result]) -> dict[Any, float]:
+        return {tuple(run.settings[name] for name in names): loss_of(run) for run in runs}
+
+    of_recipe = losses(recipe)
+    changes = [measure(str(change), losses(runs), of_recipe) for change, runs in by_change.items()]
     changes.sort(key=lambda change: change.difference or 0.0)
     return [measure("the recipe", of_recipe, {}), *changes]
 
 
-def losses(runs: Sequence[Result], names: Sequence[str]) -> dict[Any, float]:
-    """The loss of each run, by its seed and whatever else the recipe was swept over."""
-    return {tuple(run.settings[n] for n in names): math.log(run.best or 1) for run in runs}
+def loss_per_token(run: Result) -> float:
+    return math.log(run.best or 1)
+
+
+def loss_per_character(run: Result) -> float:
+    return float(run.summary["best/validation/bits_per_character"]) * math.log(2)
+
+
+def has_unknown(run: Result) -> bool:
+    """True if tokens that the vocabulary lacks make the loss too low."""
+    return run.summary.get("best/validation/unknown_tokens") != 0
 
 
 def measure(name: str, found: dict[Any, float], of_recipe: dict[Any, float]) -> Change:
+    """A change by the losses found with it and those of the recipe, both by seed and the like."""
     values = list(found.values())
     spread = stdev(values) if len(values) > 1 else None
     differences = [found[seed] - of_recipe[seed] for seed in found if seed in of_recipe]
@@ -93,7 +106,8 @@ def ablation_columns() -> list[Column]:
 
 
 EXPLANATION = (
-    "Loss: nats per token of the validation text, mean over seeds; spread: its standard deviation. "
+    "Loss: nats per token of the validation text (per character, if kinds of tokens differ), mean "
+    "over seeds; spread: its standard deviation. "
     "Difference: to the recipe, seed by seed, with its 95 % confidence interval (Student's t); "
     "noise: the interval contains zero."
 )

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from lstm_lm.config import Effect, effect_of
 from lstm_lm.saved.results import Result
 
-TEXTS = "data.text", "data.path", "data.text_sha256", "data.level", "data.vocabulary_size"
+TOKENS = "data.level", "data.vocabulary_size"
+TEXTS = "data.text", "data.path", "data.text_sha256", *TOKENS
 
 LONGEST_LABEL = 40  # characters
 
