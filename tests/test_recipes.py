@@ -1,9 +1,12 @@
 """Every recipe of conf/experiment in small: it trains, and goes on exactly after a kill."""
 
+import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
+from lstm_lm.config import settings_of
 from lstm_lm.experiment import train
 
 EXPERIMENTS = Path(__file__).parents[1] / "conf/experiment"
@@ -50,3 +53,13 @@ def test_a_recipe_goes_on_exactly_after_a_kill(name, small, assert_killed_run_go
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_can_be_tried_on_one_batch(name, small, tmp_path):
     train(small(name, "debug=fast"), tmp_path)
+
+
+def test_each_change_of_the_ablation_changes_the_recipe(compose):
+    content = yaml.safe_load((EXPERIMENTS / "ablate_tiny_shakespeare.yaml").read_text())
+    recipe = settings_of(compose("experiment=tiny_shakespeare_cpu"))
+    for change in content["hydra"]["sweeper"]["changes"]:
+        typed = shlex.split(change)
+        changed = settings_of(compose("experiment=tiny_shakespeare_cpu", *typed))
+        apart = {name for name in recipe if changed[name] != recipe[name]}
+        assert apart == {override.partition("=")[0] for override in typed}
