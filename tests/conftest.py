@@ -5,6 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import before_imports  # noqa: F401 (before Lightning, which imports Triton)
 import fork_server
 import hydra
 import pytest
@@ -25,10 +26,6 @@ from lstm_lm.saved.checkpoint_file import load_checkpoint
 from lstm_lm.saved.run_folder import REQUIRED_KEYS, RunFolder
 from lstm_lm.sweep import job_process
 from lstm_lm.training.module import LanguageModelModule
-
-# Before Triton is imported: where there is no GPU its kernels are interpreted.
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # More threads than one only get into each other's way on tests this small.
 torch.set_num_threads(1)

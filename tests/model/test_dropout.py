@@ -3,7 +3,13 @@ import torch
 from torch.testing import assert_close
 
 from lstm_lm.model.builtin import BuiltinLSTM
-from lstm_lm.model.dropout import EmbeddingDropout, LockedDropout, WeightDrop, random_mask
+from lstm_lm.model.dropout import (
+    Dropout,
+    EmbeddingDropout,
+    LockedDropout,
+    WeightDrop,
+    random_mask,
+)
 
 ONES = torch.ones(7, 40, 500)
 
@@ -12,6 +18,19 @@ def shares(mask):
     """Share of zeros, and the only other value."""
     (other,) = mask[mask != 0].unique()
     return (mask == 0).float().mean().item(), other.item()
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_drops_features_of_every_step_and_keeps_the_mean(p):
+    inputs = ONES.clone().requires_grad_()
+    dropped = Dropout(p)(inputs)
+    share, kept = shares(dropped.detach())
+    assert share == pytest.approx(p, abs=0.005) and kept == pytest.approx(1 / (1 - p), rel=1e-4)
+    assert not torch.equal(dropped[0], dropped[1])
+    dropped.sum().backward()
+    assert torch.equal(inputs.grad, dropped)
+    halves = Dropout(p)(torch.full((100, 100, 100), 1.7).bfloat16())
+    assert halves.double().mean() == pytest.approx(1.7, rel=0.01)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -60,7 +79,7 @@ def test_weights_are_dropped_in_training_alone():
     assert WeightDrop(0).of(core) == ()
 
 
-@pytest.mark.parametrize("kind", [LockedDropout(0.5), EmbeddingDropout(7, 0.5)])
+@pytest.mark.parametrize("kind", [Dropout(0.5), LockedDropout(0.5), EmbeddingDropout(7, 0.5)])
 def test_nothing_is_dropped_without_training(kind):
     ids = [torch.zeros(7, 40, dtype=torch.int64)] if isinstance(kind, EmbeddingDropout) else []
     assert torch.equal(kind.eval()(ONES, *ids), ONES)

@@ -11,7 +11,7 @@ from lstm_lm.errors import SettingsError
 from lstm_lm.machine import format_bytes, memory
 from lstm_lm.model.builtin import BuiltinGRU, BuiltinLSTM, BuiltinRNN
 from lstm_lm.model.core import State
-from lstm_lm.model.dropout import EmbeddingDropout, LockedDropout, WeightDrop
+from lstm_lm.model.dropout import Dropout, EmbeddingDropout, LockedDropout, WeightDrop
 from lstm_lm.model.fused.cores import FusedGRU, FusedLSTM, FusedRNN
 from lstm_lm.model.initialization import FORGET, init_as_d2l, init_chrono, init_uniform, set_bias
 from lstm_lm.model.products import FastLinear
@@ -55,7 +55,7 @@ class LanguageModel(nn.Module):
         )
         self.skip_connections = config.skip_connections
         self.output = self._output_layer(config, sizes[-1])
-        kind = LockedDropout if config.locked_dropout else nn.Dropout
+        kind = LockedDropout if config.locked_dropout else Dropout
         self.embedding_dropout = EmbeddingDropout(vocabulary_size, config.embedding_dropout)
         self.input_dropout = kind(config.input_dropout)
         self.dropout = kind(config.dropout)
