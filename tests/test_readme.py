@@ -35,7 +35,8 @@ COMMANDS = list(
     dict.fromkeys(c for page in PAGES[:1] + PAGES[2:] for c in commands_of(page.read_text()))
 )
 INSTALL, FIRST = commands_of(README)[:2]
-SWEEPS = [c for c in COMMANDS if re.search(r" -m (?!benchmarks)|sweep=|experiment=claim", c)]
+OF_SWEEPS = r" -m (?!benchmarks)|sweep=|experiment=(claim|ablate)"
+SWEEPS = [c for c in COMMANDS if re.search(OF_SWEEPS, c)]
 # They start processes of their own, or libraries read their variables when they are imported.
 PROCESSES = [c for c in COMMANDS if "device=ddp" in c or re.match("[A-Z]", c)]
 OTHERS = [

@@ -362,15 +362,17 @@ class ModelConfig:
             )
         if self.num_layers == 1 and self.last_hidden_size is not None:
             raise SettingsError(
-                "model.last_hidden_size needs at least two layers: for the only one set "
-                "model.hidden_size"
+                "model.last_hidden_size needs model.num_layers of at least 2: set "
+                "model.hidden_size for the only layer, and model.last_hidden_size=null"
             )
         if self.tie_weights and self.embedding_size is None:
             raise SettingsError("model.tie_weights needs an embedding: set model.embedding_size")
-        draws_range = self.init is Initialization.uniform or self.tie_weights
+        is_tied = self.tie_weights and self.init is not Initialization.d2l
+        draws_range = is_tied or self.init is Initialization.uniform
         if self.init_range != ModelConfig.init_range and not draws_range:
             raise SettingsError(
-                "model.init_range needs model.init=uniform or model.tie_weights=true"
+                "model.init_range needs model.init=uniform, or model.tie_weights=true with another "
+                f"model.init than d2l, not model.init={self.init}"
             )
 
     def require_attention(self) -> None:
@@ -404,9 +406,6 @@ class ModelConfig:
             raise SettingsError(
                 f"model.longest_memory must be at least 3 steps, not {self.longest_memory}"
             )
-        of_chrono = self.init is Initialization.chrono
-        if self.longest_memory != ModelConfig.longest_memory and not of_chrono:
-            raise SettingsError("model.longest_memory needs model.init=chrono")
         if self.forget_bias is None:
             return
         if self.cell is not Cell.lstm or self.init is Initialization.chrono:

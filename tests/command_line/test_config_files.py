@@ -163,7 +163,7 @@ def test_a_file_of_the_users_own_counts_beside_a_run_to_start_from(type_command,
 def test_a_file_can_build_on_another_of_the_users(type_command):
     type_command("train.py", *SMALL, "hydra.run.dir=base")
     Path("mine.yaml").write_text(
-        "defaults: [/train, _self_]\nmodel: {dropout: 0.25, input_dropout: 0.1}"
+        "defaults: [/train, _self_]\nmodel: {dropout: 0.25, longest_memory: 9}"
     )
     Path("other.yaml").write_text(
         "defaults: [mine, _self_]\nmodel: {dropout: 0.3}\ninit_from: base"
@@ -172,7 +172,7 @@ def test_a_file_can_build_on_another_of_the_users(type_command):
     code, _, errors = type_command("train.py", *file, *SMALL, "hydra.run.dir=two")
     assert (code, errors) == (0, "")
     model = RunFolder(Path("two")).read_config().model
-    assert (model.dropout, model.input_dropout, model.hidden_size) == (0.3, 0.1, 8)
+    assert (model.dropout, model.longest_memory, model.hidden_size) == (0.3, 9, 8)
 
 
 @pytest.mark.parametrize(

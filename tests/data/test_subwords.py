@@ -28,7 +28,7 @@ SUBWORDS = "data.level=subword", "data.vocabulary_size=270"
 
 @pytest.fixture(scope="module")
 def vocabulary():
-    return learn_subwords(TEXT, 300)
+    return learn_subwords([TEXT], 300)
 
 
 def own_text(tmp_path, content=TEXT, **settings):
@@ -59,7 +59,7 @@ def test_every_text_is_cut_and_spelled_again(text, block, vocabulary, monkeypatc
 
 
 def test_the_same_text_gives_the_same_subwords_in_any_process(vocabulary):
-    program = f"from lstm_lm.data.subwords import *; print(learn_subwords({TEXT!r}, 300).merges)"
+    program = f"from lstm_lm.data.subwords import *; print(learn_subwords([{TEXT!r}], 300).merges)"
     for threads in "1", "3":
         environment = os.environ | {"RAYON_NUM_THREADS": threads}
         done = subprocess.run(
@@ -70,7 +70,7 @@ def test_the_same_text_gives_the_same_subwords_in_any_process(vocabulary):
 
 def test_only_the_training_text_is_learned_from(tmp_path):
     splits = read_splits(own_text(tmp_path, TEXT + "zyx" * 40, validation_size=60, test_size=60))
-    assert splits.vocabulary.for_json() == learn_subwords(TEXT, 270).for_json()
+    assert splits.vocabulary.for_json() == learn_subwords([TEXT], 270).for_json()
     assert "zy" not in splits.vocabulary.tokens
     assert splits.unknown == {"train/unknown": 0, "validation/unknown": 0, "test/unknown": 0}
 

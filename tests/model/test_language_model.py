@@ -7,6 +7,7 @@ from lstm_lm.errors import SettingsError
 from lstm_lm.model.core import detach
 from lstm_lm.model.language_model import LanguageModel, count_parameters
 
+D2L = Initialization.d2l
 IDS = torch.randint(7, (5, 3))
 CORES = [(cell, core) for cell in (Cell.lstm, Cell.gru, Cell.rnn) for core in CoreName]
 
@@ -127,8 +128,9 @@ def test_trainable_parameters_of_the_models_of_the_chapter(settings, expected):
         ({"weight_drop": 0.5, "cell": Cell.transformer}, "weight_drop=0.5 needs a recurrent cell"),
         ({"tie_weights": True, "embedding_size": None}, "needs an embedding"),
         ({"skip_connections": True, "num_layers": 2, "last_hidden_size": 9}, "of one size"),
-        ({"last_hidden_size": 9}, "needs at least two layers"),
-        ({"init_range": 0.2}, "needs model.init=uniform or model.tie_weights=true"),
+        ({"last_hidden_size": 9}, "needs model.num_layers of at least 2"),
+        ({"init_range": 0.2}, "needs model.init=uniform, or model.tie_weights=true"),
+        ({"init_range": 0.2, "tie_weights": True, "init": D2L}, "not model.init=d2l"),
     ],
 )
 def test_models_that_cannot_be_are_refused(settings, reason):

@@ -60,9 +60,10 @@ def test_a_seed_that_the_recipe_lacks_does_not_count_in_the_difference(make_swee
     assert better.seeds == 3 and better.difference == pytest.approx(-0.095)
 
 
-@pytest.mark.parametrize("unknown", [0, 3])
-def test_other_tokens_are_compared_per_character(make_run, tmp_path, unknown):
-    tokens = {"": {}, "subwords": {"data.level": "subword", "data.vocabulary_size": 300}}
+@pytest.mark.parametrize(("level", "unknown"), [("subword", 0), ("subword", 3), ("word", 0)])
+def test_other_tokens_are_compared_per_character(make_run, tmp_path, level, unknown):
+    of_level = {"data.level": level, "data.vocabulary_size": 300 if level == "subword" else None}
+    tokens = {"": {}, level: of_level}
     jobs = []
     for change, settings in tokens.items():
         figures = {
@@ -75,7 +76,7 @@ def test_other_tokens_are_compared_per_character(make_run, tmp_path, unknown):
     SweepFolder(tmp_path / "sweep").write(Sweep({}, jobs))
     found = ablation(read_results([tmp_path / "sweep"]))
     assert [change.loss for change in found] == pytest.approx(
-        [] if unknown else [2.5 * math.log(2), 2 * math.log(2)]
+        [] if unknown or level == "word" else [2.5 * math.log(2), 2 * math.log(2)]
     )
 
 

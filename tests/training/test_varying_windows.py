@@ -8,6 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.experiment import train
 from lstm_lm.saved.checkpoint_file import load_checkpoint
+from lstm_lm.training.module import LanguageModelModule
 
 VARYING = "data.variable_num_steps=true", "training.log_every=1"
 LINEAR = "optimizer.name=adam", "optimizer.learning_rate=0.01", "optimizer.schedule=linear"
@@ -47,6 +48,18 @@ def test_without_a_schedule_the_rate_is_the_same_again_after_each_step(tiny_run,
     pairs = [lengths[start : start + 2] for start in range(0, len(lengths), 2)]
     expected = [0.5 * sum(pair) / len(pair) / 16 for pair in pairs]
     assert curve(tmp_path, "learning_rate")[: len(pairs)] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_rate_is_scaled_without_this_modules_clipping(tiny_run, tmp_path, monkeypatch):
+    rates = []
+
+    def clip(self, optimizer, *_, **__):
+        rates.append(optimizer.param_groups[0]["lr"])
+
+    monkeypatch.setattr(LanguageModelModule, "configure_gradient_clipping", clip)
+    config = tiny_run(*VARYING, "optimizer.learning_rate=0.5", "training.epochs=1")
+    train(config, tmp_path)
+    assert rates == pytest.approx([0.5 * length / 16 for length in lengths_of(config, 1)])
 
 
 def test_the_training_loss_is_the_mean_over_tokens(tiny_run, tmp_path):

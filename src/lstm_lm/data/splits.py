@@ -211,7 +211,7 @@ def cut_into_subwords(
     """Subwords as tokens; the text is cut by characters, as the subwords are not known before."""
     listed, parts = cut(corpus, config, read_characters)
     if vocabulary is None:
-        vocabulary = learn_subwords("".join(listed), config.vocabulary_size or 0)
+        vocabulary = learn_subwords(listed, config.vocabulary_size or 0)
     return [tokenize_subwords(part, vocabulary) for part in parts], vocabulary
 
 

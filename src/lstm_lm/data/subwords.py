@@ -11,8 +11,9 @@ text: the tokens, and which two were joined in which order.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer, models  # imported on first use: no other level needs it
 
 
-def learn_subwords(text: str, size: int) -> Vocabulary:
-    """A vocabulary of ``size`` subwords, ``<unk>`` included; the same text gives the same.
+def learn_subwords(texts: Sequence[str], size: int) -> Vocabulary:
+    """A vocabulary of ``size`` subwords, ``<unk>`` included; the same texts give the same.
 
     Raises:
-        SettingsError: if the text is too short for so many.
+        SettingsError: if the texts are too short for so many.
     """
     from tokenizers import models, trainers
 
@@ -43,11 +44,12 @@ def learn_subwords(text: str, size: int) -> Vocabulary:
         initial_alphabet=OF_BYTE,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(whole_words(blocks_of(text)), trainer)
+    of_texts = (whole_words(blocks_of(text)) for text in texts)
+    tokenizer.train_from_iterator(chain.from_iterable(of_texts), trainer)
     learned = json.loads(tokenizer.to_str())["model"]
     if len(learned["vocab"]) < size:
         raise SettingsError(
-            f"the training text has only {len(learned['vocab']):,} subwords that occur twice: use "
+            f"the text has only {len(learned['vocab']):,} subwords that occur twice: use "
             f"a longer text or a smaller data.vocabulary_size than {size:,}"
         )
     return Vocabulary(sorted(learned["vocab"], key=learned["vocab"].get), learned["merges"])

@@ -72,7 +72,7 @@ class Vocabulary:
         ]
         if not tokens:
             raise SettingsError(
-                f"no token occurs {minimum_count} times in the training text: "
+                f"no token occurs {minimum_count} times in the text: "
                 "use a longer text or a smaller data.minimum_count"
             )
         return cls([UNKNOWN, *tokens])

@@ -69,7 +69,7 @@ def monte_carlo_losses(
         model.train()
         try:
             sums = (log_of_sum(model, windows, count, temperature, bar) for count in batches)
-            log_of_all = reduce(torch.logaddexp, sums)  # keeps no more than two of them
+            log_of_all = reduce(torch.logaddexp, sums)  # keeps only the sum so far
         finally:
             model.eval()
     return (math.log(settings.passes) - log_of_all).cpu()

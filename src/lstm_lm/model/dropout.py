@@ -17,7 +17,7 @@ class Dropout(nn.Dropout):
     def forward(
         self, input: Float[Tensor, "time batch features"]
     ) -> Float[Tensor, "time batch features"]:
-        if not self.training or self.p == 0 or input.device.type != "cpu":
+        if not self.training or self.p in (0, 1) or input.device.type != "cpu":
             return super().forward(input)  # on a GPU one kernel that draws and drops
         kept, scale = random_kept(input, self.p)
         return input * kept * scale  # one after the other: bfloat16 would round their product
@@ -82,7 +82,7 @@ def random_kept(like: Tensor, p: float) -> tuple[Tensor, float]:
     """Zeros with probability ``p``, in steps of 1/65,536, else ones; and one over their share.
 
     Four entries from one random number: PyTorch's own dropout draws one for each, which on a CPU
-    takes a sixth to a quarter of the time of a whole step.
+    takes about a sixth of a step of an LSTM with 512 units in bfloat16.
     """
     numbers = torch.empty(-(-like.numel() // 4), dtype=torch.int64, device=like.device)
     dropped = min(round(p * 2**16), 2**16 - 1)  # of all values of 16 bits

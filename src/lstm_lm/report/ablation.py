@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
+from lstm_lm.config import Level
 from lstm_lm.report.differences import TOKENS, by_key, differing, differing_texts
 from lstm_lm.report.tables import Column, text_of
 from lstm_lm.saved.results import Result
@@ -19,7 +20,7 @@ QUANTILES = (
 
 @dataclass(frozen=True)
 class Change:
-    """A change and its effect; losses are in nats, of the best weights."""
+    """A change and its effect; losses are in nats per token or character, of the best weights."""
 
     name: str
     loss: float  # mean over seeds
@@ -50,7 +51,7 @@ def ablation(results: Sequence[Result]) -> list[Change]:
     apart = differing_texts(jobs)
     loss_of = loss_per_character if apart else loss_per_token
     is_one = len({job.path.parent for job in jobs}) == 1 and set(apart) <= {*TOKENS}
-    if not (recipe and by_change and is_one) or any(map(has_unknown, jobs if apart else [])):
+    if not (recipe and by_change and is_one) or (apart and not share_a_text(jobs)):
         return []
     names = ["seed", *(name for name in differing(recipe) if name != "seed")]
 
@@ -71,9 +72,15 @@ def loss_per_character(run: Result) -> float:
     return float(run.summary["best/validation/bits_per_character"]) * math.log(2)
 
 
-def has_unknown(run: Result) -> bool:
-    """True if tokens that the vocabulary lacks make the loss too low."""
-    return run.summary.get("best/validation/unknown_tokens") != 0
+def share_a_text(runs: Sequence[Result]) -> bool:
+    """True if losses per character are those of the same characters.
+
+    Of words and bytes another stretch of a text is held out than of characters. Tokens that the
+    vocabulary lacks make a loss too low.
+    """
+    levels = {run.settings["data.level"] for run in runs}
+    unknown = {run.summary.get("best/validation/unknown_tokens") for run in runs}
+    return unknown == {0} and (len(levels) == 1 or levels <= {Level.character, Level.subword})
 
 
 def measure(name: str, found: dict[Any, float], of_recipe: dict[Any, float]) -> Change:

@@ -40,7 +40,6 @@ from lstm_lm.training.optimization import (
     clip_by_global_norm,
     core_matrices,
     epochs_done,
-    scale_learning_rate,
 )
 
 OWN = "lstm_lm"  # the key of what this module adds to a checkpoint
@@ -196,7 +195,8 @@ class LanguageModelModule(LightningModule):
         self.training_state = detach(features.state)
         losses = self.loss(self.model, features, batch.targets)
         length = len(batch.inputs) / (self.num_steps or len(batch.inputs))
-        self.lengths_of_step.append(length)
+        if self.automatic_optimization:
+            self.lengths_of_step.append(length)
         self.metrics.lengths.append(length)
         self.metrics.losses.append(losses.next_token.detach())
         self.metrics.tokens += batch.targets.numel() * self.trainer.world_size
@@ -225,15 +225,17 @@ class LanguageModelModule(LightningModule):
     ) -> None:
         """Step with the learning rate times the batch's length over ``data.num_steps``.
 
-        As in Merity et al. (2018), section 5.
+        As in Merity et al. (2018), section 5. Manual optimization does not come here.
         """
         rates = [group["lr"] for group in optimizer.param_groups]
 
         def closure() -> Any:
             loss = optimizer_closure() if optimizer_closure else None
             if self.lengths_of_step:  # a user's own training_step records none
-                scale_learning_rate(optimizer, fmean(self.lengths_of_step))
+                factor = fmean(self.lengths_of_step)
                 self.lengths_of_step.clear()
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * factor
             return loss
 
         super().optimizer_step(epoch, batch_idx, optimizer, closure)

@@ -79,11 +79,6 @@ def core_matrices(model: LanguageModel) -> list[nn.Parameter]:
     return [weight for _, weight in named if weight.ndim == 2 and weight.requires_grad]
 
 
-def scale_learning_rate(optimizer: Optimizer, factor: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] *= factor
-
-
 def build_schedule(
     optimizer: Optimizer,
     config: OptimizerConfig,
