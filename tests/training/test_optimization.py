@@ -280,9 +280,13 @@ def test_multistep_is_torchs_over_epochs():
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{"milestones": [3]}, {"schedule": Schedule.multistep}, {"milestones": [0]}, {"gamma": 0.5}],
+    "settings", [{"milestones": [3]}, {"schedule": Schedule.multistep}, {"milestones": [0]}]
 )
 def test_milestones_belong_to_multistep(settings):
-    with pytest.raises(SettingsError, match="optimizer.(milestones|gamma)"):
+    with pytest.raises(SettingsError, match="optimizer.milestones"):
         OptimizerConfig(**settings)
+
+
+def test_gamma_belongs_to_multistep():
+    with pytest.raises(SettingsError, match="optimizer.gamma needs optimizer.schedule=multistep"):
+        OptimizerConfig(gamma=0.5)
