@@ -157,6 +157,14 @@ def test_other_settings_get_panels_with_one_scale_and_one_best_cell():
     assert builtin.patches[7].get_facecolor() != scratch.patches[7].get_facecolor()
 
 
+def test_long_titles_of_panels_are_wrapped():
+    one = {"model.locked_dropout": True, "optimizer.schedule": "cosine", "model.weight_drop": 0.5}
+    other = {"model.locked_dropout": False, "optimizer.schedule": "linear", "model.weight_drop": 0}
+    titles = [axes.get_title() for axes in heat_map_of(grid(**one) + grid(**other)).axes[:2]]
+    title = max(titles, key=len)
+    assert max(map(len, title.splitlines())) <= 44 < len(title)  # at 11 letters an inch
+
+
 def test_panels_are_as_many_as_can_be_seen():
     def with_layers(most):
         return [r for layers in range(most) for r in grid([1, 2], [1.0, 2.0], layers=layers)]
@@ -207,6 +215,12 @@ def test_two_other_numbers_will_do_for_a_heat_map():
 def test_numbers_drawn_at_random_are_no_grid():
     results = [result({SIZE: size, RATE: 1 / size}) for size in range(1, 20)]
     assert "do not form a grid" in grid_of(results)
+
+
+def test_an_ablation_has_no_heat_map():
+    results = grid()
+    results[0].change = ""
+    assert grid_of(results).startswith("an ablation changes one setting at a time")
 
 
 def test_nine_runs_have_a_look_each():

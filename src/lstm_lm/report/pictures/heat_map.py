@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from itertools import product
+from textwrap import fill
 from typing import Any
 
 from matplotlib import colormaps
@@ -36,6 +37,7 @@ PREFERRED = "model.hidden_size", "optimizer.learning_rate"
 MOST_CELLS = 400  # in a panel
 SPARSE = 30  # cells; in a larger panel at least a quarter must have been tried
 MOST_PANELS = 12
+PANEL_LETTERS = 11  # of a panel's title, in an inch
 COLORS: Colormap = colormaps["viridis_r"]  # the lower, the brighter
 BEST = "#D55E00"
 COLORED = 3.0  # times the lowest: all above has the same color
@@ -126,6 +128,8 @@ def heat_map(results: list[Result]) -> Figure | str:
     all_axes = list(figure.subplots(down, across, squeeze=False).flat)
     for axes, panel in zip(all_axes, panels, strict=False):
         draw_panel(axes, panel, grid, norm)
+        title = fill(panel_title(panel), int(PANEL_LETTERS * width))
+        axes.set_title(title, fontsize=9, parse_math=False)
     for axes in all_axes[len(panels) :]:
         axes.set_axis_off()
     if values:
@@ -145,6 +149,8 @@ def heat_map(results: list[Result]) -> Figure | str:
 def grid_of(results: list[Result]) -> Grid | str:
     """The grid, or the reason why there is none."""
     known = [result for result in results if result.settings]
+    if any(result.change is not None for result in known):
+        return "an ablation changes one setting at a time, so its runs form no grid"
     names = [name for name in differing(known) if name != "seed"]
     numbers = [name for name in names if all(is_number(r.settings.get(name)) for r in known)]
     numbers.sort(key=lambda name: name not in PREFERRED)
@@ -192,9 +198,12 @@ def draw_panel(axes: Axes, panel: Panel, grid: Grid, norm: Normalize) -> None:
         axis.set_tick_params(length=0)
         axis.set_label_text(name.rpartition(".")[2].replace("_", " "))
     axes.spines[:].set_visible(False)
+
+
+def panel_title(panel: Panel) -> str:
     names = short_names(panel.settings)
     parts = [f"{names[n].replace('_', ' ')} {as_text(v)}" for n, v in panel.settings.items()]
-    axes.set_title(", ".join(parts), fontsize=9, parse_math=False)
+    return ", ".join(parts)
 
 
 def draw_cell(axes: Axes, x: int, y: int, cell: Cell, norm: Normalize, has_seeds: bool) -> None:
