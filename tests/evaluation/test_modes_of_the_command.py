@@ -9,6 +9,7 @@ import pytest
 import lstm_lm
 from lstm_lm.evaluation.dynamic_evaluation import DynamicEvaluation
 from lstm_lm.evaluation.modes import Modes
+from lstm_lm.evaluation.score import split_of_run, text_losses
 from lstm_lm.files import locked
 from lstm_lm.saved.run_folder import RunFolder
 
@@ -135,6 +136,14 @@ def test_tuning_prints_what_it_tried_and_how_to_repeat_it(place, evaluate):
     assert settings["tuned"] == ["dynamic_evaluation.learning_rate", "dynamic_evaluation.segment"]
     assert settings["tuned_on"] == place
     assert evaluate(*options.split()) == "text    " + output.partition("text    ")[2]
+
+
+def test_the_temperature_is_tuned_with_the_resets_of_the_score(evaluate, run):
+    typed = "--temperature", "--tune", "--tune-on", "training", "--tune-tokens", "60"
+    output = evaluate(*typed, "--reset-every", "4")
+    (first,) = (line for line in output.splitlines() if "  --temperature 1 " in f"{line} ")
+    losses = text_losses(run.model, split_of_run(run, "training").ids[-61:], 4)
+    assert float(first.split()[0]) == pytest.approx(losses.mean().item(), abs=6e-5)
 
 
 def test_what_cannot_be_recorded_is_still_printed(type_command, run):

@@ -1,5 +1,6 @@
 """The table of differences between a recipe and its changes."""
 
+import json
 import math
 
 import pytest
@@ -58,6 +59,22 @@ def test_a_seed_that_the_recipe_lacks_does_not_count_in_the_difference(make_swee
     losses = LOSSES | {"": LOSSES[""][:2]}
     _, better, *_ = ablation(read_results([make_sweep(losses)]))
     assert better.seeds == 3 and better.difference == pytest.approx(-0.095)
+
+
+def test_runs_that_diverged_are_counted_in_the_verdict(make_sweep):
+    folder = make_sweep(LOSSES)
+    jobs = SweepFolder(folder).read().jobs
+    unstable = next(job for job in jobs if job.change == "model.dropout=0.1")
+    for job in [unstable, *(job for job in jobs if job.change == "optimizer.learning_rate=2")]:
+        summary = folder / job.name / "summary.json"
+        values = json.loads(summary.read_text()) | {"status": "diverged", "diverged_step": 3}
+        summary.write_text(json.dumps({n: v for n, v in values.items() if "best/" not in n}))
+        job.status = Status.diverged
+    SweepFolder(folder).write(Sweep({}, jobs))
+    _, unstable, worse, useless = ablation(read_results([folder]))
+    assert (unstable.verdict, unstable.seeds, worse.verdict) == ("1 diverged", 2, "worse")
+    assert (useless.name, useless.loss) == ("optimizer.learning_rate=2", None)
+    assert (useless.verdict, useless.seeds) == ("3 diverged", 0)
 
 
 @pytest.mark.parametrize(("level", "unknown"), [("subword", 0), ("subword", 3), ("word", 0)])

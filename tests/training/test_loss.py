@@ -42,6 +42,16 @@ def test_each_term_is_that_of_its_paper(model):
     assert without.trained is without.next_token
 
 
+def test_label_smoothing_is_computed_in_float32():
+    # On a CPU autocast leaves log_softmax in bfloat16.
+    model = LanguageModel(ModelConfig(hidden_size=8), 7)
+    smoothed = TrainingLoss(LossConfig(label_smoothing=0.2), 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = smoothed(model, model.run_cores(IDS), TARGETS)
+        logits = model.output(model.run_cores(IDS).dropped).float().flatten(0, 1)
+    assert_close(found.trained, cross_entropy(logits, TARGETS.flatten(), label_smoothing=0.2))
+
+
 def test_tokens_further_ahead_are_predicted_from_the_same_features(model):
     features = model.eval().run_cores(IDS)
     loss = TrainingLoss(LossConfig(multi_token_weight=0.6, tokens_ahead=3), 8).double()

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from lstm_lm.command_line.instantiate import build_callbacks, typed_entries
 from lstm_lm.data.data_module import TextDataModule
 from lstm_lm.errors import SettingsError
-from lstm_lm.evaluation.score import evaluate
+from lstm_lm.evaluation.score import evaluate, split_of_run
 from lstm_lm.experiment import train
 from lstm_lm.resume import resume
 from lstm_lm.saved.checkpoint_file import load_checkpoint
@@ -185,6 +185,36 @@ def test_two_averages_are_refused(compose, tmp_path):
         message = f"callbacks.ema and callbacks.{other} both average the weights: choose one"
         with pytest.raises(SettingsError, match=message):
             callbacks_of(config, tmp_path)
+
+
+@pytest.mark.parametrize(("rate", "best"), [(1, STEPS), (50, 26)])  # of the last epoch
+def test_the_average_that_lightning_makes_at_the_end_is_saved(rate, best, tiny_run, tmp_path):
+    swa = [f"swa_lrs={rate}.0", "swa_epoch_start=2", "annealing_epochs=1"]
+    summary = train(tiny_run("callbacks=swa", *(f"callbacks.swa.{each}" for each in swa)), tmp_path)
+    for checkpoint, name in ("last", "validation"), ("best", "best/validation"):
+        run = restore(tmp_path, checkpoint)
+        loss = evaluate(run.model, split_of_run(run, "validation")).loss
+        assert loss == pytest.approx(summary[f"{name}/loss"], rel=1e-12)
+    assert summary["best/step"] == best
+    assert summary["best/validation/loss"] < summary["validation/loss"]
+
+
+def test_a_growing_accumulation_leaves_schedule_and_tail_their_budget(tiny_run, tmp_path):
+    growing = "scheduling={1:2,2:3}"
+    config = tiny_run(
+        "callbacks=[gradient_accumulation_schedule,tail_averaging]",
+        f"+callbacks.gradient_accumulation_schedule.{growing}",
+        "callbacks.tail_averaging.share=0.3",
+        "optimizer.schedule=linear",
+        "training.log_every=1",
+    )
+    steps = train(config, tmp_path)["steps"]
+    assert steps == 13 + 7 + 5
+    events = EventAccumulator(str(tmp_path)).Reload()
+    rates = [event.value for event in events.Scalars("learning_rate")]
+    assert rates[-1] == pytest.approx(1 / 39)  # the last group is the last of 39 batches
+    state = load_checkpoint(tmp_path / "checkpoints/last.ckpt")["callbacks"]["TailAveraging"]
+    assert steps - 6 <= state["first"] < steps
 
 
 def test_a_new_budget_would_move_the_tail(tiny_run, tmp_path):

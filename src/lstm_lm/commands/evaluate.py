@@ -48,7 +48,7 @@ def main() -> None:
     settings = {"checkpoint": arguments.checkpoint, "reset_every": arguments.reset_every}
     if free:
         source, tokens = where_to_tune(arguments, scorer.runs[0].summary["test_is_validation"])
-        modes = tune_and_print(scorer, modes, free, source, tokens)
+        modes = tune_and_print(scorer, modes, free, source, tokens, arguments.reset_every)
         settings |= {"tuned": free, "tuned_on": source, "tuned_tokens": tokens}
     # A split is read after tuning, which must know nothing of it.
     split = scorer.split(arguments.split) if own is None else own
@@ -76,12 +76,21 @@ def load_runs(arguments: argparse.Namespace) -> "list[Run]":
 
 
 def tune_and_print(
-    scorer: "Scorer", modes: "Modes", free: list[str], source: str, tokens: int
+    scorer: "Scorer",
+    modes: "Modes",
+    free: list[str],
+    source: str,
+    tokens: int,
+    reset_every: int | None,
 ) -> "Modes":
     from lstm_lm.evaluation.tuning import tune, tuning_ids
 
     ids = tuning_ids(scorer, source, tokens)
-    tuned = tune(lambda tried: float(scorer.losses(ids, tried).mean()), modes, free)
+
+    def mean_loss(tried: "Modes") -> float:
+        return float(scorer.losses(ids, tried, reset_every).mean())
+
+    tuned = tune(mean_loss, modes, free)
     place = "end" if source == "training" else "beginning"
     print(f"tuning              {len(ids) - 1:,} tokens from the {place} of the {source} text")
     for tried, loss in tuned.tried.items():

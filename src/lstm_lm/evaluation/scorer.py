@@ -10,7 +10,7 @@ from functools import cached_property
 
 import torch
 from jaxtyping import Float, Integer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
@@ -152,6 +152,9 @@ def adaptive_losses(
     learner, steps = None, evaluation_steps(1, model.vocabulary_size)
     if modes.dynamic_evaluation:
         model, steps = copy.deepcopy(model), modes.dynamic_evaluation.segment
+        for part in model.modules():
+            if isinstance(part, nn.RNNBase):
+                part.flatten_parameters()  # a copy is not, and cuDNN would warn at each segment
         learner = Learner(model, modes.dynamic_evaluation, roots)
     cache = Cache(modes.neural_cache) if modes.neural_cache else None
     ids, temperature = ids.to(next(model.parameters()).device), modes.temperature or 1.0

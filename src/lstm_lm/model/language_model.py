@@ -58,7 +58,7 @@ class LanguageModel(nn.Module):
         kind = LockedDropout if config.locked_dropout else Dropout
         self.embedding_dropout = EmbeddingDropout(vocabulary_size, config.embedding_dropout)
         self.input_dropout = kind(config.input_dropout)
-        self.dropout = kind(config.dropout)
+        self.dropout = kind(config.dropout if len(sizes) > 1 else 0.0)  # between layers
         before_output = config.output_dropout
         self.output_dropout = kind(config.dropout if before_output is None else before_output)
         self.weight_drop = WeightDrop(config.weight_drop)

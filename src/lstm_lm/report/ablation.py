@@ -10,6 +10,7 @@ from lstm_lm.config import Level
 from lstm_lm.report.differences import TOKENS, by_key, differing, differing_texts
 from lstm_lm.report.tables import Column, text_of
 from lstm_lm.saved.results import Result
+from lstm_lm.saved.run_folder import Status
 
 # 97.5 % quantiles of Student's t for 1, 2, … degrees of freedom; beyond, that of the last.
 QUANTILES = (
@@ -23,14 +24,17 @@ class Change:
     """A change and its effect; losses are in nats per token or character, of the best weights."""
 
     name: str
-    loss: float  # mean over seeds
+    loss: float | None  # mean over seeds; None if all runs diverged
     spread: float | None  # standard deviation over seeds; None for one seed
-    seeds: int
+    seeds: int  # without those that diverged
     difference: float | None = None  # to the recipe: mean over seeds that both have
     margin: float | None = None  # ± of the difference's 95 % confidence interval
+    diverged: int = 0
 
     @property
     def verdict(self) -> str:
+        if self.diverged:
+            return f"{self.diverged} diverged"
         if self.difference is None or self.margin is None:
             return ""
         if abs(self.difference) <= self.margin:
@@ -45,23 +49,33 @@ def ablation(results: Sequence[Result]) -> list[Change]:
     that suits a recipe often suits its neighbours. Several sweeps, and runs on several texts, are
     no ablation. If a change is another kind of tokens, losses are per character.
     """
-    jobs = [result for result in results if result.change is not None and result.best]
+    jobs = [result for result in results if result.change is not None and has_ended(result)]
+    finished = [job for job in jobs if job.best]
     by_change = by_key(jobs, lambda job: job.change)
     recipe = by_change.pop("", [])
-    apart = differing_texts(jobs)
+    apart = differing_texts(finished)
     loss_of = loss_per_character if apart else loss_per_token
     is_one = len({job.path.parent for job in jobs}) == 1 and set(apart) <= {*TOKENS}
-    if not (recipe and by_change and is_one) or (apart and not share_a_text(jobs)):
+    has_recipe = any(job.best for job in recipe)
+    if not (has_recipe and by_change and is_one) or (apart and not share_a_text(finished)):
         return []
     names = ["seed", *(name for name in differing(recipe) if name != "seed")]
 
     def losses(runs: Sequence[Result]) -> dict[Any, float]:
         return {tuple(run.settings[name] for name in names): loss_of(run) for run in runs}
 
-    of_recipe = losses(recipe)
-    changes = [measure(str(change), losses(runs), of_recipe) for change, runs in by_change.items()]
-    changes.sort(key=lambda change: change.difference or 0.0)
-    return [measure("the recipe", of_recipe, {}), *changes]
+    def measured(name: str, runs: Sequence[Result], of_recipe: dict[Any, float]) -> Change:
+        scored = [run for run in runs if run.best]
+        return measure(name, losses(scored), of_recipe, len(runs) - len(scored))
+
+    of_recipe = losses([job for job in recipe if job.best])
+    changes = [measured(str(change), runs, of_recipe) for change, runs in by_change.items()]
+    changes.sort(key=lambda change: math.inf if change.difference is None else change.difference)
+    return [measured("the recipe", recipe, {}), *changes]
+
+
+def has_ended(job: Result) -> bool:
+    return job.best is not None or job.status is Status.diverged
 
 
 def loss_per_token(run: Result) -> float:
@@ -83,13 +97,17 @@ def share_a_text(runs: Sequence[Result]) -> bool:
     return unknown == {0} and (len(levels) == 1 or levels <= {Level.character, Level.subword})
 
 
-def measure(name: str, found: dict[Any, float], of_recipe: dict[Any, float]) -> Change:
+def measure(
+    name: str, found: dict[Any, float], of_recipe: dict[Any, float], diverged: int
+) -> Change:
     """A change by the losses found with it and those of the recipe, both by seed and the like."""
     values = list(found.values())
+    loss = mean(values) if values else None
     spread = stdev(values) if len(values) > 1 else None
     differences = [found[seed] - of_recipe[seed] for seed in found if seed in of_recipe]
     difference = mean(differences) if differences else None
-    return Change(name, mean(values), spread, len(values), difference, margin_of(differences))
+    margin = margin_of(differences)
+    return Change(name, loss, spread, len(values), difference, margin, diverged)
 
 
 def margin_of(differences: Sequence[float]) -> float | None:
@@ -103,7 +121,7 @@ def margin_of(differences: Sequence[float]) -> float | None:
 def ablation_columns() -> list[Column]:
     return [
         Column("change", lambda change: change.name, is_number=False),
-        Column("loss", lambda change: f"{change.loss:.4f}"),
+        Column("loss", lambda change: text_of(change.loss, "{:.4f}".format)),
         Column("spread", lambda change: text_of(change.spread, "{:.4f}".format)),
         Column("difference", lambda change: text_of(change.difference, "{:+.4f}".format)),
         Column("± 95 %", lambda change: text_of(change.margin, "{:.4f}".format)),
@@ -116,5 +134,5 @@ EXPLANATION = (
     "Loss: nats per token of the validation text (per character, if kinds of tokens differ), mean "
     "over seeds; spread: its standard deviation. "
     "Difference: to the recipe, seed by seed, with its 95 % confidence interval (Student's t); "
-    "noise: the interval contains zero."
+    "noise: the interval contains zero. Runs that diverged are counted in the verdict alone."
 )

@@ -23,7 +23,12 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import (
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    Timer,
+)
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import distributed
@@ -75,6 +80,7 @@ class RunCheckpoint(ModelCheckpoint):
         self.is_ended = False  # a callback such as EarlyStopping ended the run before its budget
         self.stops_later = False  # training ends after the next complete step
         self.is_accumulating = False  # between two optimizer steps, while gradients accumulate
+        self.is_averaged = False  # the weights were replaced after the last step was saved
         self.group: distributed.ProcessGroup | None = None
 
     @property
@@ -214,9 +220,12 @@ class RunCheckpoint(ModelCheckpoint):
             self.save(trainer, module)
             self.signals.raise_if_stopped()
 
-    def on_train_end(self, *_: Any) -> None:
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Save nothing: this state would resume at the wrong step, and the last step is saved."""
         self.signals.shared = False
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, StochasticWeightAveraging):  # copies its average just now
+                self.is_averaged, self.validated_step = True, None
 
     def on_exception(self, *_: Any) -> None:
         """Save nothing: the state is in the middle of a step."""
@@ -255,12 +264,15 @@ class RunCheckpoint(ModelCheckpoint):
         self.rows = rows_written(trainer.loggers, self.folder.path)
 
     def amend(self, trainer: Trainer, module: LightningModule, is_best: bool) -> None:
-        """Add a later validation and later curve points to the checkpoint of the last step."""
+        """Add a later validation, later curve points and a late average to the last checkpoint."""
         if not trainer.is_global_zero or self.saved_step != trainer.global_step:
             return
         with self.signals.deferred(), self.take_over():
             self.flush(trainer)
             checkpoint = load_checkpoint(self.folder.last)
+            if self.is_averaged:
+                weights = module.state_dict()
+                checkpoint["state_dict"] = {name: weights[name].cpu() for name in weights}
             state = checkpoint["callbacks"][self.state_key]
             checkpoint["callbacks"][self.state_key] = self.state_dict() | {
                 "event_files": self.sizes() or state["event_files"]

@@ -38,7 +38,7 @@ class TrainingLoss(nn.Module):
     ) -> Losses:
         logits, config = model.output(features.dropped).flatten(0, 1), self.config
         if config.label_smoothing:
-            logs = logits.log_softmax(-1)
+            logs = wide(logits).log_softmax(-1)
             next_token = nll_loss(logs, targets.flatten())
             trained = torch.lerp(next_token, -logs.mean(), config.label_smoothing)
         else:
@@ -57,5 +57,5 @@ class TrainingLoss(nn.Module):
 
 
 def wide(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """At least float32: in bfloat16 a mean of squares has three digits."""
+    """At least float32: in bfloat16 a mean has three digits."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

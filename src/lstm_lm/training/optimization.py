@@ -26,8 +26,7 @@ from typing import assert_never
 import torch
 from jaxtyping import Float
 from lightning import Trainer
-from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -141,16 +140,17 @@ def budget_share(trainer: Trainer, is_shared: bool = False) -> Callable[[int], f
     Args:
         is_shared: True if all ranks ask at the same time; they then use the clock of rank 0.
     """
-    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
-    try:
-        steps = trainer.estimated_stepping_batches  # infinite if only time is limited
-    except MisconfigurationException:  # unknown with a GradientAccumulationScheduler
-        steps = math.inf
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    timers = [callback for callback in callbacks if isinstance(callback, Timer)]
+    steps, epochs = trainer.estimated_stepping_batches, 0  # infinite if only time is limited
+    if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
+        # Lightning's estimate takes the factor of this moment for all epochs.
+        steps = trainer.max_steps if trainer.max_steps > 0 else math.inf
+        epochs = trainer.max_epochs or 0
 
     def spent(step: int) -> float:
         shares = [step / steps, *(used_of(timer) for timer in timers)]
-        epochs = trainer.max_epochs or 0
-        if steps == math.inf and epochs > 0:
+        if epochs > 0:
             shares.append(epochs_done(trainer) / epochs)
         share = min(1.0, max(shares))
         if is_shared and timers and trainer.world_size > 1:

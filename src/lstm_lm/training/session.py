@@ -310,7 +310,7 @@ def final_figures(
     log.info("scoring every token of the held-out text, one after the other")
     final = best = evaluate(model, splits.validation)
     best_step = last_step = checkpoint_callback.saved_step or 0
-    if checkpoint_callback.best_step != last_step:
+    if checkpoint_callback.best_step != last_step or checkpoint_callback.is_averaged:
         try:
             checkpoint = load_checkpoint(folder.best)
             load_weights(model, folder.best, checkpoint)

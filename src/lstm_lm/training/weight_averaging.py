@@ -111,7 +111,7 @@ class TailAveraging(DelayedAveraging):
         update_every_n_steps: steps from one averaged state to the next.
     """
 
-    def __init__(self, share: float = 0.1, update_every_n_steps: int = 1) -> None:
+    def __init__(self, share: float = 0.4, update_every_n_steps: int = 1) -> None:
         require_share("share", share, 0 < share <= 1, "above 0 and at most 1")
         super().__init__(update_every_n_steps)
         self.share = share
