@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import random
@@ -74,6 +75,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "gpu: needs a GPU")
     config.addinivalue_line("markers", "bf16: needs a processor with bfloat16 instructions")
     config.addinivalue_line("markers", "slow: takes over 10 seconds; left out unless asked for")
+    config.addinivalue_line("markers", "ci: slow, but part of .ci/run")
 
 
 def pytest_collection_modifyitems(items):
@@ -84,6 +86,12 @@ def pytest_collection_modifyitems(items):
         for name, is_absent in absent.items():
             if is_absent and item.get_closest_marker(name):
                 item.add_marker(pytest.mark.skip(reason=reasons[name]))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # the longest first
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # no later collection looks at all that was imported
 
 
 CONF = str(Path(__file__).parents[1] / "conf")
@@ -111,6 +119,7 @@ def small_run(compose, text_file):
         return compose(
             "data=text_file",
             f"data.path={text_file}",
+            "data.max_tokens=6000",
             "data.batch_size=8",
             "data.num_steps=16",
             "model.embedding_size=8",

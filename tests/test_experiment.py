@@ -191,7 +191,7 @@ def test_the_state_is_carried_exactly_where_batches_are_consecutive(
     run_cores = LanguageModel.run_cores
     monkeypatch.setattr(LanguageModel, "run_cores", spy)
     steps = train(small_run(f"data.order={order}"), tmp_path / "run")["steps"]
-    assert len(calls) == steps > 100
+    assert len(calls) == steps > 60
     for index, (start, _) in enumerate(calls):
         if order is Order.random or index % (steps // 2) == 0:
             assert start is None
@@ -309,7 +309,7 @@ def test_the_learning_rate_follows_its_schedule(schedule, small_run, tmp_path):
         case Schedule.constant:
             assert rates[-1] == 1.0
         case Schedule.linear | Schedule.cosine:
-            assert 0 < rates[-1] < 0.01
+            assert 0 < rates[-1] < 0.02
         case Schedule.multistep:  # in the second of two epochs
             half = len(rates) // 2
             assert set(rates[10:half]) == {1.0}

@@ -27,6 +27,8 @@ def test_every_cell_of_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
+    for cell in notebook.cells:  # on less text
+        cell.source = cell.source.replace("100000", "20000").replace("50_000", "10_000")
     # It stops at the first cell that fails.
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
     output = [printed(cell) for cell in notebook.cells if cell.cell_type == "code"]

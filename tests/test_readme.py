@@ -5,10 +5,10 @@ import re
 import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import fork_server
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -83,15 +83,18 @@ def cut_short(command: str) -> list[str]:
     words = shlex.split(os.path.expandvars(command))
     if "benchmarks" in words:
         return [*words, "--quick", "--rounds", "1", "--shapes", "tiny", "--threads", "1"]
+    if "--tune" in words:
+        return [*words, "--tune-tokens", "200"]
     if "scripts/train.py" not in words or "--help" in words or "resume=run" in words:
         return words
     return words + SHORT
 
 
 def in_a_process(words: list[str]) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(["env", *words], env=environment, capture_output=True, text=True)
+    assert words[0] == "python"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *words[1:]]
+    done = fork_server.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -179,6 +182,7 @@ def test_a_sweep(checkout):
 def test_programs(checkout):
     programs = [code for page in PAGES for code in blocks(page.read_text(), "python")]
     code = "\n".join(programs).replace("training.epochs=", "training.steps=")
+    code = code.replace("compose([", 'compose(["data.max_tokens=20000", ')
     Path("programs.py").write_text(code.replace("max_epochs=3", "max_epochs=1"))
     output = in_a_process(["python", "programs.py"])
     assert re.match(r"outputs/\S+ [\d.]+\nThe statement ", output)

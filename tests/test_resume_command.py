@@ -18,7 +18,7 @@ from lstm_lm.training.session import Session
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "scripts" / "train.py"
 SMALL = [
-    "data.max_tokens=20000",
+    "data.max_tokens=5000",
     "data.batch_size=8",
     "data.num_steps=16",
     "model.hidden_size=16",
@@ -346,6 +346,7 @@ def test_two_at_once_and_a_kill(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_kills_at_random_moments_change_nothing(tmp_path):
     # The README tells of a longer run of the same script.
     command = [sys.executable, str(ROOT / "benchmarks/kill_and_resume.py"), "--kills", "2"]

@@ -31,6 +31,7 @@ def run(*arguments, wheel, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_the_wheel_trains_evaluates_and_generates_from_another_folder(wheel, tmp_path):
     assert not (wheel / "benchmarks").exists()
     assert (wheel / "lstm_lm/py.typed").exists()

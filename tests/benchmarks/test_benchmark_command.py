@@ -5,12 +5,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks import device, sweep
+from benchmarks import device, peak, sweep
 
 from lstm_lm.machine import Bfloat16, processor_name
 
 BENCHMARKS = "../benchmarks/__main__.py"  # as seen from scripts/
-TINY = ["--quick", "--shapes", "tiny", "--threads", "1"]
+TINY = ["--quick", "--rounds", "1", "--shapes", "tiny", "--threads", "1"]
+
+
+@pytest.fixture(autouse=True)
+def small_matrices(monkeypatch):
+    """For the processor's peak: measuring it takes long."""
+    monkeypatch.setitem(peak.SIZE, "cpu", 128)
 
 
 def measured():
@@ -33,9 +39,7 @@ def test_cores(type_command):
 
 @pytest.mark.bf16
 def test_cores_in_both_precisions(type_command):
-    code, output, errors = type_command(
-        BENCHMARKS, "cores", *TINY, "--cells", "gru", "--rounds", "1"
-    )
+    code, output, errors = type_command(BENCHMARKS, "cores", *TINY, "--cells", "gru")
     assert (code, errors) == (0, "")
     assert "scratch gru bf16-mixed / builtin gru bf16-mixed" in output
 

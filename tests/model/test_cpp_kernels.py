@@ -188,6 +188,7 @@ def test_instructions_that_the_processor_lacks_are_told_in_one_line(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.skipif(
     shutil.which("aarch64-linux-gnu-g++") is None,
     reason="needs a compiler for Arm: apt install g++-aarch64-linux-gnu",

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import fork_server
 import pytest
 
 from lstm_lm.errors import SettingsError
@@ -63,7 +64,7 @@ for _ in range(20):
 
 def test_two_sweeps_never_have_the_same_place_at_once(tmp_path):
     command = [sys.executable, "-c", RACE, str(tmp_path), str(tmp_path / "log")]
-    both = [subprocess.Popen(command) for _ in range(2)]
+    both = [fork_server.Popen(command) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert (tmp_path / "log").read_text() == "in\nout\n" * 40
 

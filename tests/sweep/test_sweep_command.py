@@ -199,6 +199,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc").exists(), reason="looks for pr
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @needs_proc
 def test_a_sweep_that_is_killed_again_and_again_comes_to_the_same(
     sweep_command, tmp_path, assert_same_end

@@ -101,11 +101,19 @@ def chapter_training(corpus, step, state_size, w, seed):
     return losses
 
 
+# Scoring the usual 5,000 characters would take longer than training.
+LITTLE_HELD_OUT = "data.max_tokens=10200", "data.validation_size=200"
+
+
 @pytest.mark.parametrize("experiment", CHAPTER)
 def test_twenty_updates_equal_those_of_the_chapter(experiment, compose, real_texts, tmp_path):
     step, letters, state_size = CHAPTER[experiment]
     config = compose(
-        f"experiment={experiment}", "training.steps=20", "device.precision=64-true", "device=cpu"
+        f"experiment={experiment}",
+        *LITTLE_HELD_OUT,
+        "training.steps=20",
+        "device.precision=64-true",
+        "device=cpu",
     )
     seed_everything(config.seed, verbose=False)
     w = chapter_weights(LanguageModel(config.model, VOCABULARY).state_dict(), letters)
@@ -141,7 +149,7 @@ def test_twenty_updates_equal_those_of_the_chapter(experiment, compose, real_tex
 def test_experiments_have_the_sizes_of_the_chapter(
     experiment, parameters, compose, real_texts, tmp_path
 ):
-    config = compose(f"experiment={experiment}", "device=cpu")
+    config = compose(f"experiment={experiment}", *LITTLE_HELD_OUT, "device=cpu")
     assert (config.training.epochs, config.optimizer.clip_norm) == (500, 1.0)
     config.training.epochs = config.training.validate_every = 1
     config.samples.tokens = 1

@@ -157,6 +157,7 @@ def test_two_ranks_do_what_one_does(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_run_whose_rank_was_killed_goes_on_exactly(tmp_path, commands, assert_same_end):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     commands.finish(*SMALL, *EXACT, f"hydra.run.dir={whole}")
@@ -310,7 +311,8 @@ def test_one_process_among_those_of_a_scheduler_trains_alone(
     "scheduler", ["slurm", pytest.param("nothing said", marks=pytest.mark.slow)]
 )
 def test_a_sweep_trains_its_jobs_alone(scheduler, tmp_path, commands):
-    grid = "-m", "device=cpu", "seed=1,2", "training.epochs=1", "data.max_tokens=5000"
+    small = "data.max_tokens=2000", "model.hidden_size=8", "samples.tokens=5"
+    grid = "-m", "device=cpu", "seed=1,2", "training.epochs=1", *small
     folder = f"hydra.sweep.dir={tmp_path / 'sweep'}"
     sweep = commands.start(*grid, folder, **variables(SCHEDULERS[scheduler]))
     output, _ = sweep.communicate(timeout=600)
