@@ -3,6 +3,7 @@ import json
 import os
 import random
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from lstm_lm.experiment import train
 from lstm_lm.machine import bfloat16_support
 from lstm_lm.resume import resume
 from lstm_lm.saved.checkpoint_file import load_checkpoint
-from lstm_lm.saved.run_folder import REQUIRED_KEYS, RunFolder
+from lstm_lm.saved.run_folder import REQUIRED_KEYS, RunFolder, as_yaml
 from lstm_lm.sweep import job_process
 from lstm_lm.training.module import LanguageModelModule
 
@@ -148,6 +149,32 @@ def tiny_run(small_run):
         )
 
     return tiny_run_with
+
+
+@pytest.fixture(scope="session")
+def kept_runs(tmp_path_factory):
+    """Folders of runs that many tests use, and of their texts, by how they were trained."""
+    return {}, lambda: tmp_path_factory.mktemp("kept") / "run"
+
+
+@pytest.fixture
+def copy_of_run(kept_runs):
+    """The folder of a run as it was just trained; a test's own copy, with the test's own text."""
+    runs, new_folder = kept_runs
+
+    def copy_of_run_to(folder, config, how=train):
+        own_text = str(config.data.path)
+        key = how, as_yaml(config).replace(own_text, "")
+        if key not in runs:
+            runs[key] = new_folder(), own_text
+            how(config, runs[key][0])
+        kept, text = runs[key]
+        shutil.copytree(kept, folder)
+        settings = folder / "config.yaml"
+        settings.write_text(settings.read_text().replace(text, own_text))
+        return folder
+
+    return copy_of_run_to
 
 
 class Cut(BaseException):

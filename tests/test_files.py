@@ -56,9 +56,8 @@ def huge(tmp_path) -> Path:
 
 
 @pytest.fixture
-def run_folder(tiny_run, tmp_path) -> Path:
-    train(tiny_run("training.epochs=1"), tmp_path / "run")
-    return tmp_path / "run"
+def run_folder(tiny_run, copy_of_run, tmp_path) -> Path:
+    return copy_of_run(tmp_path / "run", tiny_run("training.epochs=1"))
 
 
 def replace_by_pipe(path: Path) -> None:

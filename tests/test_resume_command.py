@@ -35,10 +35,8 @@ def train_command(type_command):
 
 
 @pytest.fixture
-def run_folder(train_command):
-    code, _, errors = train_command(*SMALL, "training.steps=20", "hydra.run.dir=runs/one")
-    assert (code, errors) == (0, "")
-    return Path("runs/one")
+def run_folder(train_command, compose, copy_of_run):
+    return copy_of_run(Path("runs/one"), compose(*SMALL, "training.steps=20"))
 
 
 def summary_of(folder):

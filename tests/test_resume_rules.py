@@ -39,24 +39,28 @@ def summary_of(folder):
 
 
 @pytest.fixture
-def cut_run(tiny_run, tmp_path):
+def cut_run(tiny_run, copy_of_run, tmp_path):
     """A run that SIGTERM has ended after step 20 of 39, saved also at steps 13 and 16."""
 
     def cut(*overrides):
-        with pytest.MonkeyPatch.context() as patch:
-
-            def training_step(self, batch, batch_index):
-                if self.global_step == 19:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                return original(self, batch, batch_index)
-
-            original = LanguageModelModule.training_step
-            patch.setattr(LanguageModelModule, "training_step", training_step)
-            with pytest.raises(Stopped):
-                train(tiny_run("checkpoint.every_steps=16", *overrides), tmp_path / "cut")
-        return tmp_path / "cut"
+        config = tiny_run("checkpoint.every_steps=16", *overrides)
+        return copy_of_run(tmp_path / "cut", config, train_and_stop)
 
     return cut
+
+
+def train_and_stop(config, folder):
+    with pytest.MonkeyPatch.context() as patch:
+
+        def training_step(self, batch, batch_index):
+            if self.global_step == 19:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(self, batch, batch_index)
+
+        original = LanguageModelModule.training_step
+        patch.setattr(LanguageModelModule, "training_step", training_step)
+        with pytest.raises(Stopped):
+            train(config, folder)
 
 
 # What may change

@@ -17,10 +17,11 @@ SGD = ["--dynamic-evaluation", "sgd"]
 
 
 @pytest.fixture
-def run(tiny_run, tmp_path, monkeypatch):
+def run(tiny_run, copy_of_run, tmp_path, monkeypatch):
     """A run, and the commands below are typed beside it."""
     monkeypatch.chdir(tmp_path)
-    return lstm_lm.train(tiny_run("model.dropout=0.5", "device.precision=64-true"), "run")
+    config = tiny_run("model.dropout=0.5", "device.precision=64-true")
+    return lstm_lm.load_run(copy_of_run(Path("run"), config))
 
 
 @pytest.fixture

@@ -45,10 +45,9 @@ def fail_at_line(number, error, function_names=ASSEMBLED_IN):
 
 
 @pytest.fixture
-def completed(tiny_run, tmp_path):
+def completed(tiny_run, copy_of_run, tmp_path):
     config = tiny_run("training.epochs=1", "logger=[tensorboard,csv]", "checkpoint.every_steps=5")
-    train(config, tmp_path / "run")
-    return tmp_path / "run"
+    return copy_of_run(tmp_path / "run", config)
 
 
 @pytest.mark.slow
