@@ -159,15 +159,18 @@ def kept_runs(tmp_path_factory):
 
 @pytest.fixture
 def copy_of_run(kept_runs):
-    """The folder of a run as it was just trained; a test's own copy, with the test's own text."""
+    """The folder of a run as it was just trained; a test's own copy, with the test's own text.
+
+    Nothing may be patched before: the next tests get the same run.
+    """
     runs, new_folder = kept_runs
 
     def copy_of_run_to(folder, config, how=train):
         own_text = str(config.data.path)
         key = how, as_yaml(config).replace(own_text, "")
         if key not in runs:
-            runs[key] = new_folder(), own_text
-            how(config, runs[key][0])
+            how(config, folder_to_keep := new_folder())
+            runs[key] = folder_to_keep, own_text
         kept, text = runs[key]
         shutil.copytree(kept, folder)
         settings = folder / "config.yaml"

@@ -32,8 +32,9 @@ SMALL = [
 
 @pytest.fixture
 def run_folder(type_command, compose, copy_of_run, text_file):
-    *settings, _ = "data=text_file", f"data.path={text_file}", *SMALL
-    copy_of_run(Path("runs/one"), compose(*settings))
+    settings = [setting for setting in SMALL if not setting.startswith("hydra.")]
+    config = compose("data=text_file", f"data.path={text_file}", *settings)
+    copy_of_run(Path("runs/one"), config)
     return "runs/one"
 
 

@@ -448,10 +448,6 @@ class LossConfig:
         )
         if self.tokens_ahead < 2:
             raise SettingsError(f"loss.tokens_ahead must be at least 2, not {self.tokens_ahead}")
-        if self.tokens_ahead > 2 and not self.multi_token_weight:
-            raise SettingsError(
-                f"loss.tokens_ahead={self.tokens_ahead} needs loss.multi_token_weight above 0"
-            )
 
 
 @dataclass

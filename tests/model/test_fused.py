@@ -29,8 +29,13 @@ every_device = pytest.mark.parametrize("device", DEVICES)
 SIZES = (1, 1, 1, 1), (5, 3, 4, 7), (9, 1, 16, 65), (4, 13, 33, 64), (2, 3, 2, 1150)
 every_backend_in_odd_sizes = pytest.mark.parametrize(
     ("backend", "time", "batch", "input_size", "hidden_size"),
-    # The largest is about the panels of the compiled products; the others are PyTorch's.
-    [(b, *sizes) for b in BACKENDS for sizes in SIZES if sizes[-1] < 1000 or b is Backend.cpp],
+    # The largest is about kernels of our own; interpreted, they would take long.
+    [
+        (backend, *sizes)
+        for backend in BACKENDS
+        for sizes in SIZES
+        if sizes[-1] < 1000 or backend is Backend.cpp or torch.cuda.is_available()
+    ],
 )
 
 

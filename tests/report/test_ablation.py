@@ -72,7 +72,7 @@ def test_runs_that_diverged_are_counted_in_the_verdict(make_sweep):
         job.status = Status.diverged
     SweepFolder(folder).write(Sweep({}, jobs))
     _, unstable, worse, useless = ablation(read_results([folder]))
-    assert (unstable.verdict, unstable.seeds, worse.verdict) == ("1 diverged", 2, "worse")
+    assert (unstable.verdict, unstable.seeds, worse.verdict) == ("better, 1 diverged", 2, "worse")
     assert (useless.name, useless.loss) == ("optimizer.learning_rate=2", None)
     assert (useless.verdict, useless.seeds) == ("3 diverged", 0)
 

@@ -187,16 +187,37 @@ def test_two_averages_are_refused(compose, tmp_path):
             callbacks_of(config, tmp_path)
 
 
+SWA = "callbacks=swa", "callbacks.swa.annealing_epochs=1"
+
+
 @pytest.mark.parametrize(("rate", "best"), [(1, STEPS), (50, 26)])  # of the last epoch
 def test_the_average_that_lightning_makes_at_the_end_is_saved(rate, best, tiny_run, tmp_path):
-    swa = [f"swa_lrs={rate}.0", "swa_epoch_start=2", "annealing_epochs=1"]
-    summary = train(tiny_run("callbacks=swa", *(f"callbacks.swa.{each}" for each in swa)), tmp_path)
-    for checkpoint, name in ("last", "validation"), ("best", "best/validation"):
-        run = restore(tmp_path, checkpoint)
-        loss = evaluate(run.model, split_of_run(run, "validation")).loss
-        assert loss == pytest.approx(summary[f"{name}/loss"], rel=1e-12)
+    swa = f"callbacks.swa.swa_lrs={rate}.0", "callbacks.swa.swa_epoch_start=2"
+    summary = train(tiny_run(*SWA, *swa), tmp_path)
+    assert_files_have(summary, tmp_path)
     assert summary["best/step"] == best
     assert summary["best/validation/loss"] < summary["validation/loss"]
+    resumed = resume(tmp_path, {"training.epochs": 4})  # a better one is not lost by that
+    assert resumed["best/validation/loss"] <= summary["best/validation/loss"]
+    assert_files_have(resumed, tmp_path)
+
+
+def test_without_an_average_at_the_end_the_weights_of_training_stay(tiny_run, tmp_path):
+    early = "training.steps=20", "callbacks.swa.swa_lrs=1.0", "callbacks.swa.swa_epoch_start=3"
+    summary = train(tiny_run(*SWA, *early), tmp_path)
+    assert_files_have(summary, tmp_path)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Scalars("validation/loss")] == [13, 20]
+    with pytest.raises(SettingsError, match="callbacks.swa averages the last epochs: set training"):
+        train(tiny_run(*SWA, "training.epochs=null", "training.steps=20"), tmp_path / "steps")
+
+
+def assert_files_have(summary, folder):
+    """Whether the checkpoints have the weights whose figures the summary has."""
+    for checkpoint, name in ("last", "validation"), ("best", "best/validation"):
+        run = restore(folder, checkpoint)
+        loss = evaluate(run.model, split_of_run(run, "validation")).loss
+        assert loss == pytest.approx(summary[f"{name}/loss"], rel=1e-12)
 
 
 def test_a_growing_accumulation_leaves_schedule_and_tail_their_budget(tiny_run, tmp_path):

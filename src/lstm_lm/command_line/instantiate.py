@@ -104,6 +104,8 @@ def build_callbacks(config: RunConfig, folder: Path, typed: Collection[str]) -> 
             )
         if isinstance(callback, ModelCheckpoint):
             separate_checkpoints(name, callback, folder)
+        if isinstance(callback, StochasticWeightAveraging) and config.training.epochs is None:
+            raise SettingsError(f"{name} averages the last epochs: set training.epochs")
         if isinstance(callback, INEXACT):
             log.warning("warning: with %s a resumed run does not end with the same bits", name)
         if isinstance(callback, (EarlyStopping, ModelCheckpoint)):

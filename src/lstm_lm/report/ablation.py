@@ -33,17 +33,17 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        if self.diverged:
-            return f"{self.diverged} diverged"
-        if self.difference is None or self.margin is None:
-            return ""
-        if abs(self.difference) <= self.margin:
-            return "noise"
-        return "better" if self.difference < 0 else "worse"
+        parts = [f"{self.diverged} diverged"] if self.diverged else []
+        if self.difference is not None and self.margin is not None:
+            is_noise = abs(self.difference) <= self.margin
+            parts.insert(0, "noise" if is_noise else "better" if self.difference < 0 else "worse")
+        return ", ".join(parts)
 
 
 def ablation(results: Sequence[Result]) -> list[Change]:
     """The recipe and its changes, the largest gain first; empty if the runs are no ablation.
+
+    Changes of which no run can be compared come last.
 
     The sweep has recorded which jobs are the recipe's. Differences are taken seed by seed: a seed
     that suits a recipe often suits its neighbours. Several sweeps, and runs on several texts, are
@@ -134,5 +134,5 @@ EXPLANATION = (
     "Loss: nats per token of the validation text (per character, if kinds of tokens differ), mean "
     "over seeds; spread: its standard deviation. "
     "Difference: to the recipe, seed by seed, with its 95 % confidence interval (Student's t); "
-    "noise: the interval contains zero. Runs that diverged are counted in the verdict alone."
+    "noise: the interval contains zero. Runs that diverged have no loss."
 )

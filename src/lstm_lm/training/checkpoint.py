@@ -80,7 +80,7 @@ class RunCheckpoint(ModelCheckpoint):
         self.is_ended = False  # a callback such as EarlyStopping ended the run before its budget
         self.stops_later = False  # training ends after the next complete step
         self.is_accumulating = False  # between two optimizer steps, while gradients accumulate
-        self.is_averaged = False  # the weights were replaced after the last step was saved
+        self.is_averaged = False  # the saved weights are no longer those of the last step
         self.group: distributed.ProcessGroup | None = None
 
     @property
@@ -97,6 +97,7 @@ class RunCheckpoint(ModelCheckpoint):
             "best_step": self.best_step,
             "validated_step": self.validated_step,
             "is_ended": self.is_ended,
+            "is_averaged": self.is_averaged,
             "event_files": self.sizes(),
             "csv_rows": self.rows,
             "fingerprint": self.folder.values["fingerprint"],
@@ -105,6 +106,7 @@ class RunCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.validated_step = state_dict["validated_step"]
         self.is_ended = state_dict["is_ended"]
+        self.is_averaged = state_dict.get("is_averaged", False)
         if state_dict["best_loss"] is not None:
             self.set_best(state_dict["best_loss"], state_dict["best_step"])
 
@@ -139,7 +141,7 @@ class RunCheckpoint(ModelCheckpoint):
         """Make best.ckpt match the resumed state; a newer file stays, as it will be recreated."""
         if self.best_step is None:
             return
-        if self.best_step == self.saved_step:
+        if self.best_step == self.saved_step and not self.is_averaged:
             copy_atomically(self.folder.best, newest)
             return
         try:
@@ -223,8 +225,11 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Save nothing: this state would resume at the wrong step, and the last step is saved."""
         self.signals.shared = False
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, StochasticWeightAveraging):  # copies its average just now
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
+            saved = load_checkpoint(self.folder.last)["state_dict"]
+            weights = module.state_dict()
+            if any(not torch.equal(weights[name].cpu(), saved[name]) for name in saved):
                 self.is_averaged, self.validated_step = True, None
 
     def on_exception(self, *_: Any) -> None:
@@ -247,6 +252,7 @@ class RunCheckpoint(ModelCheckpoint):
             if not weight.isfinite().all():
                 raise Diverged(f"weight {name}", step)
         self.is_ended = trainer.should_stop and not is_time_up(trainer)
+        self.is_averaged = False
         with self.signals.deferred():
             with self.take_over():
                 self.flush(trainer)
@@ -264,7 +270,7 @@ class RunCheckpoint(ModelCheckpoint):
         self.rows = rows_written(trainer.loggers, self.folder.path)
 
     def amend(self, trainer: Trainer, module: LightningModule, is_best: bool) -> None:
-        """Add a later validation, later curve points and a late average to the last checkpoint."""
+        """Add a later validation, curve points, and the average of SWA to the last checkpoint."""
         if not trainer.is_global_zero or self.saved_step != trainer.global_step:
             return
         with self.signals.deferred(), self.take_over():

@@ -31,7 +31,7 @@ EXPECTED_WARNINGS = (
     ".*LeafSpec.*is deprecated.*",
     "Experiment logs directory .* exists and is not empty.*",
     ".*WeightAveraging callback with a model that overrides the configure_model.*",
-    # The rate of a step follows its window's length there, which accumulation leaves right.
+    # Ours only scales the rate of a step, and steps stay steps while gradients accumulate.
     "When using `Trainer.accumulate_grad_batches != 1.` and overriding.*",
 )
 STEP_HOOKS = (
