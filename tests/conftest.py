@@ -95,6 +95,10 @@ def pytest_collection_finish():
     gc.freeze()  # no later collection looks at all that was imported
 
 
+def pytest_unconfigure():
+    gc.unfreeze()  # for libraries that look for leaks at their end
+
+
 CONF = str(Path(__file__).parents[1] / "conf")
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 ODD_MACHINE = Path(__file__).parent / "odd_machine"
