@@ -156,26 +156,26 @@ def tiny_run(small_run):
 
 
 @pytest.fixture(scope="session")
-def kept_runs(tmp_path_factory):
-    """Folders of runs that many tests use, and of their texts, by how they were trained."""
-    return {}, lambda: tmp_path_factory.mktemp("kept") / "run"
+def kept_runs():
+    """Folders of runs that many tests use, and their texts, by how they were trained."""
+    return {}
 
 
 @pytest.fixture
-def copy_of_run(kept_runs):
+def copy_of_run(kept_runs, tmp_path_factory):
     """The folder of a run as it was just trained; a test's own copy, with the test's own text.
 
     Nothing may be patched before: the next tests get the same run.
     """
-    runs, new_folder = kept_runs
 
     def copy_of_run_to(folder, config, how=train):
         own_text = str(config.data.path)
         key = how, as_yaml(config).replace(own_text, "")
-        if key not in runs:
-            how(config, folder_to_keep := new_folder())
-            runs[key] = folder_to_keep, own_text
-        kept, text = runs[key]
+        if key not in kept_runs:
+            kept = tmp_path_factory.mktemp("kept") / "run"
+            how(config, kept)
+            kept_runs[key] = kept, own_text
+        kept, text = kept_runs[key]
         shutil.copytree(kept, folder)
         settings = folder / "config.yaml"
         settings.write_text(settings.read_text().replace(text, own_text))

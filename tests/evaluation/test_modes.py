@@ -12,7 +12,11 @@ from lstm_lm.errors import SettingsError
 from lstm_lm.evaluation import monte_carlo_dropout, neural_cache
 from lstm_lm.evaluation.dynamic_evaluation import DynamicEvaluation, root_mean_squares
 from lstm_lm.evaluation.modes import Modes
-from lstm_lm.evaluation.monte_carlo_dropout import MonteCarloDropout, monte_carlo_losses
+from lstm_lm.evaluation.monte_carlo_dropout import (
+    MonteCarloDropout,
+    has_dropout,
+    monte_carlo_losses,
+)
 from lstm_lm.evaluation.neural_cache import NeuralCache
 from lstm_lm.evaluation.score import text_losses
 from lstm_lm.evaluation.scorer import adaptive_losses, mean_of_probabilities
@@ -197,6 +201,12 @@ def test_passes_of_monte_carlo_dropout_share_no_dropped_weights():
     passes = [model.train()(ids[:-1].unsqueeze(1))[0] for _ in range(2)]
     mean = torch.cat(passes, 1).softmax(-1).mean(1)
     torch.testing.assert_close(losses, -mean[range(59), ids[1:]].log().detach())
+
+
+@pytest.mark.parametrize(("layers", "drops"), [(1, False), (2, True)])
+def test_dropout_between_layers_needs_two_of_them(layers, drops):
+    config = ModelConfig(num_layers=layers, dropout=0.5, output_dropout=0.0)
+    assert has_dropout(LanguageModel(config, 7)) == drops
 
 
 def test_the_temperature_divides_the_logits():

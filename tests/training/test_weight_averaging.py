@@ -208,6 +208,7 @@ def test_without_an_average_at_the_end_the_weights_of_training_stay(tiny_run, tm
     assert_files_have(summary, tmp_path)
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [event.step for event in events.Scalars("validation/loss")] == [13, 20]
+    train(tiny_run(*SWA, "debug=fast"), tmp_path / "fast")
     with pytest.raises(SettingsError, match="callbacks.swa averages the last epochs: set training"):
         train(tiny_run(*SWA, "training.epochs=null", "training.steps=20"), tmp_path / "steps")
 

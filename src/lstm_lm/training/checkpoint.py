@@ -226,7 +226,8 @@ class RunCheckpoint(ModelCheckpoint):
         """Save nothing: this state would resume at the wrong step, and the last step is saved."""
         self.signals.shared = False
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
+        may_differ = any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks)
+        if may_differ and self.saved_step == trainer.global_step:
             saved = load_checkpoint(self.folder.last)["state_dict"]
             weights = module.state_dict()
             if any(not torch.equal(weights[name].cpu(), saved[name]) for name in saved):
